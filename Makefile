@@ -1,0 +1,88 @@
+# `make` sets everything up, trains and builds the paper; `make help` lists the rest. In an activated environment,
+# plain `snakemake --cores all` does the same: nothing here adds to what Snakemake needs.
+#
+# PYTHON   the Python, 3.11 or newer, that creates the virtual environment
+# VENV     the virtual environment; several checkouts may share one by its absolute path
+# SYSTEM   no: never install system packages (LaTeX, Fashion-MNIST)
+# SCALE    smoke, laptop, study or paper (config/README.md)
+# CORES    how many cores Snakemake may use
+
+PYTHON ?= python3
+VENV ?= .venv
+SYSTEM ?= yes
+SCALE ?=
+CORES ?= all
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+
+pdf = paper/build/$(or $(SCALE),laptop)/main.pdf
+settings = $(if $(SCALE),scale=$(SCALE))
+activate = @source '$(VENV)/bin/activate'
+
+# The target precedes the options, because --cores and --config take every word that follows.
+define snakemake
+$(activate)
+snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) || {
+    if grep -qs 'Directory cannot be locked' "$$(ls -t .snakemake/log/*.log | head -n 1)"; then
+        echo "Unless another run is still at work here, a previous run was killed: type \`make unlock\`," \
+            "then \`make\` again; finished trainings are kept." >&2
+    fi
+    exit 1
+}
+endef
+
+.PHONY: all paper retrain test test-slow unlock lock clean setup help
+
+all: setup ## Train what is missing and build the whole paper (the default)
+	$(call snakemake)
+	echo "The paper: $(pdf)"
+
+paper: setup ## Build the PDF and what it rests on
+	$(call snakemake,paper)
+	echo "The paper: $(pdf)"
+
+figure_%: setup ## Redraw one figure, e.g. `make figure_2`
+	$(call snakemake,$@)
+
+table_%: setup ## Redo one table, e.g. `make table_1`
+	$(call snakemake,$@)
+
+retrain: settings += retrain=true
+retrain: setup ## Train every network anew, then build the paper
+	$(call snakemake)
+	echo "The paper: $(pdf)"
+
+test: setup ## Run all that CI runs: linters, types, tests
+	$(activate)
+	ruff check
+	ruff format --check
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+	pytest -n 2 -m 'not slow'
+
+test-slow: setup ## Run the slow tests, which train and build for real
+	$(activate)
+	pytest -m slow
+
+unlock: setup ## Free the folder after a run was killed
+	$(activate)
+	snakemake --unlock
+
+lock: ## Write requirements.lock anew after a change of pyproject.toml (needs uv)
+	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --quiet --output-file requirements.lock
+
+clean: ## Remove built papers and caches; keep trained results, data and the environment
+	@rm -rf paper/build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	echo "Removed paper/build and caches; results, data and $(VENV) are kept."
+
+setup: ## Install what is missing, and stop there
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' SYSTEM='$(SYSTEM)' bash workflow/setup.sh
+
+help: ## List the targets
+	@sed -n 's/^\([a-z_%-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do
+	    printf 'make %-10s %s\n' "$$target" "$$what"
+	done

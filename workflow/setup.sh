@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Provides what Snakemake needs before it can start: LaTeX, Fashion-MNIST and the virtual environment.
+# Started by the Makefile, in the root of the repository; PYTHON, VENV and SYSTEM are explained there.
+set -euo pipefail
+
+fail() { echo "$*" >&2; exit 1; }
+
+# Sets `root` to what has to precede a command that needs root, if that works without a password.
+can_install() {
+    [ "$SYSTEM" != no ] && command -v apt-get >/dev/null || return 1
+    if [ "$(id -u)" = 0 ]; then root=""; else root="sudo -n"; $root true 2>/dev/null; fi
+}
+
+apt_install() ( # PACKAGE...: in a subshell that prints each line before running it
+    set -x
+    $root apt-get update && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+)
+
+has_latex() {
+    command -v tectonic >/dev/null && return
+    command -v latexmk >/dev/null && command -v pdflatex >/dev/null &&
+        kpsewhich booktabs.sty lmodern.sty natbib.sty >/dev/null
+}
+
+has_fashion_mnist() {
+    [ -n "$(find -L data /usr/share/datasets/fashion-mnist -name 'train-images-idx3-ubyte*' 2>/dev/null)" ]
+}
+
+# Python: an existing environment breaks when its folder is moved or its Python is removed.
+if [ -e "$VENV/bin/pip" ]; then
+    "$VENV/bin/pip" --version >/dev/null 2>&1 ||
+        fail "$VENV no longer works (moved, or its Python is gone): type \`rm -r $VENV\`, then \`make\` again."
+elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    found=$("$PYTHON" --version 2>/dev/null) || found=missing
+    fail "Python 3.11 or newer is needed, but $PYTHON is $found: install one, then type e.g. \`make PYTHON=python3.12\`."
+elif ! "$PYTHON" -c 'import ensurepip' 2>/dev/null; then # Debian packages it separately
+    package=$(basename "$PYTHON")-venv
+    can_install || fail "Python's venv module is missing: type \`sudo apt-get install -y $package\`, then \`make\` again."
+    apt_install "$package"
+fi
+
+if ! has_latex; then
+    packages=(latexmk texlive-latex-recommended texlive-fonts-recommended lmodern)
+    advice="LaTeX is missing: type \`sudo apt-get install -y --no-install-recommends ${packages[*]}\`"
+    advice+=" (or, where there is no apt-get, install TeX Live or tectonic), then \`make\` again."
+    if can_install; then apt_install "${packages[@]}"
+    elif [ "$SYSTEM" = no ]; then echo "SYSTEM=no goes on without, but the PDF needs it. $advice" >&2
+    else fail "$advice"; fi
+fi
+
+if ! has_fashion_mnist && can_install; then
+    apt_install dataset-fashion-mnist || echo "No package with Fashion-MNIST here: the workflow will download it."
+fi
+
+# The virtual environment. The stamp is written last, so an interrupted installation is taken up again.
+stamp="$VENV/requirements.lock.sha256"
+lock=$(sha256sum <requirements.lock)
+if [ ! -e "$stamp" ] || [ "$(<"$stamp")" != "$lock" ]; then
+    echo "Installing requirements.lock into $VENV: a few GB, once."
+    [ -e "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
+    rm -f "$stamp"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+    echo "$lock" >"$stamp"
+fi
