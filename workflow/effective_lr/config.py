@@ -1,0 +1,160 @@
+"""The settings of one run: every key that a scale or an experiment may set, with its meaning, range and source.
+
+Nothing here imports torch: the Snakefile reads this module again in every cluster job.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Its text is one clear sentence; command lines print it and exit with 1."""
+
+
+class DatasetFacts(NamedTuple):
+    """Image shape and split sizes of a dataset, as its authors published it."""
+
+    channels: int
+    size: int  # pixels along one side
+    train: int
+    test: int
+
+
+DATASETS = {
+    "fashion-mnist": DatasetFacts(channels=1, size=28, train=60_000, test=10_000),
+    "cifar10": DatasetFacts(channels=3, size=32, train=50_000, test=10_000),
+}
+
+VALIDATION_SIZE = 5_000  # the last images of the training set; pixel statistics never see them
+
+Source = Literal["paper", "read", "ours"]
+
+
+def setting(description: str, source: Source | dict[str, Source], **constraints: Any) -> Any:
+    """A field of a run. `source` says where its value comes from, by value where that differs.
+
+    paper: stated in the original; read: reported by someone who read it; ours: chosen by us.
+    """
+    return Field(description=description, json_schema_extra={"source": source}, **constraints)  # type: ignore[dict-item]
+
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Run(BaseModel):
+    """One training of one network. Two equal runs give equal results."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: Literal["fashion-mnist", "cifar10"] = setting("dataset", {"cifar10": "read", "fashion-mnist": "ours"})
+    resolution: PositiveInt = setting("image side in pixels, by block means", "ours")
+    train_size: PositiveInt = setting("training images used", "ours")
+    validation_size: PositiveInt = setting("validation images used to choose settings", "ours", le=VALIDATION_SIZE)
+    test_size: PositiveInt = setting("test images used", "ours")
+    network: Literal["conv4"] = setting("network: four weight layers", "read", default="conv4")
+    width: PositiveInt = setting("channels of the first layer; the others have 2 and 4 times as many", "ours")
+    normalization: Literal["batch", "weight", "layer", "none"] = setting(
+        "normalization after every weight layer",
+        {"batch": "paper", "weight": "paper", "layer": "paper", "none": "ours"},
+    )
+    norm_eps: float = setting("added to the variance by batch and layer normalization", "ours", ge=0)
+    initial_norm: PositiveFloat = setting("norm of every scale group at the start", "ours")
+    optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop", "adamw"] = setting(
+        "optimizer",
+        {
+            "sgd": "paper",
+            "nesterov": "paper",
+            "adam": "read",
+            "rmsprop": "paper",
+            "momentum": "ours",
+            "adamw": "ours",
+        },
+    )
+    momentum: float = setting("momentum of heavy ball and Nesterov", "ours", ge=0, lt=1)
+    optimizer_eps: PositiveFloat = setting("added to the root of the second moment by Adam and RMSProp", "ours")
+    lr: PositiveFloat = setting("learning rate of the weights, η; constant", "read")
+    l2: float = setting("penalty λ on the squared norm of the weights, without ½", "read", ge=0, allow_inf_nan=False)
+    affine_lr: PositiveFloat | Literal["shared"] = setting(
+        "learning rate of γ and β; 'shared' gives them that of the weights", "ours"
+    )
+    projected: bool = setting("rescale every scale group to norm 1 after each step", "paper", default=False)
+    batch_size: PositiveInt = setting("images per step", "ours")
+    steps: PositiveInt = setting("training steps", "ours")
+    probes: PositiveInt = setting("steps, log-spaced, at which norms and angles are recorded", "ours")
+    evaluations: PositiveInt = setting("evaluations in the late part of a run; their mean is the result", "ours")
+    late_fraction: Fraction = setting("the late part of a run, as a fraction of its steps", "ours")
+    batch_statistics: Literal["recomputed", "running"] = setting(
+        "batch statistics of an evaluation: recomputed from training images, or running means", "ours"
+    )
+    statistics_size: PositiveInt = setting("training images from which batch statistics are recomputed", "ours")
+    seed: Annotated[int, Field(ge=0)] = setting("seed of the initial weights and of the order of the images", "ours")
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "Run":
+        facts = DATASETS[self.dataset]
+        if self.resolution not in (facts.size, facts.size // 2):
+            raise ValueError(
+                f"resolution = {self.resolution}: {self.dataset} has {facts.size} pixels a side; "
+                f"use {facts.size} or {facts.size // 2}"
+            )
+        for name, size, most in [
+            ("train_size", self.train_size, facts.train - VALIDATION_SIZE),
+            ("test_size", self.test_size, facts.test),
+            ("batch_size", self.batch_size, self.train_size),
+            ("statistics_size", self.statistics_size, self.train_size),
+        ]:
+            if size > most:
+                raise ValueError(f"{name} = {size} is more than the {most} images there are; lower it")
+        if self.projected and self.normalization == "none":
+            raise ValueError(
+                "projected = true with normalization = none would change the function that the network computes; "
+                "use a normalization, or projected = false"
+            )
+        return self
+
+    @property
+    def run_id(self) -> str:
+        """Readable and stable: only a setting that is changed, or added without a default, changes it."""
+        return f"{self._stem}-lr_{self.lr:g}-l2_{self.l2:g}-seed_{self.seed}-{self._digest()}"
+
+    @property
+    def shard_id(self) -> str:
+        """The shard that trains this run: all λ and starting norms of otherwise equal runs."""
+        digest = self._digest(without={"l2", "initial_norm"})
+        return f"{self._stem}-lr_{self.lr:g}-seed_{self.seed}-{digest}"
+
+    @property
+    def _stem(self) -> str:
+        return "-".join([self.normalization, self.optimizer] + ["projected"] * self.projected)
+
+    def _digest(self, without: set[str] | None = None) -> str:
+        settings = self.model_dump(exclude_defaults=True, exclude=without)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """`; did you mean 'epochs'?`, or nothing when no known key resembles `key`."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
+    """One sentence for each problem that pydantic found: the key, what was found and what was expected."""
+    problems = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{key}: unknown key{nearest(str(problem['loc'][-1]), known)}")
+        elif problem["type"] == "missing":
+            problems.append(f"{key}: missing; set it")
+        elif problem["type"] == "value_error":
+            problems.append(str(problem["ctx"]["error"]))
+        else:
+            problems.append(f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return problems

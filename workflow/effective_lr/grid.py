@@ -1,0 +1,139 @@
+"""From the config to runs and shards: scales hold experiments, experiments are grids, grids expand to runs.
+
+Imported by the Snakefile in every job: nothing here imports torch.
+"""
+
+import ast
+import hashlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from effective_lr.config import Run, UserError, explain, nearest
+
+PACKAGE = Path(__file__).parent
+TRAINING_SOURCES = [
+    PACKAGE / f"{name}.py" for name in ("config", "data", "networks", "optimizers", "storage", "training")
+]
+
+
+class Config(BaseModel):
+    """The keys of config/config.yaml, all of which `snakemake --config key=value` may override."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: str = "laptop"
+    data_folder: str = "data"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    retrain: bool = False
+
+
+class Experiment(BaseModel):
+    """A grid: every combination of the values in `grid` with each of `cases`, settings that go together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str
+    grid: dict[str, Any] = {}
+    cases: list[dict[str, Any]] = [{}]
+
+
+class Scale(BaseModel):
+    """A file of config/scales: the settings that its runs share and the experiments that it makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str
+    watermark: str = ""
+    defaults: dict[str, Any]
+    experiments: dict[str, Experiment]
+
+    def runs(self) -> dict[str, list[Run]]:
+        """The runs of each experiment, without repetition within one; experiments may share runs.
+
+        Raises UserError with every problem of every experiment, one sentence each.
+        """
+        problems: dict[str, None] = {}  # a set that keeps the order
+        experiments: dict[str, list[Run]] = {}
+        for name, experiment in self.experiments.items():
+            where = f"experiments.{name}"
+            axes = {key: value if isinstance(value, list) else [value] for key, value in experiment.grid.items()}
+            for key in {**self.defaults, **axes, **{key: None for case in experiment.cases for key in case}}:
+                if key not in Run.model_fields:
+                    place = "defaults" if key in self.defaults else where
+                    problems[f"{place}.{key}: unknown key{nearest(key, Run.model_fields)}"] = None
+            if problems:
+                continue
+            runs: dict[str, Run] = {}
+            for case in experiment.cases:
+                for values in itertools.product(*axes.values()):
+                    settings = {**self.defaults, **dict(zip(axes, values, strict=True)), **case}
+                    try:
+                        run = Run(**settings)
+                    except ValidationError as error:
+                        problems.update(dict.fromkeys(f"{where}: {text}" for text in explain(error, Run.model_fields)))
+                    else:
+                        runs[run.run_id] = run
+            experiments[name] = list(runs.values())
+        if problems:
+            raise UserError("\n".join(problems))
+        return experiments
+
+
+def load_config(values: dict[str, Any]) -> Config:
+    """The checked config. Raises UserError with one sentence for each wrong key or value."""
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"config: {text}" for text in explain(error, Config.model_fields))) from None
+
+
+def load_scale(folder: Path, name: str) -> Scale:
+    """The checked scale `folder/name.yaml`. Raises UserError with one sentence for each problem."""
+    path = folder / f"{name}.yaml"
+    known = sorted(other.stem for other in folder.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"config: scale = '{name}': expected one of {', '.join(known)}{nearest(name, known)}")
+    try:
+        scale = Scale(**yaml.safe_load(path.read_text()))
+        scale.runs()
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        known = [*Scale.model_fields, *Experiment.model_fields]
+        raise UserError("\n".join(f"{path}: {text}" for text in explain(error, known))) from None
+    except UserError as error:
+        raise UserError("\n".join(f"{path}: {text}" for text in str(error).splitlines())) from None
+    return scale
+
+
+def shards(runs: list[Run]) -> dict[str, list[Run]]:
+    """Runs, each once, by the training job that carries them, ordered by λ."""
+    unique = {run.run_id: run for run in runs}
+    result: dict[str, list[Run]] = {}
+    for run in sorted(unique.values(), key=lambda run: (run.shard_id, run.l2)):
+        result.setdefault(run.shard_id, []).append(run)
+    return result
+
+
+def to_json(runs: list[Run]) -> str:
+    """The runs as one line of JSON: Snakemake compares params as a set of values without names, so they go as one."""
+    return json.dumps([run.model_dump() for run in runs], sort_keys=True)
+
+
+def code_fingerprint(paths: list[Path]) -> str:
+    """A hash of the syntax trees of Python files: comments, docstrings, formatting and time stamps do not count."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body
+                if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                    body[0].value.value = ""
+        digest.update(path.name.encode() + ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
