@@ -1,0 +1,262 @@
+"""Tidy tables of an experiment, and the statistics that figures, tables and sentences take from them.
+
+`metrics`: what the runs measured (training.py names the quantities), with the effective learning rate added.
+`runs`: one line for each run, its settings, its results as means over the late evaluations, its provenance.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from scipy import stats
+
+from effective_lr import theory
+from effective_lr.config import UserError
+from effective_lr.storage import read_table
+
+CONFIDENCE = 0.9  # of every interval
+USEFUL_ERROR = 0.3  # cells of a grid above it train badly, and scatter far more than those that are compared
+CHANCE_ERROR = 0.9  # of ten equally frequent classes; stands for a run that diverged
+EFFECTIVE_LR = {"norm_squared": "effective_lr", "late_norm_squared": "late_effective_lr"}
+EVALUATED = ["test_error", "test_loss", "validation_error", "validation_loss", "late_train_loss"]
+
+
+def gather(shards: list[Path], run_ids: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The metrics and runs of these run_ids from the tables of their shards. Raises UserError when one is missing."""
+    tables, provenances = zip(*[read_table(path) for path in shards], strict=True)
+    records = {record["run_id"]: record for provenance in provenances for record in provenance}
+    missing = [run_id for run_id in run_ids if run_id not in records]
+    if missing:
+        raise UserError(f"{missing[0]}: in none of the {len(shards)} shards given; run the training again")
+    metrics = pa.concat_tables(tables).to_pandas()
+    metrics = metrics[metrics["run_id"].isin(run_ids)]
+
+    runs = pd.DataFrame(
+        [{**record.pop("run"), **record.pop("versions"), **record} for record in (records[i] for i in run_ids)]
+    )
+    runs["affine_lr"] = runs["affine_lr"].astype(str)  # a number or 'shared'
+    means = metrics[metrics["quantity"].isin(EVALUATED)].pivot_table(index="run_id", columns="quantity", values="value")
+    runs = runs.merge(means.reindex(columns=EVALUATED), left_on="run_id", right_index=True, how="left")
+    return pd.concat([metrics, _effective_lr(metrics, runs)], ignore_index=True), runs
+
+
+def _effective_lr(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """A row of effective learning rate for each row of a norm."""
+    norms = metrics[metrics["quantity"].isin(EFFECTIVE_LR)].reset_index(drop=True)
+    settings = runs.set_index("run_id").loc[norms["run_id"], ["optimizer", "lr", "momentum", "projected"]].reset_index()
+    for (optimizer, projected), rows in settings.groupby(["optimizer", "projected"]):
+        norm = np.sqrt(norms.loc[rows.index, "value"])
+        norms.loc[rows.index, "value"] = theory.effective_lr(optimizer, rows["lr"], norm, rows["momentum"], projected)
+    return norms.assign(quantity=norms["quantity"].map(EFFECTIVE_LR))
+
+
+def error_or_chance(runs: pd.DataFrame, split: str = "test") -> pd.Series:
+    """The error of each run; a run that diverged counts as chance."""
+    return runs[f"{split}_error"].where(runs["diverged"].isna(), CHANCE_ERROR)
+
+
+class Experiment(NamedTuple):
+    """The tables of one experiment."""
+
+    metrics: pd.DataFrame
+    runs: pd.DataFrame
+
+
+class Tables(dict[str, Experiment]):
+    """The tables of the experiments by name, each read when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Experiment:
+        self[name] = Experiment(
+            pd.read_parquet(self.folder / f"{name}.metrics.parquet"),
+            pd.read_parquet(self.folder / f"{name}.runs.parquet"),
+        )
+        return self[name]
+
+
+DYNAMICS_LR = 0.16  # of the runs that are shown over time
+DYNAMICS_EVERY = 2  # every so many of their λ
+
+
+def dynamics(experiment: Experiment) -> Experiment:
+    """The runs whose training is shown over time: λ = 0 and every second λ at one learning rate."""
+    runs = experiment.runs[experiment.runs["lr"] == DYNAMICS_LR]
+    penalties = sorted(runs["l2"].unique())
+    runs = runs[runs["l2"].isin([0.0, *penalties[2::DYNAMICS_EVERY]]) & runs["diverged"].isna()]
+    return Experiment(experiment.metrics[experiment.metrics["run_id"].isin(runs["run_id"])], runs)
+
+
+def plane(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean test error over seeds, η down and λ across."""
+    return runs.assign(error=error_or_chance(runs)).pivot_table(index="lr", columns="l2", values="error")
+
+
+class Estimate(NamedTuple):
+    """A number with the ends of its interval, which are NaN when there is none to give."""
+
+    value: float
+    low: float
+    high: float
+
+
+class BestSetting(NamedTuple):
+    """The setting of a grid with the lowest validation error, and its test error."""
+
+    lr: float
+    l2: float
+    error: Estimate
+    seeds: int
+
+
+def best_setting(runs: pd.DataFrame) -> BestSetting:
+    """Choose (η, λ) by the mean validation error over seeds and report the test error there.
+
+    The t interval of the mean takes its deviation from all cells with a test error below USEFUL_ERROR, pooled,
+    because two seeds say little about one cell. With a single seed there is no interval.
+    """
+    table = runs.assign(test=error_or_chance(runs), validation=error_or_chance(runs, "validation"))
+    cells = table.groupby(["lr", "l2"])
+    means = cells[["test", "validation"]].mean()
+    best = means["validation"].idxmin()
+    seeds = int(cells.size()[best])
+    useful = table[cells["test"].transform("mean") < USEFUL_ERROR]
+    error = mean_with_pooled_interval(means.loc[best, "test"], seeds, useful)
+    return BestSetting(lr=best[0], l2=best[1], error=error, seeds=seeds)
+
+
+def mean_with_pooled_interval(mean: float, seeds: int, runs: pd.DataFrame) -> Estimate:
+    """The t interval of a mean over `seeds` runs, its deviation pooled over the (η, λ) cells of `runs`."""
+    within = runs["test"] - runs.groupby(["lr", "l2"])["test"].transform("mean")
+    freedom = len(runs) - runs.groupby(["lr", "l2"]).ngroups
+    if seeds < 2 or freedom < 1:
+        return Estimate(mean, np.nan, np.nan)
+    error_of_mean = np.sqrt((within**2).sum() / freedom / seeds)
+    return Estimate(mean, *stats.t.interval(CONFIDENCE, freedom, loc=mean, scale=error_of_mean))
+
+
+def norm_exponents(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The measured exponent of ‖w‖ in the angle per step, from runs that differ in their starting norm alone.
+
+    For each optimizer and layer, log(RMS angle over steps 2 and on) is fitted against log ‖w₀‖; step 1 is left out,
+    as a projected run still starts from ‖w₀‖ there. The value is the median over layers, with the t interval of that
+    layer's slope.
+    """
+    angles = metrics[(metrics["quantity"] == "angle_squared") & (metrics["step"] > 1)]
+    angles = angles.groupby(["run_id", "layer"])["value"].mean().reset_index()
+    table = angles.merge(runs[["run_id", "optimizer", "projected", "initial_norm"]], on="run_id")
+    result = []
+    for (optimizer, projected), cells in table.groupby(["optimizer", "projected"]):
+        slopes = []
+        for _, layer in cells.groupby("layer"):
+            fit = stats.linregress(np.log(layer["initial_norm"]), np.log(layer["value"]) / 2)
+            margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(layer) - 2) * fit.stderr
+            slopes.append(Estimate(fit.slope, fit.slope - margin, fit.slope + margin))
+        slopes.sort()
+        result.append((optimizer, projected, slopes[(len(slopes) - 1) // 2]))
+    return pd.DataFrame(result, columns=["optimizer", "projected", "exponent"])
+
+
+def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: float = 0.1) -> pd.Series:
+    """Whether SGD or its momenta are predicted to be at equilibrium in the late part of a run, from its settings alone.
+
+    |(‖w₀‖/‖w*‖)⁴ − 1|·exp(−8ηλt/(1−μ)) ≤ tolerance at the first late step, with ‖w*‖ predicted for a typical G.
+    """
+    result = pd.Series(False, index=runs.index)
+    for optimizer, rows in runs[runs["l2"] > 0].groupby("optimizer"):
+        steps = theory.steps_to_equilibrium(
+            optimizer, rows["lr"], rows["l2"], typical_grad, rows["initial_norm"], tolerance, rows["momentum"]
+        )
+        result[rows.index] = steps <= rows["steps"] * (1 - rows["late_fraction"])
+    return result
+
+
+def on_contours(runs: pd.DataFrame, largest_angle: float = 0.25) -> pd.Series:
+    """The cells of a plane that a claim about contours may use, chosen by their settings alone.
+
+    SGD and Nesterov: predicted to be at equilibrium, with a predicted angle per step of at most `largest_angle`.
+    Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵].
+    """
+    optimizer = runs["optimizer"].iloc[0]
+    if optimizer in ("adam", "rmsprop"):
+        invariant = theory.diagonal_invariant(optimizer, runs["lr"], runs["l2"])
+        return (runs["lr"] >= 0.003) & (invariant >= 5e-7) & (invariant <= 5e-5)
+    angle = theory.equilibrium_angle(optimizer, runs["lr"], runs["l2"], 1.0, 1.0, runs["momentum"])
+    return in_equilibrium(runs) & (angle <= largest_angle)
+
+
+class ContourSlope(NamedTuple):
+    """The slope s of the contours log η = −s·log λ + constant, and the number of cells it was fitted to."""
+
+    value: float
+    cells: int
+
+
+def contour_slope(runs: pd.DataFrame) -> ContourSlope:
+    """The measured slope of the contours of the test error in the (η, λ) plane of one optimizer.
+
+    With s₀ the predicted slope, u = log η + s₀·log λ and v = log η − s₀·log λ, ordinary least squares of logit(error)
+    on u, u² and v give s = s₀(b_u − b_v)/(b_u + b_v); u is centred, so that b_u is the slope in the middle of the
+    cells. A cell is the mean over seeds; one with a run that diverged is left out.
+    """
+    slope = theory.diagonal_slope(runs["optimizer"].iloc[0])
+    cells = runs[on_contours(runs)].groupby(["lr", "l2"], as_index=False)[["test_error", "diverged"]].mean()
+    cells = cells[cells["diverged"].isna()]
+    u = np.log(cells["lr"]) + slope * np.log(cells["l2"])
+    v = np.log(cells["lr"]) - slope * np.log(cells["l2"])
+    if u.round(6).nunique() < 3 or len(cells) < 5:
+        return ContourSlope(np.nan, len(cells))
+    u = u - u.mean()
+    error = cells["test_error"]
+    design = np.column_stack([np.ones(len(cells)), u, u**2, v])
+    _, b_u, _, b_v = np.linalg.lstsq(design, np.log(error / (1 - error)), rcond=None)[0]
+    return ContourSlope(slope * (b_u - b_v) / (b_u + b_v), len(cells))
+
+
+def equilibrium_ratios(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Measured over predicted effective learning rate in the late part, for runs predicted to be at equilibrium.
+
+    The prediction takes the measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer; a run's ratio is the median over layers.
+    Columns: those of `runs`, and `ratio`.
+    """
+    runs = runs[in_equilibrium(runs) & runs["diverged"].isna()]
+    if runs.empty:
+        return runs.assign(ratio=np.nan)
+    late = metrics[metrics["run_id"].isin(runs["run_id"]) & metrics["quantity"].str.startswith("late_")]
+    late = late.pivot(index=["run_id", "layer"], columns="quantity", values="value").reset_index()
+    table = late[late["layer"] != ""].merge(runs[["run_id", "optimizer", "lr", "l2", "momentum"]], on="run_id")
+    for optimizer, rows in table.groupby("optimizer"):
+        predicted = theory.equilibrium_effective_lr(
+            optimizer, rows["lr"], rows["l2"], np.sqrt(rows["late_g_squared"]), 1.0, rows["momentum"]
+        )
+        table.loc[rows.index, "ratio"] = rows["late_effective_lr"] / predicted
+    ratios = table.groupby("run_id")["ratio"].median()
+    return runs.merge(ratios, left_on="run_id", right_index=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Gather an experiment into tidy tables.")
+    parser.add_argument("shards", type=Path, nargs="+", help="tables of the shards that hold its runs")
+    parser.add_argument("--run-ids", required=True, help="JSON list of the runs of the experiment")
+    parser.add_argument("--metrics", type=Path, required=True, help="table to write")
+    parser.add_argument("--runs", type=Path, required=True, help="table to write")
+    arguments = parser.parse_args()
+    try:
+        metrics, runs = gather(arguments.shards, json.loads(arguments.run_ids))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    metrics.to_parquet(arguments.metrics, index=False)
+    runs.to_parquet(arguments.runs, index=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""How the paper writes names and numbers, in figures and tables alike."""
+
+NAMES = {
+    "sgd": "SGD",
+    "momentum": "Heavy ball",
+    "nesterov": "Nesterov",
+    "adam": "Adam",
+    "rmsprop": "RMSProp",
+    "adamw": "AdamW",
+    "batch": "Batch",
+    "weight": "Weight",
+    "layer": "Layer",
+    "none": "None",
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+}
+
+
+def number(value: float) -> str:
+    """A setting in LaTeX mathematics, as a power of ten where that is shorter: 0.004, 2.5·10⁻⁴."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return power if mantissa == "1" else rf"{mantissa}\times {power}"
+
+
+def plain(count: int) -> str:
+    """A count in LaTeX text, with thin spaces between thousands."""
+    return f"{count:,}".replace(",", r"\,")
+
+
+def latex(text: str) -> str:
+    """Plain text in LaTeX: special characters escaped, Greek letters in mathematics."""
+    for character in "&%$#_{}":
+        text = text.replace(character, f"\\{character}")
+    for letter, command in {"λ": "lambda", "η": "eta", "γ": "gamma", "β": "beta"}.items():
+        text = text.replace(letter, rf"$\{command}$")
+    return text.replace("½", r"$\frac12$").replace("‖w‖", r"$\|w\|$")
