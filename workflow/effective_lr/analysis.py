@@ -81,16 +81,22 @@ class Tables(dict[str, Experiment]):
         )
         return self[name]
 
+    def runs(self, *names: str) -> pd.DataFrame:
+        """The runs of these experiments together, each once; of all of them when none is named."""
+        names = names or tuple(sorted(path.name.split(".")[0] for path in self.folder.glob("*.runs.parquet")))
+        return pd.concat([self[name].runs for name in names]).drop_duplicates("run_id", ignore_index=True)
 
-DYNAMICS_LR = 0.16  # of the runs that are shown over time
-DYNAMICS_EVERY = 2  # every so many of their λ
+
+LARGEST_ANGLE = 0.25  # radians per step, up to which the theory of small steps is asked to hold
+DYNAMICS_LR = 0.64  # of the runs that are shown over time
 
 
 def dynamics(experiment: Experiment) -> Experiment:
-    """The runs whose training is shown over time: λ = 0 and every second λ at one learning rate."""
-    runs = experiment.runs[experiment.runs["lr"] == DYNAMICS_LR]
+    """The runs whose training is shown over time: λ = 0 and every second λ with a small angle, at one learning rate."""
+    runs = experiment.runs[(experiment.runs["lr"] == DYNAMICS_LR) & experiment.runs["diverged"].isna()]
+    runs = runs[predicted_angle(runs) <= LARGEST_ANGLE]
     penalties = sorted(runs["l2"].unique())
-    runs = runs[runs["l2"].isin([0.0, *penalties[2::DYNAMICS_EVERY]]) & runs["diverged"].isna()]
+    runs = runs[runs["l2"].isin([0.0, *penalties[1::2]])]
     return Experiment(experiment.metrics[experiment.metrics["run_id"].isin(runs["run_id"])], runs)
 
 
@@ -116,30 +122,25 @@ class BestSetting(NamedTuple):
     seeds: int
 
 
-def best_setting(runs: pd.DataFrame) -> BestSetting:
+def best_setting(runs: pd.DataFrame, only_without_penalty: bool = False) -> BestSetting:
     """Choose (η, λ) by the mean validation error over seeds and report the test error there.
 
     The t interval of the mean takes its deviation from all cells with a test error below USEFUL_ERROR, pooled,
     because two seeds say little about one cell. With a single seed there is no interval.
     """
     table = runs.assign(test=error_or_chance(runs), validation=error_or_chance(runs, "validation"))
-    cells = table.groupby(["lr", "l2"])
-    means = cells[["test", "validation"]].mean()
-    best = means["validation"].idxmin()
-    seeds = int(cells.size()[best])
-    useful = table[cells["test"].transform("mean") < USEFUL_ERROR]
-    error = mean_with_pooled_interval(means.loc[best, "test"], seeds, useful)
+    cells = table.groupby(["lr", "l2"])[["test", "validation"]].mean().assign(seeds=table.groupby(["lr", "l2"]).size())
+    best = (cells[cells.index.get_level_values("l2") == 0] if only_without_penalty else cells)["validation"].idxmin()
+    mean, seeds = cells.loc[best, "test"], int(cells.loc[best, "seeds"])
+
+    table = table.join(cells["test"].rename("mean"), on=["lr", "l2"])
+    useful = table[table["mean"] < USEFUL_ERROR]
+    freedom = len(useful) - useful.groupby(["lr", "l2"]).ngroups
+    error = Estimate(mean, np.nan, np.nan)
+    if seeds > 1 and freedom > 0:
+        deviation = np.sqrt(((useful["test"] - useful["mean"]) ** 2).sum() / freedom)
+        error = Estimate(mean, *stats.t.interval(CONFIDENCE, freedom, loc=mean, scale=deviation / np.sqrt(seeds)))
     return BestSetting(lr=best[0], l2=best[1], error=error, seeds=seeds)
-
-
-def mean_with_pooled_interval(mean: float, seeds: int, runs: pd.DataFrame) -> Estimate:
-    """The t interval of a mean over `seeds` runs, its deviation pooled over the (η, λ) cells of `runs`."""
-    within = runs["test"] - runs.groupby(["lr", "l2"])["test"].transform("mean")
-    freedom = len(runs) - runs.groupby(["lr", "l2"]).ngroups
-    if seeds < 2 or freedom < 1:
-        return Estimate(mean, np.nan, np.nan)
-    error_of_mean = np.sqrt((within**2).sum() / freedom / seeds)
-    return Estimate(mean, *stats.t.interval(CONFIDENCE, freedom, loc=mean, scale=error_of_mean))
 
 
 def norm_exponents(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -178,18 +179,23 @@ def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: flo
     return result
 
 
-def on_contours(runs: pd.DataFrame, largest_angle: float = 0.25) -> pd.Series:
+def predicted_angle(runs: pd.DataFrame) -> pd.Series:
+    """The angle per step at equilibrium, in radians, of runs of one optimizer: SGD or one of its momenta."""
+    optimizer = runs["optimizer"].iloc[0]
+    return theory.equilibrium_angle(optimizer, runs["lr"], runs["l2"], 1.0, 1.0, runs["momentum"])
+
+
+def on_contours(runs: pd.DataFrame) -> pd.Series:
     """The cells of a plane that a claim about contours may use, chosen by their settings alone.
 
-    SGD and Nesterov: predicted to be at equilibrium, with a predicted angle per step of at most `largest_angle`.
+    SGD and Nesterov: predicted to be at equilibrium, with a predicted angle per step of at most LARGEST_ANGLE.
     Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵].
     """
     optimizer = runs["optimizer"].iloc[0]
     if optimizer in ("adam", "rmsprop"):
         invariant = theory.diagonal_invariant(optimizer, runs["lr"], runs["l2"])
         return (runs["lr"] >= 0.003) & (invariant >= 5e-7) & (invariant <= 5e-5)
-    angle = theory.equilibrium_angle(optimizer, runs["lr"], runs["l2"], 1.0, 1.0, runs["momentum"])
-    return in_equilibrium(runs) & (angle <= largest_angle)
+    return in_equilibrium(runs) & (predicted_angle(runs) <= LARGEST_ANGLE)
 
 
 class ContourSlope(NamedTuple):

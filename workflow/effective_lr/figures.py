@@ -15,6 +15,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from effective_lr import theory
 from effective_lr.analysis import Tables, dynamics, equilibrium_ratios, error_or_chance, plane
@@ -55,6 +57,9 @@ def figure_1(tables: Tables) -> Figure:
                     linewidth=1,
                 )
         axis.set(xscale="log", yscale="log", ylabel=label)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
     axes[1].set_xlabel("training step")
     axes[0].legend(title=r"$\lambda$", ncols=2, loc="lower left", labelspacing=0.3, columnspacing=1)
     return figure
@@ -106,6 +111,8 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
 
     # Grids are geometric, so rows and columns are linear in log η and log λ, and the diagonals are straight lines.
     positive = penalties[penalties > 0]
+    left = columns[-len(positive)] - 0.5
+    penalised = Rectangle((left, -0.5), len(positive), len(rates), transform=axis.transData)
     slope = theory.diagonal_slope(optimizer)
     ends = np.array([positive[0] / 100, positive[-1] * 100])
     middle = len(rates) // 2
@@ -113,14 +120,15 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
         lrs = rates[middle] * (ends / l2) ** -slope
         x = columns[-len(positive)] + np.log(ends / positive[0]) / np.log(positive[1] / positive[0])
         y = np.log(lrs / rates[0]) / np.log(rates[1] / rates[0])
-        axis.plot(x, y, color="white", linewidth=0.7, alpha=0.8)
+        (line,) = axis.plot(x, y, color="black", linewidth=0.6, alpha=0.6)
+        line.set_clip_path(penalised)
     axis.set(
         xlim=(columns[0] - 0.5, columns[-1] + 0.5),
         ylim=(-0.5, len(rates) - 0.5),
         title=NAMES[optimizer],
         xlabel=r"penalty $\lambda$",
     )
-    shown = [0, *range(len(penalties) - len(positive), len(penalties), 2)]
+    shown = [0, *range(len(penalties) - len(positive) + 1, len(penalties), 2)]
     axis.set_xticks(columns[shown], [f"${number(penalties[k])}$" for k in shown])
     axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.tick_params(length=0)
@@ -134,7 +142,7 @@ def figure_3(tables: Tables) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.2), sharey=True)
     for axis, optimizer in zip(axes, ("sgd", "nesterov", "adam"), strict=True):
         held = tables[f"projection_{optimizer}"].runs
-        runs = pd.concat([held, tables[f"plane_{optimizer}"].runs]).drop_duplicates("run_id")
+        runs = tables.runs(f"projection_{optimizer}", f"plane_{optimizer}")
         lr = held["lr"].iloc[0]
         runs = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
         zero = runs.loc[runs["l2"] > 0, "l2"].min() / 10  # where λ = 0 is drawn on the log axis

@@ -107,8 +107,7 @@ def table_1(tables: Tables) -> str:
 
 def table_2(tables: Tables) -> str:
     """Best test error by normalization and optimizer, over the whole grid and for λ = 0 alone."""
-    experiments = ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"]
-    runs = pd.concat([tables[name].runs for name in experiments]).drop_duplicates("run_id")
+    runs = tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations")
     rows: list[list[str]] = []
     for normalization in ["batch", "weight", "layer", "none"]:
         rows += [[]] if rows else []
@@ -117,7 +116,7 @@ def table_2(tables: Tables) -> str:
             if grid.empty:
                 continue
             best = best_setting(grid)
-            without = grid[grid["l2"] == 0]
+            has_zero = (grid["l2"] == 0).any()
             rows.append(
                 [
                     NAMES[normalization],
@@ -125,7 +124,7 @@ def table_2(tables: Tables) -> str:
                     f"${number(best.lr)}$",
                     f"${number(best.l2)}$",
                     interval(best.error, 100, 1),
-                    interval(best_setting(without).error, 100, 1) if len(without) else "--",
+                    interval(best_setting(grid, only_without_penalty=True).error, 100, 1) if has_zero else "--",
                     str(best.seeds),
                 ]
             )
@@ -141,15 +140,9 @@ def table_2(tables: Tables) -> str:
     return tabular("llrrllr", header, rows)
 
 
-def all_runs(tables: Tables) -> pd.DataFrame:
-    """The runs of every experiment of the scale, each once."""
-    names = sorted(path.name.removesuffix(".runs.parquet") for path in tables.folder.glob("*.runs.parquet"))
-    return pd.concat([tables[name].runs for name in names]).drop_duplicates("run_id")
-
-
 def settings(tables: Tables) -> str:
     """Every setting of the runs, its values, and where they come from."""
-    runs = all_runs(tables)
+    runs = tables.runs()
     rows = []
     for key, field in Run.model_fields.items():
         values = sorted(runs[key].unique(), key=lambda value: (isinstance(value, str), value))
@@ -202,8 +195,7 @@ def symmetry(tables: Tables) -> dict[str, str]:
 
 def projection(tables: Tables) -> dict[str, str]:
     """SGD with and without ‖w‖ = 1, in percent of test error."""
-    runs = tables["projection_sgd"].runs
-    runs = pd.concat([runs, tables["plane_sgd"].runs]).drop_duplicates("run_id")
+    runs = tables.runs("projection_sgd", "plane_sgd")
     lr = tables["projection_sgd"].runs["lr"].iloc[0]
     runs = runs[runs["lr"] == lr].assign(error=error_or_chance(runs))
     critical = float(theory.critical_l2("sgd", lr))
@@ -234,7 +226,7 @@ def equilibrium(tables: Tables) -> dict[str, str]:
 
 def macros(tables: Tables, scale: str, watermark: str) -> str:
     """A LaTeX command for every number that a sentence of the paper states."""
-    runs = all_runs(tables)
+    runs = tables.runs()
     main = tables["plane_sgd"].runs.iloc[0]
     values = {
         "Watermark": latex(watermark),

@@ -20,7 +20,7 @@ rule aggregate:
         code=sources("analysis", "theory"),
     shell:
         "{PYTHON} -m effective_lr.analysis --run-ids {params.runs:q} --metrics {output.metrics} --runs {output.runs}"
-        " {input} > {log} 2>&1"
+        " {input} 2>&1 | tee {log}"
 
 
 wildcard_constraints:

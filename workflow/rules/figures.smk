@@ -31,7 +31,7 @@ rule figure:
     params:
         code=sources("figures", "notation", "analysis", "theory"),
     shell:
-        "{PYTHON} -m effective_lr.figures {wildcards.figure} --tables {RESULTS}/experiments --output {output} > {log} 2>&1"
+        "{PYTHON} -m effective_lr.figures {wildcards.figure} --tables {RESULTS}/experiments --output {output} 2>&1 | tee {log}"
 
 
 wildcard_constraints:

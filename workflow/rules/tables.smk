@@ -24,7 +24,7 @@ rule table:
         code=sources("tables", "notation", "analysis", "theory", "config"),
     shell:
         "{PYTHON} -m effective_lr.tables {wildcards.table} --scale {CONFIG.scale} --watermark {SCALE.watermark:q}"
-        " --tables {RESULTS}/experiments --output {output} > {log} 2>&1"
+        " --tables {RESULTS}/experiments --output {output} 2>&1 | tee {log}"
 
 
 wildcard_constraints:
