@@ -1,0 +1,271 @@
+"""The closed forms against the optimizers of PyTorch on random tangent gradients, and against each other.
+
+The simulation knows nothing of the formulas: each row of w is a scale group, its gradient a random tangent vector
+of norm GRAD/‖w‖, and torch.optim takes the steps with weight_decay = 2·l2.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from effective_lr import theory
+
+DIM, GROUPS, GRAD = 1000, 4, 2.0
+MOMENTUM = 0.9  # and beta1: PyTorch's default, as for all other settings of the adaptive optimizers
+LAG = 50  # steps; long against the memory 1/(1 − MOMENTUM) of the optimizers
+SGD_TYPE = ("sgd", "momentum", "nesterov")
+ADAPTIVE = ("adam", "rmsprop", "adamw")
+
+# The formulas hold to leading order in the angle per step, here at most 0.03. These (lr, l2) let every norm
+# relax in 1250 steps or fewer, to a value between 1.2 and 2.3: far enough from 1 for a wrong exponent to show.
+SETTINGS = {
+    "sgd": (0.05, 2e-3),
+    "momentum": (0.005, 2e-3),
+    "nesterov": (0.005, 2e-3),
+    "adam": (1e-3, 8e-3),
+    "rmsprop": (1e-3, 8e-3),
+    "adamw": (2e-3, 0.125),
+}
+
+
+def make_optimizer(name: str, w: Tensor, lr: float, l2: float) -> torch.optim.Optimizer:
+    match name:
+        case "sgd":
+            return torch.optim.SGD([w], lr, weight_decay=2 * l2)
+        case "momentum" | "nesterov":
+            return torch.optim.SGD([w], lr, MOMENTUM, weight_decay=2 * l2, nesterov=name == "nesterov")
+        case "adam":
+            return torch.optim.Adam([w], lr, weight_decay=2 * l2)
+        case "rmsprop":
+            return torch.optim.RMSprop([w], lr, weight_decay=2 * l2)
+        case _:
+            return torch.optim.AdamW([w], lr, weight_decay=2 * l2)
+
+
+def random_walk(name: str, lr: float, l2: float, initial_norm: float, steps: int) -> Iterator[Tensor]:
+    """The weights (GROUPS, DIM) after each step; the same tensor every time."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(GROUPS, DIM, generator=generator, dtype=torch.float64)
+    w *= initial_norm / w.norm(dim=1, keepdim=True)
+    optimizer = make_optimizer(name, w, lr, l2)
+    for _ in range(steps):
+        noise = torch.randn(w.shape, generator=generator, dtype=torch.float64)
+        norm = w.norm(dim=1, keepdim=True)
+        tangent = noise - (noise * w).sum(1, keepdim=True) / norm**2 * w
+        w.grad = tangent / tangent.norm(dim=1, keepdim=True) * GRAD / norm
+        optimizer.step()
+        yield w
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", theory.NORM_EXPONENT)
+def test_equilibrium_of_random_gradients(name: str) -> None:
+    """2 %: neglected orders, the noise of PyTorch's squared gradients and the start make up to 1 %."""
+    lr, l2 = SETTINGS[name]
+    point = (name, lr, l2, GRAD, DIM, MOMENTUM)
+    start = 0.9 * float(theory.equilibrium_norm(*point))  # off by more than the tolerance
+    settling, measured = 5000, 3000  # settling: at least four relaxation times
+    norms, angles, snapshots = [], [], []
+    previous = torch.full((GROUPS, DIM), torch.nan)
+    for step, w in enumerate(random_walk(name, lr, l2, start, settling + measured)):
+        if step < settling:
+            continue
+        norms.append(w.norm(dim=1))
+        direction = w / w.norm(dim=1, keepdim=True)
+        if step > settling:
+            angles.append(2 * torch.asin((direction - previous).norm(dim=1) / 2))
+        previous = direction
+        if step % LAG == 0:
+            snapshots.append(direction)
+
+    # The direction diffuses: −2·log⟨cos⟩ grows by (effective lr · gradient)² per step, after an offset from
+    # the memory of the optimizer that the difference of two lags removes.
+    visited = torch.stack(snapshots)
+    one, two = (torch.log((visited[lag:] * visited[:-lag]).sum(2).mean()).item() for lag in (1, 2))
+    effective_lr = (2 * (one - two) / LAG) ** 0.5 / (GRAD if name in SGD_TYPE else DIM**0.5)
+
+    assert torch.stack(norms).mean() == pytest.approx(theory.equilibrium_norm(*point), rel=0.02)
+    assert torch.stack(angles).square().mean().sqrt() == pytest.approx(theory.equilibrium_angle(*point), rel=0.02)
+    assert effective_lr == pytest.approx(theory.equilibrium_effective_lr(*point), rel=0.02)
+
+
+def test_growth_without_penalty() -> None:
+    """2 %: the leading order neglects η²G²/‖w‖⁴, 0.01 at the start."""
+    lr, initial_norm = 0.05, 1.0
+    norms = torch.stack([w.norm(dim=1).mean() for w in random_walk("sgd", lr, 0.0, initial_norm, 2000)])
+    steps = np.array([50, 200, 800, 2000])
+    assert norms[steps - 1].numpy() == pytest.approx(theory.growth_norm(lr, GRAD, steps, initial_norm), rel=0.02)
+    assert norms[-1] > 2 * initial_norm
+
+
+@pytest.mark.parametrize("name", SGD_TYPE)
+def test_approach_to_equilibrium(name: str) -> None:
+    """5 %: an error of 0.2 % in the equilibrium norm, 0.8 % in its fourth power, moves the slope by 1 %."""
+    lr, l2 = SETTINGS[name]
+    start = 1.5 * float(theory.equilibrium_norm(name, lr, l2, GRAD, DIM, MOMENTUM))
+    walk = random_walk(name, lr, l2, start, 3000)
+    fourth_powers = np.array([w.norm(dim=1).pow(4).mean().item() for w in walk])
+    excess = fourth_powers / theory.equilibrium_norm(name, lr, l2, GRAD, DIM, MOMENTUM) ** 4 - 1
+
+    window = np.arange(100, 2600)  # from the end of the optimizer's first steps to twice the relaxation time
+    rate = -np.polyfit(window, np.log(excess[window]), 1)[0]
+    assert rate == pytest.approx(theory.relaxation_rate(name, lr, l2, MOMENTUM), rel=0.05)
+
+    steps = theory.steps_to_equilibrium(name, lr, l2, GRAD, start, 0.5, MOMENTUM)
+    assert np.argmax(excess <= 0.5) == pytest.approx(steps, rel=0.05)
+
+
+CURVATURE = torch.linspace(1, 2, 20, dtype=torch.float64)
+
+
+def projected_losses(name: str, lr: float, l2: float, steps: int) -> Tensor:
+    """Descent on the scale-invariant loss Σ CURVATURE·w²/‖w‖², from 1 to 2, with ‖w‖ set to 1 after every step."""
+    w = torch.ones_like(CURVATURE) / len(CURVATURE) ** 0.5
+    optimizer = make_optimizer(name, w, lr, l2)
+    losses = []
+    for _ in range(steps):
+        loss = CURVATURE @ w**2
+        w.grad = 2 * (CURVATURE - loss) * w
+        optimizer.step()
+        w /= w.norm()
+        losses.append(CURVATURE @ w**2)
+    return torch.stack(losses)
+
+
+def test_projected_sgd_is_sgd_at_another_learning_rate() -> None:
+    lr = 1e-3
+    for share in (0.5, 0.9):
+        l2 = share * float(theory.critical_l2("sgd", lr))
+        equivalent_lr = float(theory.projected_effective_lr("sgd", lr, l2))
+        torch.testing.assert_close(
+            projected_losses("sgd", lr, l2, 1000), projected_losses("sgd", equivalent_lr, 0.0, 1000)
+        )
+
+
+@pytest.mark.parametrize("name", ("momentum", "nesterov"))
+@pytest.mark.parametrize("share", (0.5, 0.8))
+def test_projected_momentum_is_sgd_at_another_learning_rate(name: str, share: float) -> None:
+    """2 % of the progress: the memory, 50 steps at most, is short against the 3000 of the descent."""
+    lr = 2e-5
+    l2 = share * float(theory.critical_l2(name, lr, MOMENTUM))
+    equivalent_lr = float(theory.projected_effective_lr(name, lr, l2, MOMENTUM))
+    start = CURVATURE.mean()
+    progress = start - projected_losses(name, lr, l2, 3000)[-1]
+    expected = start - projected_losses("sgd", equivalent_lr, 0.0, 3000)[-1]
+    assert progress.item() == pytest.approx(expected.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", SGD_TYPE)
+def test_projected_training_breaks_at_the_critical_penalty(name: str) -> None:
+    lr = 1e-3
+    critical = float(theory.critical_l2(name, lr, MOMENTUM))
+    below, beyond = (projected_losses(name, lr, share * critical, 2000)[-500:] for share in (0.95, 1.05))
+    assert below.max() < 1.001
+    assert beyond.min() > 1.1
+    if name == "sgd":  # without a memory it climbs all the way to the maximum
+        assert theory.projected_effective_lr(name, lr, 1.05 * critical) < 0
+        assert beyond.min() > 1.99
+
+
+positive = st.floats(1e-3, 1e3)
+momenta = st.floats(0, 0.99)
+optimizers = st.sampled_from(tuple(theory.NORM_EXPONENT))
+
+
+@given(lr=positive, l2=positive, grad=positive, dim=st.integers(1, 10**6), mu=momenta, beta1=momenta)
+def test_table(lr: float, l2: float, grad: float, dim: int, mu: float, beta1: float) -> None:
+    """The closed forms as they are printed, where the code composes them."""
+    adam_lr = (4 * lr**2 * l2 / (dim**0.5 * grad)) ** (1 / 3)
+    nesterov_spread = (1 - mu) * ((1 + mu) ** 2 + mu**4 / (1 - mu**2))
+    printed = {
+        "sgd": (2 * (lr * l2) ** 0.5 / grad, (4 * lr * l2) ** 0.5),
+        "momentum": (2 * (lr * l2 / (1 - mu)) ** 0.5 / grad, (4 * lr * l2 / (1 + mu)) ** 0.5),
+        "nesterov": (2 * (lr * l2 / (1 - mu)) ** 0.5 / grad, (4 * lr * l2 * nesterov_spread) ** 0.5),
+        "adam": (adam_lr, ((1 - beta1) / (1 + beta1) * dim) ** 0.5 * adam_lr),
+        "rmsprop": (adam_lr, dim**0.5 * adam_lr),
+        "adamw": (2 * (lr * l2 / dim) ** 0.5, (4 * lr * l2 * (1 - beta1) / (1 + beta1)) ** 0.5),
+    }
+    for name, (effective_lr, angle) in printed.items():
+        assert theory.equilibrium_effective_lr(name, lr, l2, grad, dim, mu) == pytest.approx(effective_lr)
+        assert theory.equilibrium_angle(name, lr, l2, grad, dim, mu, beta1) == pytest.approx(angle)
+
+
+@given(name=optimizers, lr=positive, l2=positive, grad=positive, mu=momenta, a=st.floats(0.01, 100))
+def test_equilibrium_is_constant_along_diagonals(
+    name: str, lr: float, l2: float, grad: float, mu: float, a: float
+) -> None:
+    there = l2 * a ** (-1 / theory.diagonal_slope(name))
+    assert theory.diagonal_invariant(name, a * lr, there) == pytest.approx(theory.diagonal_invariant(name, lr, l2))
+    assert theory.equilibrium_effective_lr(name, a * lr, there, grad, DIM, mu) == pytest.approx(
+        theory.equilibrium_effective_lr(name, lr, l2, grad, DIM, mu)
+    )
+
+
+@given(name=optimizers, lr=positive, l2=positive, grad=positive, mu=momenta, a=st.floats(0.01, 100))
+def test_equilibrium_obeys_the_exact_symmetries(
+    name: str, lr: float, l2: float, grad: float, mu: float, a: float
+) -> None:
+    """w → aw changes no trained function, with a²η, λ/a² for SGD, aη, λ/a² for Adam and aη, λ/a for AdamW."""
+    scaled_lr = a**2 * lr if name in SGD_TYPE else a * lr
+    scaled_l2 = l2 / a if name == "adamw" else l2 / a**2
+    here, there = (name, lr, l2, grad, DIM, mu), (name, scaled_lr, scaled_l2, grad, DIM, mu)
+    assert theory.equilibrium_norm(*there) == pytest.approx(a * theory.equilibrium_norm(*here))
+    for quantity in (theory.equilibrium_effective_lr, theory.equilibrium_angle):
+        assert quantity(*there) == pytest.approx(quantity(*here))
+
+
+@given(name=optimizers, lr=positive, norm=positive, mu=momenta, a=st.floats(0.01, 100))
+def test_effective_lr(name: str, lr: float, norm: float, mu: float, a: float) -> None:
+    net_lr = lr / (1 - mu) if name in ("momentum", "nesterov") else lr
+    expected = net_lr / norm**2 if name in SGD_TYPE else net_lr / norm
+    assert theory.effective_lr(name, lr, norm, mu) == pytest.approx(expected)
+    assert theory.effective_lr(name, lr, norm, mu, projected=True) == pytest.approx(net_lr)
+
+
+@pytest.mark.parametrize("name", theory.NORM_EXPONENT)
+def test_arrays_broadcast_and_no_penalty_is_the_limit(name: str) -> None:
+    lr, l2 = np.array([[1e-3], [1e-2]]), np.array([0.0, 1e-3, 1e-2])
+    norm = np.asarray(theory.equilibrium_norm(name, lr, l2, GRAD, DIM))
+    assert np.shape(norm) == (2, 3)
+    assert norm[1, 2] == pytest.approx(theory.equilibrium_norm(name, 1e-2, 1e-2, GRAD, DIM))
+    assert np.all(np.isinf(norm[:, 0]))
+    assert theory.equilibrium_effective_lr(name, 1e-3, 0.0, GRAD, DIM) == 0
+    assert theory.equilibrium_angle(name, 1e-3, 0.0, GRAD, DIM) == 0
+
+
+def test_steps_to_equilibrium_at_the_ends() -> None:
+    norm = theory.equilibrium_norm("sgd", 0.1, 1e-3, GRAD, DIM)
+    assert theory.steps_to_equilibrium("sgd", 0.1, 1e-3, GRAD, norm, 0.1) == 0
+    assert theory.steps_to_equilibrium("sgd", 0.1, 0.0, GRAD, norm, 0.1) == np.inf
+
+
+def test_bad_input_is_named() -> None:
+    unknown = pytest.raises(ValueError, match=r"'adagrad'.*sgd, momentum, nesterov, adam, rmsprop, adamw")
+    with unknown:
+        theory.effective_lr("adagrad", 0.1, 1.0)
+    with unknown:
+        theory.diagonal_slope("adagrad")
+    with unknown:
+        theory.critical_l2("adagrad", 0.1)
+    with pytest.raises(ValueError, match=r"momentum is 1\.0.*less than 1"):
+        theory.effective_lr("momentum", 0.1, 1.0, momentum=1.0)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_what_adaptive_optimizers_do_not_have(name: str) -> None:
+    with pytest.raises(ValueError, match=f"With {name}, no critical l2 of projected weights"):
+        theory.projected_effective_lr(name, 0.1, 0.1)
+    with pytest.raises(ValueError, match=f"With {name}, the approach to equilibrium is no exponential"):
+        theory.relaxation_rate(name, 0.1, 0.1)
