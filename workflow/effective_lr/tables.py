@@ -181,7 +181,7 @@ def symmetry(tables: Tables) -> dict[str, str]:
     batch, none = runs[runs["normalization"] == "batch"], runs[runs["normalization"] == "none"]
     exact = batch[batch["norm_eps"] == smallest]
     return {
-        "SymmetryRuns": str(len(exact)),
+        "SymmetryRuns": str(len(runs)),
         "SymmetryLambdaMin": number(exact["l2"].min()),
         "SymmetryLambdaMax": number(exact["l2"].max()),
         "SymmetryDecades": f"{np.log10(exact['l2'].max() / exact['l2'].min()):.1f}",

@@ -149,9 +149,10 @@ def critical_l2(optimizer: str, lr: Values, momentum: Values = 0.9) -> Values:
     """The penalty λc at which training with ‖w‖ projected to 1 breaks: the effective learning rate diverges.
 
     1/(2η) for SGD, where the penalty's step cancels w itself, (1−μ)²/(2η) for the heavy ball and
-    (1−μ)²/(2η(1−μ+μ²)) for Nesterov. Raises ValueError for Adam, RMSProp and AdamW, which have no such point.
+    (1−μ)²/(2η(1−μ+μ²)) for Nesterov. Raises ValueError for Adam and RMSProp, which have no such point, since
+    their step does not grow with the penalty, and for AdamW, which is not projected here.
     """
-    _require_sgd(optimizer, "projected weights have no critical l2, since the step does not grow with the penalty")
+    _require_sgd(optimizer, "no critical l2 of projected weights is defined")
     mu = _momentum(optimizer, momentum)
     return (1 - mu) ** 2 / (2 * lr * (1 - mu + mu**2 if optimizer == "nesterov" else 1.0))
 
