@@ -39,7 +39,7 @@ def gather(shards: list[Path], run_ids: list[str]) -> tuple[pd.DataFrame, pd.Dat
     runs = pd.DataFrame(
         [{**record.pop("run"), **record.pop("versions"), **record} for record in (records[i] for i in run_ids)]
     )
-    runs["affine_lr"] = runs["affine_lr"].astype(str)  # a number or 'shared'
+    runs["affine_lr"] = runs["affine_lr"].where(runs["affine_lr"] != "shared", runs["lr"]).astype(float)
     means = metrics[metrics["quantity"].isin(EVALUATED)].pivot_table(index="run_id", columns="quantity", values="value")
     runs = runs.merge(means.reindex(columns=EVALUATED), left_on="run_id", right_index=True, how="left")
     return pd.concat([metrics, _effective_lr(metrics, runs)], ignore_index=True), runs

@@ -17,6 +17,7 @@ All are taken for each scale group; a layer's value is the median over its group
 import argparse
 import hashlib
 import json
+import math
 import platform
 import resource
 import signal
@@ -51,7 +52,7 @@ SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
-EVALUATION_CHUNK = 500
+EVALUATION_CHUNK = 512
 DIVERGENCE_CHECK = 25  # steps between looks at the loss: a diverged run costs little
 LATE_SAMPLING = 10  # steps between samples of the late means: norms and angles change slowly
 
@@ -91,12 +92,17 @@ def angles(before: Tensor, after: Tensor, layer: NormalizedLayer) -> Tensor:
     return 2 * torch.atan2(layer.group_norms(u - v), layer.group_norms(u + v))
 
 
+def median(groups: Tensor) -> float:
+    """The median over scale groups; torch.median would take the lower of the two middle values of an even number."""
+    return float(groups.quantile(0.5))
+
+
 @torch.no_grad()
 def recompute_batch_statistics(network: nn.Module, images: Tensor) -> None:
-    """Set the running statistics to their mean over `images`, in chunks, at the present weights."""
+    """Set the running statistics to their mean over `images`, in chunks of one size, at the present weights."""
     network.train()
     layers = [layer for _, layer in normalized_layers(network)]
-    for count, chunk in enumerate(images.split(EVALUATION_CHUNK), start=1):
+    for count, chunk in enumerate(images.tensor_split(math.ceil(len(images) / EVALUATION_CHUNK)), start=1):
         for layer in layers:
             layer.running_momentum = 1 / count  # a cumulative mean
         network(chunk)
@@ -126,7 +132,7 @@ def train_run(run: Run, splits: Splits, dtype: torch.dtype = torch.float32) -> l
     layers = list(normalized_layers(network))
     rows: list[Row] = []
     probes, evaluations = probe_steps(run), evaluation_steps(run)
-    late_start = round(run.steps * (1 - run.late_fraction))
+    late_start = min(round(run.steps * (1 - run.late_fraction)), run.steps - 1)
     late_loss = torch.zeros((), device=device)
     late_sums: dict[tuple[str, str], Tensor] = {}
     late_samples = 0
@@ -139,7 +145,8 @@ def train_run(run: Run, splits: Splits, dtype: torch.dtype = torch.float32) -> l
         is_late = step > late_start
         is_probe, is_sample = step in probes, is_late and step % LATE_SAMPLING == 0
         if is_probe or is_sample:
-            before = [(layer.weight.detach().clone(), layer.weight.grad) for _, layer in layers]
+            # Copies: the step changes the weights, and PyTorch's optimizers for a GPU change gradients too.
+            before = [(layer.weight.detach().clone(), layer.weight.grad.clone()) for _, layer in layers]  # type: ignore[union-attr]
         optimizer.step()
         if run.projected:
             project(network)
@@ -159,7 +166,7 @@ def train_run(run: Run, splits: Splits, dtype: torch.dtype = torch.float32) -> l
                     "angle_squared": angles(weight, layer.weight.detach(), layer) ** 2,
                 }
                 if is_probe:
-                    rows += [(step, name, what, float(value.median())) for what, value in measured.items()]
+                    rows += [(step, name, what, median(value)) for what, value in measured.items()]
                     if layer.gamma is not None:
                         rows.append((step, name, "gamma_norm", float(layer.gamma.detach().norm())))
                 if is_sample:
@@ -185,8 +192,7 @@ def train_run(run: Run, splits: Splits, dtype: torch.dtype = torch.float32) -> l
 
     rows.append((run.steps, "", "late_train_loss", float(late_loss) / (run.steps - late_start)))
     rows += [
-        (run.steps, name, f"late_{what}", float((total / late_samples).median()))
-        for (name, what), total in late_sums.items()
+        (run.steps, name, f"late_{what}", median(total / late_samples)) for (name, what), total in late_sums.items()
     ]
     rows += [(run.steps, name, "group_size", float(layer.group_size)) for name, layer in layers]
     return rows
