@@ -24,7 +24,7 @@ activate = @source '$(VENV)/bin/activate'
 # The target precedes the options, because --cores and --config take every word that follows.
 define snakemake
 $(activate)
-snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) || {
+snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force) || {
     if grep -qs 'Directory cannot be locked' "$$(ls -t .snakemake/log/*.log | head -n 1)"; then
         echo "Unless another run is still at work here, a previous run was killed: type \`make unlock\`," \
             "then \`make\` again; finished trainings are kept." >&2
@@ -50,6 +50,7 @@ table_%: setup ## Redo one table, e.g. `make table_1`
 	$(call snakemake,$@)
 
 retrain: settings += retrain=true
+retrain: force = --forcerun train
 retrain: setup ## Train every network anew, then build the paper
 	$(call snakemake)
 	echo "The paper: $(pdf)"

@@ -1,0 +1,290 @@
+"""`make` on machines that lack something, and the agreement of the files that name dependencies.
+
+Stubs on PATH play the machine and log how they are called; no test installs anything.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+MAKE = shutil.which("make") or "make"
+
+TOOLS = (
+    "bash",
+    "basename",
+    "cat",
+    "chmod",
+    "dirname",
+    "env",
+    "grep",
+    "head",
+    "ls",
+    "mkdir",
+    "rm",
+    "sed",
+    "sha256sum",
+    "tee",
+)
+LATEX = ("latexmk", "pdflatex", "kpsewhich")
+# The stubs behave well, except for what the variables of a test name as broken.
+STUBS = {
+    "python3": """
+        case "$*" in
+            *version_info*) [ "$BROKEN" = python ] && minor=10 || minor=11
+                "$REAL_PYTHON" -IS -c "import sys; sys.version_info = (3, $minor, 2); $2" ;;
+            --version) echo Python 3.10.2 ;;
+            *ensurepip*) [ "$BROKEN" != ensurepip ] ;;
+            "-m venv "*) mkdir -p "$3/bin"; cat "$0" | tee "$3/bin/pip" >"$3/bin/python"; >"$3/bin/activate"
+                chmod +x "$3/bin/pip" "$3/bin/python" ;;
+            *"pip install"*) [ "$BROKEN" != install ] ;;
+        esac""",
+    "id": 'echo "${WHO/sudoer/1000}"',
+    "sudo": '[ "$WHO" = sudoer ] && shift && "$@"',
+    "apt-get": 'echo "apt-get at work"; [ "$BROKEN" != dataset ] || [[ "$*" != *dataset* ]]',
+    "find": '[ "$BROKEN" = dataset ] || echo data/train-images-idx3-ubyte.gz',
+    "snakemake": """
+        mkdir -p .snakemake/log
+        [ "$BROKEN" != lock ] || { echo Error: Directory cannot be locked. >.snakemake/log/2.log; exit 1; }
+        echo >.snakemake/log/2.log
+        [ "$BROKEN" != training ]""",
+    **dict.fromkeys(("ruff", "mypy", "snakefmt", "pytest", *LATEX), ""),
+}
+
+
+@dataclass
+class Machine:
+    """A checkout in a temporary folder, on a machine that has the stubs and nothing else."""
+
+    root: Path
+
+    def make(self, *words: str, who: str = "1000", broken: str = "") -> subprocess.CompletedProcess[str]:
+        """Run make as root ("0"), as a "sudoer", or as another user id, with stdout and stderr in one."""
+        return self.run(MAKE, *words, who=who, broken=broken)
+
+    def run(self, *command: str, who: str, broken: str = "", cwd: str = ".") -> subprocess.CompletedProcess[str]:
+        (self.root / "calls").unlink(missing_ok=True)
+        machine = {"PATH": str(self.root / "bin"), "CALLS": str(self.root / "calls"), "REAL_PYTHON": sys.executable}
+        return subprocess.run(
+            command,
+            cwd=self.root / cwd,
+            env={**machine, "LC_ALL": "C", "WHO": who, "BROKEN": broken},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def calls(self, program: str = "") -> list[str]:
+        """The calls of the last make, of all stubs or one."""
+        return [call for call in (self.root / "calls").read_text().splitlines() if call.startswith(program)]
+
+    def without(self, *programs: str) -> "Machine":
+        for program in programs:
+            (self.root / "bin" / program).unlink()
+        return self
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    for file in ("Makefile", "workflow/setup.sh", ".ci/run"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    (tmp_path / "requirements.lock").write_text("torch==2.0\n")
+    (tmp_path / "bin").mkdir()
+    for tool in TOOLS:
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
+    for name, body in STUBS.items():
+        stub = tmp_path / "bin" / name
+        stub.write_text(f'#!{shutil.which("bash")}\necho "{name} $*" >>"$CALLS"\n{body}\n')
+        stub.chmod(0o755)
+    return Machine(tmp_path)
+
+
+def test_make_sets_up_and_builds(machine: Machine) -> None:
+    done = machine.make()
+    assert done.returncode == 0, done.stdout
+    assert machine.calls("python3 -m") == [
+        "python3 -m venv .venv",
+        "python3 -m pip install --disable-pip-version-check --require-hashes -r requirements.lock",
+    ]
+    assert machine.calls()[-1] == "snakemake --cores all"
+    assert done.stdout.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (("figure_2",), "snakemake figure_2 --cores all"),
+        (("table_1", "SCALE=smoke", "CORES=3"), "snakemake table_1 --cores 3 --config scale=smoke"),
+        (("retrain", "SCALE=study"), "snakemake --cores all --config scale=study retrain=true --forcerun train"),
+        (("unlock",), "snakemake --unlock"),
+        (("test-slow",), "pytest -m slow"),
+    ],
+)
+def test_targets(machine: Machine, words: tuple[str, ...], call: str) -> None:
+    assert machine.make(*words).returncode == 0
+    assert machine.calls()[-1] == call
+
+
+def test_ci_runs_make_test_which_ends_with_pytest(machine: Machine) -> None:
+    (machine.root / "bin" / "make").symlink_to(MAKE)
+    assert machine.run("../.ci/run", who="1000", cwd="bin").returncode == 0
+    checks = [call.split()[0] for call in machine.calls()]
+    assert checks[-6:] == ["ruff", "ruff", "mypy", "snakefmt", "snakemake", "pytest"]
+
+
+@pytest.mark.parametrize("contents", ["torch==2.0\n", "torch==2.1\n"])
+def test_lock_is_installed_again_only_when_its_contents_change(machine: Machine, contents: str) -> None:
+    machine.make()
+    changed = contents != (machine.root / "requirements.lock").read_text()
+    (machine.root / "requirements.lock").write_text(contents)
+    os.utime(machine.root / "requirements.lock", (4e9, 4e9))
+    assert machine.make().returncode == 0
+    assert len(machine.calls("python3 -m pip install")) == changed
+
+
+def test_interrupted_installation_is_taken_up_again(machine: Machine) -> None:
+    machine.make()
+    (machine.root / "requirements.lock").write_text("torch==2.1\n")
+    assert machine.make(broken="install").returncode != 0
+    (machine.root / "requirements.lock").write_text("torch==2.0\n")  # what the first stamp said
+    machine.make()
+    assert machine.calls("python3 -m pip install")
+
+
+def test_shared_environment(machine: Machine) -> None:
+    machine.make(f"VENV={machine.root}/shared")
+    assert (machine.root / "shared" / "bin" / "pip").exists()
+    assert not (machine.root / ".venv").exists()
+
+
+def test_moved_environment(machine: Machine) -> None:
+    machine.make()
+    (machine.root / ".venv" / "bin" / "pip").write_text("#!/gone/bin/python\n")
+    done = machine.make()
+    assert done.returncode != 0
+    assert "type `rm -r .venv`, then `make` again." in done.stdout
+
+
+@pytest.mark.parametrize(("python", "found"), [("python3", "Python 3.10.2"), ("python3.99", "missing")])
+def test_no_python(machine: Machine, python: str, found: str) -> None:
+    done = machine.make(f"PYTHON={python}", broken="python")
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[0] == (
+        f"Python 3.11 or newer is needed, but {python} is {found}:"
+        " install one, then type e.g. `make PYTHON=python3.12`."
+    )
+
+
+def test_no_venv_module(machine: Machine) -> None:
+    done = machine.make(broken="ensurepip")
+    assert done.returncode != 0
+    assert "type `sudo apt-get install -y python3-venv`, then `make` again." in done.stdout
+    assert machine.make(broken="ensurepip", who="0").returncode == 0
+    assert machine.calls("apt-get install")[0].endswith(" python3-venv")
+
+
+PACKAGES = "latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
+
+
+def test_no_latex_and_no_root(machine: Machine) -> None:
+    done = machine.without(*LATEX).make()
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[0] == (
+        f"LaTeX is missing: type `sudo apt-get install -y --no-install-recommends {PACKAGES}`"
+        " (or, where there is no apt-get, install TeX Live or tectonic), then `make` again."
+    )
+    assert not machine.calls("apt-get")
+
+
+def test_latex_without_a_package(machine: Machine) -> None:
+    (machine.root / "bin" / "kpsewhich").write_text("#!/bin/sh\nexit 1\n")
+    assert "LaTeX is missing" in machine.make().stdout
+
+
+def test_tectonic_suffices(machine: Machine) -> None:
+    machine.without(*LATEX)
+    shutil.copy(machine.root / "bin" / "ruff", machine.root / "bin" / "tectonic")
+    assert machine.make().returncode == 0
+
+
+def test_system_no_leaves_the_system_alone(machine: Machine) -> None:
+    done = machine.without(*LATEX).make("SYSTEM=no", who="0", broken="dataset")
+    assert done.returncode == 0, done.stdout
+    assert not machine.calls("apt-get")
+    assert "LaTeX is missing" in done.stdout
+
+
+@pytest.mark.parametrize(("who", "prefix"), [("0", ""), ("sudoer", "sudo -n ")])
+def test_apt_get_is_announced_before_it_runs(machine: Machine, who: str, prefix: str) -> None:
+    done = machine.without(*LATEX).make(who=who)
+    assert done.returncode == 0, done.stdout
+    install = f"env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {PACKAGES}"
+    assert done.stdout.splitlines()[:4] == [
+        f"+ {prefix}apt-get update",
+        "apt-get at work",
+        f"+ {prefix}{install}",
+        "apt-get at work",
+    ]
+
+
+def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
+    done = machine.make(who="0", broken="dataset")
+    assert machine.calls("apt-get install")[-1].endswith(" dataset-fashion-mnist")
+    assert done.returncode == 0
+    assert "the workflow will download it" in done.stdout
+
+
+@pytest.mark.parametrize("broken", ["lock", "training"])
+def test_killed_run(machine: Machine, broken: str) -> None:
+    done = machine.make(broken=broken)
+    assert done.returncode != 0
+    advice = "a previous run was killed: type `make unlock`, then `make` again; finished trainings are kept."
+    assert (advice in done.stdout) == (broken == "lock")
+    assert "The paper" not in done.stdout
+
+
+# Each line of the lock that is neither a comment nor a continuation, and the hashes that continue it.
+ENTRIES = re.findall(r"^([^\s#].*?)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", LOCK, re.MULTILINE)
+PINS = [Requirement(line.rstrip(" \\")) for line, _ in ENTRIES if re.match(r"[\w.-]+==", line)]
+DIRECT = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+
+
+def test_lock_has_pins_with_hashes_and_no_index_address() -> None:
+    assert [line for line, hashes in ENTRIES if not hashes] == []
+    assert len(PINS) == len(ENTRIES)
+    assert re.findall(r"https?://|index-url|find-links", LOCK) == []
+
+
+@pytest.mark.parametrize("direct", DIRECT)
+def test_lock_meets_pyproject(direct: str) -> None:
+    wanted = Requirement(direct)
+    pinned = [pin.specifier for pin in PINS if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
+    assert pinned, f"{direct} is not in requirements.lock: type `make lock`"
+    versions = [str(specifier).removeprefix("==") for specifier in pinned]
+    assert all(wanted.specifier.contains(version) for version in versions), f"{versions}: type `make lock`"
+
+
+def test_environment_adds_only_python_pip_and_latex_to_the_lock() -> None:
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert pip == {"pip": ["-r requirements.lock"]}
+    assert {Requirement(entry).name for entry in conda} == {"python", "pip", "tectonic"}
+
+    python = next(Requirement(entry).specifier for entry in conda if entry.startswith("python "))
+    offered = [f"3.{minor}" for minor in range(100) if python.contains(f"3.{minor}.0")]
+    assert offered
+    assert len(offered) < 10, "no upper bound"
+    assert all(SpecifierSet(PROJECT["project"]["requires-python"]).contains(version) for version in offered)
