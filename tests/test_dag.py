@@ -1,0 +1,450 @@
+"""What Snakemake plans after which change, in copies of the repository.
+
+Plans depend on files, times and records alone, so the jobs behind them are stand-ins that write their outputs and
+nothing else: a whole "paper" takes seconds. The last tests train for real, to be killed.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from effective_lr import data, grid
+from effective_lr.config import VALIDATION_SIZE
+
+ROOT = Path(__file__).parent.parent
+SCALES = ROOT / "config" / "scales"
+# What can be asked for by name, and the experiments that it rests on; none named: all.
+TARGETS = {
+    "all": [],
+    "paper": [],
+    "figure_1": ["plane_sgd"],
+    "figure_2": ["plane_sgd", "plane_nesterov", "plane_adam"],
+    "figure_3": [
+        f"{kind}_{optimizer}" for kind in ("plane", "projection") for optimizer in ("sgd", "nesterov", "adam")
+    ],
+    "table_1": ["rescaling", "plane_sgd", "plane_nesterov", "plane_adam", "rmsprop"],
+    "table_2": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"],
+}
+
+# Python imports a sitecustomize from PYTHONPATH at its start, which in a job is the folder of the package.
+STAND_IN = """
+import os, pathlib, sys
+
+OUTPUTS = {
+    "data": ["--tensors", "--record"], "training": ["--output"], "analysis": ["--metrics", "--runs"],
+    "figures": ["--output"], "tables": ["--output"], "manuscript": ["--build"],
+}
+words = sys.orig_argv
+module = words[words.index("-m") + 1].removeprefix("effective_lr.") if "-m" in words else ""
+if module in OUTPUTS:
+    if os.environ.get("BROKEN") == module:
+        os._exit(1)
+    for option in OUTPUTS[module]:
+        path = pathlib.Path(words[words.index(option) + 1])
+        (path / "main.pdf" if module == "manuscript" else path).write_text(module)
+    os._exit(0)
+"""
+
+Plan = dict[str, set[str]]  # rule: the wildcards of its jobs
+
+
+@dataclass
+class Checkout:
+    """A copy of the repository, whose config asks for the smoke scale."""
+
+    root: Path
+
+    def snakemake(self, *words: str, broken: str = "") -> subprocess.CompletedProcess[str]:
+        """Run it on one core; `broken` names a module whose stand-in fails."""
+        return subprocess.run(
+            [sys.executable, "-m", "snakemake", *words],
+            cwd=self.root,
+            env={**os.environ, "BROKEN": broken},
+            capture_output=True,
+            text=True,
+        )
+
+    def build(self, *words: str) -> None:
+        result = self.snakemake(*words, "--cores", "1")
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    def planned(self, *words: str) -> Plan:
+        """The jobs of a dry run."""
+        result = self.snakemake(*words, "--dry-run", "--workflow-profile", "none")
+        assert result.returncode == 0, result.stdout + result.stderr
+        plan: Plan = {}
+        for block in re.split(r"^(?:local)?rule ", result.stdout, flags=re.MULTILINE)[1:]:
+            wildcards = re.search(r"^    wildcards: (.*)$", block, flags=re.MULTILINE)
+            values = re.findall(r"=([^,]+)", wildcards[1]) if wildcards else []
+            plan.setdefault(block.partition(":")[0], set()).add("-".join(values))
+        assert ("Nothing to be done" in result.stdout) == (not plan)
+        return plan
+
+    def edit(self, path: str, old: str, new: str, times: int = 1) -> None:
+        text = (self.root / path).read_text()
+        assert text.count(old) == times
+        (self.root / path).write_text(text.replace(old, new))
+
+    def append(self, path: str, text: str) -> None:
+        with (self.root / path).open("a") as file:
+            file.write(text)
+
+    def shards(self, *experiments: str) -> set[str]:
+        """The shards of these experiments, or of all."""
+        runs = grid.load_scale(self.root / "config" / "scales", "smoke").runs()
+        return set(grid.shards([run for name in experiments or runs for run in runs[name]]))
+
+
+def copy_of_repository(root: Path) -> Checkout:
+    root.mkdir()
+    shutil.copy2(ROOT / "Snakefile", root)
+    skip = shutil.ignore_patterns("__pycache__", ".*", "build")
+    for folder in ("config", "paper", "profiles", "workflow"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=skip)
+    checkout = Checkout(root)
+    checkout.edit("config/config.yaml", "scale: laptop", "scale: smoke")
+    return checkout
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Checkout:
+    """A copy in which nothing was made yet."""
+    return copy_of_repository(tmp_path / "fresh")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = copy_of_repository(tmp_path_factory.mktemp("dag") / "built")
+    (checkout.root / "workflow" / "sitecustomize.py").write_text(STAND_IN)
+    checkout.build()
+    return checkout
+
+
+@pytest.fixture
+def finished(built: Checkout, tmp_path: Path) -> Checkout:
+    """A copy in which everything was made."""
+    return Checkout(Path(shutil.copytree(built.root, tmp_path / "finished")))
+
+
+# Nothing made yet
+
+
+def test_plain_snakemake_plans_everything_from_the_data_to_the_paper(fresh: Checkout) -> None:
+    plan = fresh.planned()
+    experiments = grid.load_scale(SCALES, "smoke").experiments
+    assert plan == {
+        "data": {"fashion-mnist-14"},
+        "train": fresh.shards(),
+        "aggregate": set(experiments),
+        "figure": {"figure_1", "figure_2", "figure_3"},
+        "table": {"table_1", "table_2", "settings", "macros"},
+        "pdf": {""},
+        "all": {""},
+    }
+
+
+def test_a_figure_plans_only_the_shards_of_its_experiments(fresh: Checkout) -> None:
+    assert fresh.planned("figure_2") == {
+        "data": {"fashion-mnist-14"},
+        "train": fresh.shards(*TARGETS["figure_2"]),
+        "aggregate": set(TARGETS["figure_2"]),
+        "figure": {"figure_2"},
+        "figure_2": {""},
+    }
+
+
+@pytest.mark.parametrize("scale", ["laptop", "study", "paper"])
+def test_every_scale_plans_its_own_runs(finished: Checkout, scale: str) -> None:
+    plan = finished.planned("--config", f"scale={scale}")
+    runs = [run for runs in grid.load_scale(SCALES, scale).runs().values() for run in runs]
+    assert plan["train"] == set(grid.shards(runs))
+    assert plan.get("data", set()) == ({"cifar10-32"} if scale == "paper" else set())
+
+
+def test_the_snakefile_loads_no_torch(fresh: Checkout) -> None:
+    # Every cluster job reads the Snakefile again.
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "snakemake", "--dry-run", "--quiet"],
+        cwd=fresh.root,
+        capture_output=True,
+        text=True,
+    )
+    imported = set(re.findall(r"\| +(\S+)$", result.stderr, flags=re.MULTILINE))
+    assert result.returncode == 0
+    assert "effective_lr.grid" in imported
+    assert "torch" not in imported
+
+
+# Changes after everything was made
+
+
+def test_a_finished_paper_plans_nothing(finished: Checkout) -> None:
+    assert finished.planned() == {}
+
+
+def test_new_time_stamps_plan_nothing(finished: Checkout) -> None:
+    for folder in ("Snakefile", "config", "paper", "profiles", "workflow", "results/data"):
+        for path in [finished.root / folder, *(finished.root / folder).rglob("*")]:
+            path.touch()
+    assert finished.planned() == {}
+
+
+def test_comments_docstrings_and_formatting_plan_nothing(finished: Checkout) -> None:
+    training = (finished.root / "workflow/effective_lr/training.py").read_text()
+    text = re.sub(r'"""', '"""Edited. ', training, count=1).replace("\n\n\n", "\n\n\n\n# Edited.\n")
+    assert len(text) > len(training) + 20
+    (finished.root / "workflow/effective_lr/training.py").write_text(text)
+    assert finished.planned() == {}
+
+
+# The rules that an edit of a source reruns, without those that follow from them.
+EDITS = {
+    "workflow/effective_lr/__init__.py": set(),
+    "workflow/effective_lr/config.py": {"data", "train", "table"},
+    "workflow/effective_lr/grid.py": set(),
+    "workflow/effective_lr/data.py": {"data", "train"},
+    "workflow/effective_lr/networks.py": {"train"},
+    "workflow/effective_lr/optimizers.py": {"train"},
+    "workflow/effective_lr/storage.py": {"train"},
+    "workflow/effective_lr/training.py": {"train"},
+    "workflow/effective_lr/theory.py": {"aggregate", "figure", "table"},
+    "workflow/effective_lr/analysis.py": {"aggregate", "figure", "table"},
+    "workflow/effective_lr/notation.py": {"figure", "table"},
+    "workflow/effective_lr/figures.py": {"figure"},
+    "workflow/effective_lr/style.mplstyle": {"figure"},
+    "workflow/effective_lr/tables.py": {"table"},
+    "workflow/effective_lr/manuscript.py": {"pdf"},
+    "paper/main.tex": {"pdf"},
+    "paper/references.bib": {"pdf"},
+}
+FOLLOWS = {
+    "data": {"train"},
+    "train": {"aggregate"},
+    "aggregate": {"figure", "table"},
+    "figure": {"pdf"},
+    "table": {"pdf"},
+    "pdf": {"all"},
+    "all": set(),
+}
+
+
+def with_followers(rules: set[str]) -> set[str]:
+    return rules.union(*(with_followers(FOLLOWS[rule]) for rule in rules))
+
+
+def test_every_source_has_a_line_in_this_table() -> None:
+    folders = [ROOT / "workflow" / "effective_lr", ROOT / "paper"]
+    files = {str(path.relative_to(ROOT)) for folder in folders for path in folder.iterdir() if path.is_file()}
+    assert files == set(EDITS)
+
+
+@pytest.mark.parametrize("source", EDITS)
+def test_an_edit_reruns_what_rests_on_it_and_nothing_else(finished: Checkout, source: str) -> None:
+    edit = {".py": "EDITED = 1\n", ".tex": "% edited\n", ".bib": "edited\n", ".mplstyle": "lines.linewidth: 9\n"}
+    finished.append(source, edit[Path(source).suffix])
+    plan = finished.planned()
+    assert set(plan) == with_followers(EDITS[source])
+    if "train" in plan:
+        assert plan["train"] == finished.shards()
+
+
+def test_an_edit_with_an_old_time_stamp_is_seen(finished: Checkout) -> None:
+    networks = finished.root / "workflow/effective_lr/networks.py"
+    finished.append("workflow/effective_lr/networks.py", "EDITED = 1\n")
+    os.utime(networks, (0, 0))
+    assert finished.planned()["train"] == finished.shards()
+
+
+def test_an_edit_undone_plans_nothing(finished: Checkout) -> None:
+    finished.append("workflow/effective_lr/networks.py", "EDITED = 1\n")
+    finished.edit("workflow/effective_lr/networks.py", "EDITED = 1\n", "")
+    assert finished.planned() == {}
+
+
+def test_the_device_is_no_reason_to_train_again(finished: Checkout) -> None:
+    assert finished.planned("--config", "device=cpu") == {}
+
+
+def test_retrain_with_forcerun_plans_every_shard(finished: Checkout) -> None:
+    plan = finished.planned("--forcerun", "train", "--config", "retrain=true")
+    assert plan["train"] == finished.shards()
+
+
+RMSPROP = "l2: [0.00081, 0.00729]\n      seed: [100]"
+
+
+def test_an_added_penalty_trains_one_shard(finished: Checkout) -> None:
+    finished.edit("config/scales/smoke.yaml", RMSPROP, RMSPROP.replace("0.00729]", "0.00729, 0.02]"))
+    plan = finished.planned()
+    assert plan["train"] == finished.shards("rmsprop")
+    assert len(plan["train"]) == 1
+    assert plan["aggregate"] == {"rmsprop"}
+    assert "figure" not in plan
+
+
+def test_an_added_seed_trains_its_new_shard_alone(finished: Checkout) -> None:
+    before = finished.shards("rmsprop")
+    finished.edit("config/scales/smoke.yaml", RMSPROP, RMSPROP.replace("[100]", "[100, 101]"))
+    assert finished.planned()["train"] == finished.shards("rmsprop") - before
+    assert len(finished.shards("rmsprop") - before) == 1
+
+
+def test_swapped_values_are_seen(finished: Checkout) -> None:
+    # Snakemake compares params as a set of values: as params of their own, swapped numbers would look the same. The
+    # shard does not tell them apart either: neither the penalty nor the starting norm is in its name.
+    case, swapped = "initial_norm: 0.0625, lr: 0.000625, l2: 1.024", "initial_norm: 1.024, lr: 0.000625, l2: 0.0625"
+    before = finished.shards()
+    finished.edit("config/scales/smoke.yaml", case, swapped, times=3)
+    assert finished.shards() == before
+    assert len(finished.planned()["train"]) == 3
+
+
+def test_swapped_learning_rate_and_penalty_are_seen(finished: Checkout) -> None:
+    case, swapped = "lr: 0.000625, l2: 1.024", "lr: 1.024, l2: 0.000625"
+    before = finished.shards()
+    finished.edit("config/scales/smoke.yaml", case, swapped, times=3)
+    assert finished.planned()["train"] == finished.shards() - before
+    assert len(finished.shards() - before) == 3
+
+
+def test_the_order_in_a_scale_trains_nothing(finished: Checkout) -> None:
+    finished.edit("config/scales/smoke.yaml", RMSPROP, "seed: [100]\n      l2: [0.00729, 0.00081]")
+    finished.edit("config/scales/smoke.yaml", "[0.25, 0.5, 1, 2, 4]", "[4, 2, 1, 0.5, 0.25]")
+    assert "train" not in finished.planned()
+
+
+def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checkout) -> None:
+    # Snakemake removes the output of a failed job and forgets it; the old figures stay and look new.
+    finished.append("workflow/effective_lr/networks.py", "EDITED = 1\n")
+    assert finished.snakemake("--cores", "1", "--keep-going", broken="training").returncode == 1
+    assert (finished.root / "paper/build/smoke/main.pdf").exists()
+    for target, experiments in TARGETS.items():
+        assert finished.planned(target).get("train") == finished.shards(*experiments), target
+
+
+# Mistakes: one sentence, exit code 1, nothing made
+
+
+@pytest.fixture
+def refusal(fresh: Checkout) -> Callable[..., str]:
+    def refused(*words: str) -> str:
+        result = fresh.snakemake("--cores", "1", *words)
+        assert result.returncode == 1
+        assert not (fresh.root / "results").exists()
+        assert "Traceback" not in result.stderr
+        said = result.stderr.splitlines()
+        return "\n".join(line for line in said if not line.startswith(("Using workflow specific", "Config file")))
+
+    return refused
+
+
+def test_an_unknown_key_on_the_command_line(refusal: Callable[..., str]) -> None:
+    assert refusal("--config", "scael=smoke") == "config: scael: unknown key; did you mean 'scale'?"
+
+
+def test_an_unknown_key_in_a_scale(fresh: Checkout, refusal: Callable[..., str]) -> None:
+    fresh.edit("config/scales/smoke.yaml", "steps: 60", "step: 60")
+    said = refusal()
+    assert said == "config/scales/smoke.yaml: defaults.step: unknown key; did you mean 'steps'?"
+
+
+def test_a_scale_without_an_experiment_that_the_paper_shows(fresh: Checkout, refusal: Callable[..., str]) -> None:
+    fresh.edit("config/scales/smoke.yaml", "\n  rescaling:\n", "\n  scaling:\n")
+    assert refusal() == (
+        "config/scales/smoke.yaml: experiments.rescaling: missing; table_1 in workflow/rules/tables.smk rests on it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inclusion", "file"),
+    [
+        (r"\includegraphics{figure_9}", "figure_9.pdf"),
+        (r"\input{table_9}", "table_9.tex"),
+        (r"\input{figure_1}", "figure_1.tex"),  # there is a figure_1.pdf
+        (r"\includegraphics{table_1.png}", "table_1.png"),
+    ],
+)
+def test_a_file_of_the_paper_that_no_rule_makes(
+    fresh: Checkout, refusal: Callable[..., str], inclusion: str, file: str
+) -> None:
+    line = len((fresh.root / "paper/main.tex").read_text().splitlines()) + 1
+    fresh.append("paper/main.tex", inclusion + "\n")
+    assert refusal() == (
+        f"paper/main.tex:{line}: {inclusion}: no rule makes {file}; see workflow/rules/figures.smk and tables.smk"
+    )
+
+
+def test_a_section_of_the_paper_that_is_not_there(fresh: Checkout, refusal: Callable[..., str]) -> None:
+    line = len((fresh.root / "paper/main.tex").read_text().splitlines()) + 1
+    fresh.append("paper/main.tex", "\\input{sections/theory}\n")
+    assert refusal() == (
+        f"paper/main.tex:{line}: \\input{{sections/theory}}: no such source file: paper/sections/theory.tex"
+    )
+
+
+# For real
+
+
+@pytest.fixture
+def real(fresh: Checkout) -> Checkout:
+    """A fresh copy with prepared data of noise, and no stand-ins."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        f"{split}_{what}": torch.randn(n, 1, 14, 14, generator=generator) if what == "images" else torch.arange(n) % 10
+        for split, n in [("train", 640 + VALIDATION_SIZE), ("test", 200)]
+        for what in ("images", "labels")
+    }
+    prepared = fresh.root / "results" / "data"
+    prepared.mkdir(parents=True)
+    torch.save(tensors, prepared / "fashion-mnist-14.pt")
+    (prepared / "fashion-mnist-14.json").write_text(json.dumps({"sha256": data._sha256(tensors)}))
+    return fresh
+
+
+def test_after_a_kill_finished_runs_are_reused(real: Checkout) -> None:
+    runs = grid.load_scale(SCALES, "smoke").runs()
+    shard, members = max(grid.shards(runs["plane_sgd"] + runs["projection_sgd"]).items(), key=lambda s: len(s[1]))
+    output = f"results/smoke/shards/{shard}.parquet"
+    everything = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", output, "--cores", "1"],
+        cwd=real.root,
+        start_new_session=True,  # a process group of its own
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    cache = real.root / "results" / "smoke" / "runs"
+    while everything.poll() is None and not list(cache.glob("*.parquet")):
+        time.sleep(0.01)
+    os.killpg(everything.pid, signal.SIGKILL)
+    everything.wait()
+    kept = len(list(cache.glob("*.parquet")))
+    assert 1 <= kept < len(members)
+
+    locked = real.snakemake(output, "--cores", "1")
+    assert locked.returncode == 1
+    assert "Directory cannot be locked" in locked.stderr + locked.stdout  # what the Makefile looks for
+    assert real.snakemake("--unlock").returncode == 0
+    real.build(output)
+    log = (real.root / "results" / "smoke" / "logs" / f"{shard}.log").read_text().splitlines()
+    assert ["reused" in line for line in log] == [True] * kept + [False] * (len(members) - kept)
+    assert (real.root / output).exists()
+
+
+@pytest.mark.slow
+def test_every_target_can_be_made_alone(real: Checkout) -> None:
+    for target in TARGETS.keys() - {"all", "paper"}:
+        # When it is drawn, only the tables that it asks for are there. Trained shards stay.
+        shutil.rmtree(real.root / "results" / "smoke" / "experiments", ignore_errors=True)
+        real.build(target)
+        assert list((real.root / "paper" / "build" / "smoke").glob(f"{target}.*"))

@@ -1,0 +1,129 @@
+"""The whole workflow at the smoke scale, from raw data to a PDF that is opened and looked at."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pypdfium2 as pdfium  # type: ignore[import-untyped]
+import pytest
+from pypdf import PdfReader
+
+from effective_lr import grid
+from effective_lr.config import Run
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ["config", "paper", "profiles", "workflow"]
+PANELS = {"figure_1": 2, "figure_2": 3, "figure_3": 3}
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2", "--config", "scale=smoke"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the repository in which the smoke scale was made."""
+    if not (shutil.which("latexmk") or shutil.which("tectonic")):
+        pytest.skip("no LaTeX: install latexmk or tectonic")
+    if not Path("/usr/share/datasets/fashion-mnist").exists():
+        pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copy(ROOT / "Snakefile", folder)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
+    result = snakemake(folder, "all")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    yield folder
+
+
+def build(folder: Path) -> Path:
+    return folder / "paper" / "build" / "smoke"
+
+
+def render(pdf: Path, scale: float = 2.0) -> list[np.ndarray]:
+    """The pages of a PDF as grey images, 0 black to 255 white."""
+    return [page.render(scale=scale, grayscale=True).to_numpy().squeeze() for page in pdfium.PdfDocument(pdf)]
+
+
+def test_second_run_does_nothing(finished: Path) -> None:
+    assert "Nothing to be done" in (result := snakemake(finished, "all")).stdout + result.stderr
+
+
+def test_every_run_was_trained_and_carries_its_provenance(finished: Path) -> None:
+    runs = {
+        run.run_id: run for runs in grid.load_scale(ROOT / "config/scales", "smoke").runs().values() for run in runs
+    }
+    found = {}
+    for path in (finished / "results/smoke/shards").glob("*.parquet"):
+        for record in json.loads(pq.read_schema(path).metadata[b"provenance"]):
+            found[record["run_id"]] = record
+    assert found.keys() == runs.keys()
+    for run_id, record in found.items():
+        assert Run(**record["run"]) == runs[run_id]
+        assert record["versions"]["torch"] and record["device"] and record["seconds"] > 0 and len(record["data"]) == 64
+
+
+@pytest.mark.parametrize("figure", PANELS)
+def test_figure_has_ink_inside_every_panel(finished: Path, figure: str) -> None:
+    [page] = render(build(finished) / f"{figure}.pdf")
+    stacked = figure == "figure_1"
+    # The plotting areas are the equal shares of the page without the margins of the labels.
+    height, width = page.shape
+    inner = page[int(0.1 * height) : int(0.85 * height), int(0.12 * width) : int(0.9 * width)]
+    for panel in np.array_split(inner, PANELS[figure], axis=0 if stacked else 1):
+        middle = panel[panel.shape[0] // 6 : -panel.shape[0] // 6, panel.shape[1] // 6 : -panel.shape[1] // 6]
+        assert (middle < 200).mean() > 0.002, f"{figure}: a panel is empty"
+
+
+def test_tables_have_their_rows(finished: Path) -> None:
+    def rows(name: str) -> list[str]:
+        text = (build(finished) / f"{name}.tex").read_text()
+        body = text.split(r"\midrule", 1)[1].split(r"\bottomrule")[0]
+        return [line for line in body.splitlines() if line.endswith(r"\\")]
+
+    assert [row.split(" & ")[0] for row in rows("table_1")] == [
+        "SGD",
+        "Heavy ball",
+        "Nesterov",
+        "Adam",
+        "RMSProp",
+        r"SGD, $\|w\|=1$",
+    ]
+    assert [tuple(row.split(" & ")[:2]) for row in rows("table_2")] == [
+        ("Batch", "SGD"),
+        ("Batch", "Nesterov"),
+        ("Batch", "Adam"),
+        ("Batch", "RMSProp"),
+        ("Weight", "SGD"),
+        ("Layer", "SGD"),
+        ("None", "SGD"),
+    ]
+    assert len(rows("settings")) >= len(Run.model_fields)
+
+
+def test_pdf_is_whole(finished: Path) -> None:
+    reader = PdfReader(build(finished) / "main.pdf")
+    text = "\n".join(page.extract_text() for page in reader.pages)
+    assert "??" not in text
+    assert "not a result" in text  # the watermark of the smoke scale
+    for name in ("Figure 1", "Figure 2", "Figure 3", "Table 1", "Table 2", "References"):
+        assert name in text, name
+    log = (build(finished) / "main.log").read_text(errors="replace")
+    assert not re.findall(r"(?:Reference|Citation) `[^']*' .*undefined", log)
+    overfull = [float(size) for size in re.findall(r"Overfull \\[hv]box \(([\d.]+)pt too", log)]
+    assert not [size for size in overfull if size > 2], overfull
+    for page in render(build(finished) / "main.pdf", scale=1.0):
+        assert (page < 128).mean() > 0.01, "a page is empty"
+
+
+def test_every_number_is_defined(finished: Path) -> None:
+    defined = set(re.findall(r"\\newcommand\{\\(\w+)\}", (build(finished) / "macros.tex").read_text()))
+    used = set(re.findall(r"\\val\{\\(\w+)\}", (ROOT / "paper/main.tex").read_text()))
+    assert used and used <= defined
