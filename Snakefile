@@ -15,6 +15,12 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/paper.smk"
+
+
+require_experiments()
+require_producers()
+
+
 include: "workflow/rules/targets.smk"
 
 
@@ -22,6 +28,3 @@ rule all:
     default_target: True
     input:
         rules.paper.input,
-
-
-require_producers()

@@ -108,7 +108,8 @@ class Checkout:
 
 def copy_of_repository(root: Path) -> Checkout:
     root.mkdir()
-    shutil.copy2(ROOT / "Snakefile", root)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy2(ROOT / name, root)
     skip = shutil.ignore_patterns("__pycache__", ".*", "build")
     for folder in ("config", "paper", "profiles", "workflow"):
         shutil.copytree(ROOT / folder, root / folder, ignore=skip)
@@ -194,7 +195,7 @@ def test_a_finished_paper_plans_nothing(finished: Checkout) -> None:
 
 
 def test_new_time_stamps_plan_nothing(finished: Checkout) -> None:
-    for folder in ("Snakefile", "config", "paper", "profiles", "workflow", "results/data"):
+    for folder in ("Snakefile", "environment.yml", "config", "paper", "profiles", "workflow", "results/data"):
         for path in [finished.root / folder, *(finished.root / folder).rglob("*")]:
             path.touch()
     assert finished.planned() == {}
@@ -443,7 +444,7 @@ def test_after_a_kill_finished_runs_are_reused(real: Checkout) -> None:
 
 @pytest.mark.slow
 def test_every_target_can_be_made_alone(real: Checkout) -> None:
-    for target in TARGETS.keys() - {"all", "paper"}:
+    for target in sorted(TARGETS.keys() - {"all", "paper"}):
         # When it is drawn, only the tables that it asks for are there. Trained shards stay.
         shutil.rmtree(real.root / "results" / "smoke" / "experiments", ignore_errors=True)
         real.build(target)

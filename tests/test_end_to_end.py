@@ -35,7 +35,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
     folder = tmp_path_factory.mktemp("repository")
-    shutil.copy(ROOT / "Snakefile", folder)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, folder)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
     result = snakemake(folder, "all")

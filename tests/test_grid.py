@@ -445,7 +445,14 @@ def test_several_mistakes_are_told_at_once(mistake: Callable[..., str]) -> None:
     ]
 
 
-def test_a_wrong_default_is_told_once_for_all_experiments(mistake: Callable[..., str]) -> None:
-    experiments = {name: {"about": "", "grid": {"seed": [1, 2]}} for name in ("plane", "symmetry")}
+def test_mistakes_of_every_experiment_are_told_and_a_wrong_default_once(mistake: Callable[..., str]) -> None:
+    experiments = {
+        "plane": {"about": "", "grid": {"l2": [0, -1]}},
+        "symmetry": {"about": "", "grid": {"lr": 0}},
+    }
     text = yaml.safe_dump({"about": "", "defaults": {**SMALL, "steps": 0}, "experiments": experiments})
-    assert mistake(text) == "experiments.plane: steps = 0: input should be greater than 0"
+    assert mistake(text).splitlines() == [
+        "experiments.plane: steps = 0: input should be greater than 0",
+        "experiments.plane: l2 = -1: input should be greater than or equal to 0",
+        "experiments.symmetry: lr = 0: input should be greater than 0",
+    ]

@@ -68,23 +68,18 @@ class Experiment(NamedTuple):
 
 
 class Tables(dict[str, Experiment]):
-    """The tables of the experiments by name, each read when it is first asked for."""
+    """The tables of experiments by name, from files `<experiment>.metrics.parquet` and `<experiment>.runs.parquet`."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-
-    def __missing__(self, name: str) -> Experiment:
-        self[name] = Experiment(
-            pd.read_parquet(self.folder / f"{name}.metrics.parquet"),
-            pd.read_parquet(self.folder / f"{name}.runs.parquet"),
+    def __init__(self, paths: list[Path]) -> None:
+        files = {path.name: pd.read_parquet(path) for path in paths}
+        names = sorted({name.split(".")[0] for name in files})
+        super().__init__(
+            {name: Experiment(files[f"{name}.metrics.parquet"], files[f"{name}.runs.parquet"]) for name in names}
         )
-        return self[name]
 
     def runs(self, *names: str) -> pd.DataFrame:
         """The runs of these experiments together, each once; of all of them when none is named."""
-        names = names or tuple(sorted(path.name.split(".")[0] for path in self.folder.glob("*.runs.parquet")))
-        return pd.concat([self[name].runs for name in names]).drop_duplicates("run_id", ignore_index=True)
+        return pd.concat([self[name].runs for name in names or self]).drop_duplicates("run_id", ignore_index=True)
 
 
 LARGEST_ANGLE = 0.25  # radians per step, up to which the theory of small steps is asked to hold

@@ -3,13 +3,11 @@
 Nothing here imports torch: the Snakefile reads this module again in every cluster job.
 """
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 
 class UserError(Exception):
@@ -136,25 +134,3 @@ class Run(BaseModel):
     def _digest(self, without: set[str] | None = None) -> str:
         settings = self.model_dump(exclude_defaults=True, exclude=without)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """`; did you mean 'epochs'?`, or nothing when no known key resembles `key`."""
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
-    """One sentence for each problem that pydantic found: the key, what was found and what was expected."""
-    problems = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"{key}: unknown key{nearest(str(problem['loc'][-1]), known)}")
-        elif problem["type"] == "missing":
-            problems.append(f"{key}: missing; set it")
-        elif problem["type"] == "value_error":
-            problems.append(str(problem["ctx"]["error"]))
-        else:
-            problems.append(f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
-    return problems

@@ -187,7 +187,7 @@ FIGURES = {"figure_1": figure_1, "figure_2": figure_2, "figure_3": figure_3}
 def main() -> int:
     parser = argparse.ArgumentParser(description="Draw a figure.")
     parser.add_argument("figure", choices=FIGURES)
-    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables of the experiments")
+    parser.add_argument("--tables", type=Path, nargs="+", required=True, help="tables of the experiments")
     parser.add_argument("--output", type=Path, required=True, help="PDF to write")
     arguments = parser.parse_args()
     plt.style.use(Path(__file__).with_name("style.mplstyle"))

@@ -4,16 +4,18 @@ Imported by the Snakefile in every job: nothing here imports torch.
 """
 
 import ast
+import difflib
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from effective_lr.config import Run, UserError, explain, nearest
+from effective_lr.config import Run, UserError
 
 PACKAGE = Path(__file__).parent
 TRAINING_SOURCES = [
@@ -57,16 +59,18 @@ class Scale(BaseModel):
 
         Raises UserError with every problem of every experiment, one sentence each.
         """
-        problems: dict[str, None] = {}  # a set that keeps the order
+        problems: dict[str, str] = {}  # what: where it was first met, so a wrong default is told once
         experiments: dict[str, list[Run]] = {}
         for name, experiment in self.experiments.items():
             where = f"experiments.{name}"
             axes = {key: value if isinstance(value, list) else [value] for key, value in experiment.grid.items()}
+            unknown = False
             for key in {**self.defaults, **axes, **{key: None for case in experiment.cases for key in case}}:
                 if key not in Run.model_fields:
                     place = "defaults" if key in self.defaults else where
-                    problems[f"{place}.{key}: unknown key{nearest(key, Run.model_fields)}"] = None
-            if problems:
+                    problems.setdefault(f".{key}: unknown key{nearest(key, Run.model_fields)}", place)
+                    unknown = True
+            if unknown:
                 continue
             runs: dict[str, Run] = {}
             for case in experiment.cases:
@@ -75,12 +79,15 @@ class Scale(BaseModel):
                     try:
                         run = Run(**settings)
                     except ValidationError as error:
-                        problems.update(dict.fromkeys(f"{where}: {text}" for text in explain(error, Run.model_fields)))
+                        for text in explain(error, Run.model_fields):
+                            problems.setdefault(f": {text}", where)
                     else:
                         runs[run.run_id] = run
+            if not experiment.cases or not all(axes.values()):
+                problems[": no runs: a list in its grid, or cases, is empty; fill it or leave it out"] = where
             experiments[name] = list(runs.values())
         if problems:
-            raise UserError("\n".join(problems))
+            raise UserError("\n".join(where + what for what, where in problems.items()))
         return experiments
 
 
@@ -99,7 +106,10 @@ def load_scale(folder: Path, name: str) -> Scale:
     if name not in known:
         raise UserError(f"config: scale = '{name}': expected one of {', '.join(known)}{nearest(name, known)}")
     try:
-        scale = Scale(**yaml.safe_load(path.read_text()))
+        content = yaml.safe_load(path.read_text())
+        if not isinstance(content, dict):
+            raise UserError(f"expected the keys about, defaults and experiments, found {content!r}")
+        scale = Scale(**content)
         scale.runs()
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -112,10 +122,10 @@ def load_scale(folder: Path, name: str) -> Scale:
 
 
 def shards(runs: list[Run]) -> dict[str, list[Run]]:
-    """Runs, each once, by the training job that carries them, ordered by λ."""
+    """Runs, each once, by the training job that carries them, ordered by λ and starting norm."""
     unique = {run.run_id: run for run in runs}
     result: dict[str, list[Run]] = {}
-    for run in sorted(unique.values(), key=lambda run: (run.shard_id, run.l2)):
+    for run in sorted(unique.values(), key=lambda run: (run.shard_id, run.l2, run.initial_norm)):
         result.setdefault(run.shard_id, []).append(run)
     return result
 
@@ -131,9 +141,33 @@ def code_fingerprint(paths: list[Path]) -> str:
     for path in sorted(paths):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                body = node.body
-                if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                    body[0].value.value = ""
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:]
         digest.update(path.name.encode() + ast.dump(tree).encode())
     return digest.hexdigest()[:16]
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """`; did you mean 'epochs'?`, or nothing when no known key resembles `key`."""
+    close = difflib.get_close_matches(key, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
+    """One sentence for each problem that pydantic found: the key, what was found and what was expected."""
+    problems = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{key}: unknown key{nearest(str(problem['loc'][-1]), known)}")
+        elif problem["type"] == "missing":
+            problems.append(f"{key}: missing; set it")
+        elif problem["type"] == "value_error":
+            problems.append(str(problem["ctx"]["error"]))
+        elif problem["loc"][0] == "affine_lr":  # pydantic reports each part of the union
+            problems.append(f"affine_lr = {problem['input']!r}: expected a number greater than 0, or 'shared'")
+        else:
+            problems.append(f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+    return list(dict.fromkeys(problems))

@@ -32,6 +32,8 @@ def scan(main: Path) -> Manuscript:
     manuscript = Manuscript()
 
     def visit(source: Path) -> None:
+        if str(source) in manuscript.sources:
+            return
         if not source.exists():
             raise UserError(f"{source}: no such file; the paper needs it")
         manuscript.sources.append(str(source))

@@ -268,7 +268,7 @@ def main() -> int:
     parser.add_argument("table", choices=[*TABLES, "macros"])
     parser.add_argument("--scale", required=True, help="name of the scale")
     parser.add_argument("--watermark", default="", help="printed across every page")
-    parser.add_argument("--tables", type=Path, required=True, help="folder of the tables of the experiments")
+    parser.add_argument("--tables", type=Path, nargs="+", required=True, help="tables of the experiments")
     parser.add_argument("--output", type=Path, required=True, help="LaTeX file to write")
     arguments = parser.parse_args()
     tables = Tables(arguments.tables)

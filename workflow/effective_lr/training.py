@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import platform
 import resource
 import signal
@@ -286,8 +287,15 @@ def main() -> int:
     parser.add_argument("--record", type=Path, required=True, help="its record")
     parser.add_argument("--cache", type=Path, required=True, help="folder of finished runs")
     parser.add_argument("--output", type=Path, required=True, help="the table to write")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--retrain", action="store_true", help="train every run, whatever the cache holds")
+    parser.add_argument(
+        "--device", default=os.environ.get("EFFECTIVE_LR_DEVICE", "auto"), choices=["auto", "cpu", "cuda"]
+    )
+    parser.add_argument(
+        "--retrain",
+        action="store_true",
+        default=bool(os.environ.get("EFFECTIVE_LR_RETRAIN")),
+        help="train every run, whatever the cache holds",
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
@@ -304,9 +312,9 @@ def main() -> int:
             table, provenance = train_or_reuse(
                 run, splits, arguments.cache, arguments.code, splits.sha256, reuse=not arguments.retrain
             )
-            print(f"[{number}/{len(runs)}] {describe(run, table, provenance)}", flush=True)
             tables.append(table)
             provenances.append(provenance)
+            print(f"[{number}/{len(runs)}] {describe(run, table, provenance)}", flush=True)
         write_table(with_provenance(pa.concat_tables(tables), provenances), arguments.output)
     except UserError as error:
         print(error, file=sys.stderr)

@@ -1,9 +1,5 @@
-def experiment_shards(wildcards):
-    return shards_of([wildcards.experiment])
-
-
-def experiment_runs(wildcards):
-    return json.dumps([run.run_id for run in EXPERIMENTS[wildcards.experiment]])
+wildcard_constraints:
+    experiment="|".join(EXPERIMENTS),
 
 
 rule aggregate:
@@ -15,13 +11,11 @@ rule aggregate:
         runs=f"{RESULTS}/experiments/{{experiment}}.runs.parquet",
     log:
         f"{RESULTS}/logs/aggregate-{{experiment}}.log",
+    conda:
+        "../../environment.yml"
     params:
         runs=experiment_runs,
-        code=sources("analysis", "theory"),
+        code=sources("analysis", "theory", "storage"),
     shell:
-        "{PYTHON} -m effective_lr.analysis --run-ids {params.runs:q} --metrics {output.metrics} --runs {output.runs}"
+        "python -m effective_lr.analysis --run-ids {params.runs:q} --metrics {output.metrics} --runs {output.runs}"
         " {input} 2>&1 | tee {log}"
-
-
-wildcard_constraints:
-    experiment="|".join(EXPERIMENTS),

@@ -1,15 +1,13 @@
-# What every rule shares: the checked config, the runs of the scale, where things lie. Never imports torch.
+# The checked config, the runs of the scale, where things lie, and the functions of all other files. Never imports torch.
 
 import json
 import os
-import shlex
 import sys
 from pathlib import Path
 
-# The package is found by path, here and in every job.
+# The package is found by path, here and in every job, by the Python that runs Snakemake.
 PACKAGE_ROOT = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGE_ROOT))
-os.environ["PYTHONPATH"] = str(PACKAGE_ROOT)
 
 from effective_lr import grid, manuscript
 from effective_lr.config import UserError
@@ -17,16 +15,31 @@ from effective_lr.config import UserError
 try:
     CONFIG = grid.load_config(config)
     SCALE = grid.load_scale(Path("config/scales"), CONFIG.scale)
+    MANUSCRIPT = manuscript.scan(Path("paper/main.tex"))
 except UserError as error:
     raise SystemExit(str(error))
 
-PYTHON = shlex.quote(sys.executable)
+# What reaches the jobs this way changes no result, so Snakemake must not compare it: where the code is, the device,
+# whether to ignore the run cache, and an allocator that keeps its memory between steps, which is faster.
+os.environ.update(
+    PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+    PYTHONPATH=str(PACKAGE_ROOT),
+    EFFECTIVE_LR_DEVICE=CONFIG.device,
+    EFFECTIVE_LR_RETRAIN="yes" if CONFIG.retrain else "",
+    MALLOC_MMAP_THRESHOLD_="4000000000",
+    MALLOC_TRIM_THRESHOLD_="8000000000",
+)
+
 RESULTS = f"results/{CONFIG.scale}"
 BUILD = f"paper/build/{CONFIG.scale}"
 
 EXPERIMENTS = SCALE.runs()
 SHARDS = grid.shards([run for runs in EXPERIMENTS.values() for run in runs])
-DATA = "results/data/{0.dataset}-{0.resolution}"
+
+
+def sources(*modules):
+    """The fingerprint of modules of the package, as a param: an edit that changes what they do reruns their jobs."""
+    return grid.code_fingerprint([grid.PACKAGE / f"{module}.py" for module in modules])
 
 
 def shards_of(experiments):
@@ -36,6 +49,52 @@ def shards_of(experiments):
     return [f"{RESULTS}/shards/{name}.parquet" for name in sorted(names)]
 
 
-def sources(*modules):
-    """The fingerprint of modules of the package, as a param: an edit that changes what they do reruns their jobs."""
-    return grid.code_fingerprint([grid.PACKAGE / f"{module}.py" for module in modules])
+def tables_of(experiments):
+    return [f"{RESULTS}/experiments/{name}.{kind}.parquet" for name in experiments for kind in ("metrics", "runs")]
+
+
+def shard_data(wildcards):
+    """The data of a shard. Its record is compared by content; the tensors are too large for that, and the job checks
+    them against the record."""
+    data = "results/data/{0.dataset}-{0.resolution}".format(SHARDS[wildcards.shard][0])
+    return {"record": f"{data}.json", "tensors": ancient(f"{data}.pt")}
+
+
+def shard_runs(wildcards):
+    return grid.to_json(SHARDS[wildcards.shard])
+
+
+def experiment_shards(wildcards):
+    return shards_of([wildcards.experiment])
+
+
+def experiment_runs(wildcards):
+    return json.dumps([run.run_id for run in EXPERIMENTS[wildcards.experiment]])
+
+
+def figure_tables(wildcards):
+    return tables_of(FIGURES[wildcards.figure])
+
+
+def table_tables(wildcards):
+    return tables_of(TABLES[wildcards.table])
+
+
+def require_experiments():
+    """Refuse a scale without an experiment that a figure or table shows."""
+    for file, needs in {"figures.smk": FIGURES, "tables.smk": TABLES}.items():
+        for name, experiments in needs.items():
+            for experiment in experiments:
+                if experiment not in EXPERIMENTS:
+                    raise SystemExit(
+                        f"config/scales/{CONFIG.scale}.yaml: experiments.{experiment}: missing; "
+                        f"{name} in workflow/rules/{file} rests on it"
+                    )
+
+
+def require_producers():
+    """Refuse a paper that includes a file that no rule makes."""
+    made = {f"{name}.pdf" for name in FIGURES} | {f"{name}.tex" for name in TABLES}
+    for name, where in MANUSCRIPT.generated.items():
+        if name not in made:
+            raise SystemExit(f"{where}: no rule makes {name}; see workflow/rules/figures.smk and tables.smk")

@@ -5,9 +5,11 @@ rule data:
         record="results/data/{dataset}-{resolution}.json",
     log:
         "results/data/{dataset}-{resolution}.log",
+    conda:
+        "../../environment.yml"
     params:
         folder=CONFIG.data_folder,
-        code=sources("data"),
+        code=sources("data", "config"),
     shell:
-        "{PYTHON} -m effective_lr.data --dataset {wildcards.dataset} --resolution {wildcards.resolution}"
+        "python -m effective_lr.data --dataset {wildcards.dataset} --resolution {wildcards.resolution}"
         " --folder {params.folder:q} --tensors {output.tensors} --record {output.record} 2>&1 | tee {log}"

@@ -3,6 +3,7 @@ FIGURES = {
     "figure_1": ["plane_sgd"],
     "figure_2": ["plane_sgd", "plane_nesterov", "plane_adam"],
     "figure_3": [
+        "plane_sgd",
         "projection_sgd",
         "plane_nesterov",
         "projection_nesterov",
@@ -12,27 +13,22 @@ FIGURES = {
 }
 
 
-def tables_of(experiments):
-    return [f"{RESULTS}/experiments/{name}.{kind}.parquet" for name in experiments for kind in ("metrics", "runs")]
-
-
-def figure_tables(wildcards):
-    return tables_of(FIGURES[wildcards.figure])
+wildcard_constraints:
+    figure="|".join(FIGURES),
 
 
 rule figure:
     """Draw a figure from the tables of its experiments."""
     input:
-        figure_tables,
+        tables=figure_tables,
+        style="workflow/effective_lr/style.mplstyle",
     output:
         f"{BUILD}/{{figure}}.pdf",
     log:
         f"{RESULTS}/logs/{{figure}}.log",
+    conda:
+        "../../environment.yml"
     params:
         code=sources("figures", "notation", "analysis", "theory"),
     shell:
-        "{PYTHON} -m effective_lr.figures {wildcards.figure} --tables {RESULTS}/experiments --output {output} 2>&1 | tee {log}"
-
-
-wildcard_constraints:
-    figure="|".join(FIGURES),
+        "python -m effective_lr.figures {wildcards.figure} --tables {input.tables} --output {output} 2>&1 | tee {log}"

@@ -7,8 +7,8 @@ TABLES = {
 }
 
 
-def table_tables(wildcards):
-    return tables_of(TABLES[wildcards.table])
+wildcard_constraints:
+    table="|".join(TABLES),
 
 
 rule table:
@@ -19,13 +19,12 @@ rule table:
         f"{BUILD}/{{table}}.tex",
     log:
         f"{RESULTS}/logs/{{table}}.log",
+    conda:
+        "../../environment.yml"
     params:
-        scale=json.dumps([CONFIG.scale, SCALE.watermark]),
+        scale=CONFIG.scale,
+        watermark=SCALE.watermark,
         code=sources("tables", "notation", "analysis", "theory", "config"),
     shell:
-        "{PYTHON} -m effective_lr.tables {wildcards.table} --scale {CONFIG.scale} --watermark {SCALE.watermark:q}"
-        " --tables {RESULTS}/experiments --output {output} 2>&1 | tee {log}"
-
-
-wildcard_constraints:
-    table="|".join(TABLES),
+        "python -m effective_lr.tables {wildcards.table} --scale {params.scale} --watermark {params.watermark:q}"
+        " --tables {input} --output {output} 2>&1 | tee {log}"

@@ -1,16 +1,5 @@
-def shard_data(wildcards):
-    """The data of a shard. Its record is compared by content; the tensors are too large for that, and the job checks
-    them against the record."""
-    data = DATA.format(SHARDS[wildcards.shard][0])
-    return {"record": f"{data}.json", "tensors": ancient(f"{data}.pt")}
-
-
-def shard_runs(wildcards):
-    return grid.to_json(SHARDS[wildcards.shard])
-
-
-# The allocator keeps its memory instead of returning it after every step: faster, the same results.
-KEEP_MEMORY = "MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000"
+wildcard_constraints:
+    shard="[a-z0-9._-]+",
 
 
 rule train:
@@ -21,18 +10,13 @@ rule train:
         f"{RESULTS}/shards/{{shard}}.parquet",
     log:
         f"{RESULTS}/logs/{{shard}}.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
     params:
         runs=shard_runs,
         code=grid.code_fingerprint(grid.TRAINING_SOURCES),
-    threads: 1
+        cache=f"{RESULTS}/runs",
     shell:
-        "{KEEP_MEMORY} {PYTHON} -m effective_lr.training --runs {params.runs:q} --code {params.code}"
-        " --tensors {input.tensors} --record {input.record} --cache {RESULTS}/runs"
-        " --device {CONFIG.device} {RETRAIN} --output {output} 2>&1 | tee {log}"
-
-
-RETRAIN = "--retrain" if CONFIG.retrain else ""
-
-
-wildcard_constraints:
-    shard="[a-z0-9._-]+",
+        "python -m effective_lr.training --runs {params.runs:q} --code {params.code} --cache {params.cache}"
+        " --tensors {input.tensors} --record {input.record} --output {output} 2>&1 | tee {log}"
