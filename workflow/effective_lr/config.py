@@ -58,7 +58,7 @@ class Run(BaseModel):
     network: Literal["conv4"] = setting("network: four weight layers", "read", default="conv4")
     width: PositiveInt = setting("channels of the first layer; the others have 2 and 4 times as many", "ours")
     normalization: Literal["batch", "weight", "layer", "none"] = setting(
-        "normalization after every weight layer",
+        "normalization; that it follows every weight layer is ours",
         {"batch": "paper", "weight": "paper", "layer": "paper", "none": "ours"},
     )
     norm_eps: float = setting("added to the variance by batch and layer normalization", "ours", ge=0)
@@ -76,8 +76,8 @@ class Run(BaseModel):
     )
     momentum: float = setting("momentum of heavy ball and Nesterov", "ours", ge=0, lt=1)
     optimizer_eps: PositiveFloat = setting("added to the root of the second moment by Adam and RMSProp", "ours")
-    lr: PositiveFloat = setting("learning rate of the weights, η; constant", "read")
-    l2: float = setting("penalty λ on the squared norm of the weights, without ½", "read", ge=0, allow_inf_nan=False)
+    lr: PositiveFloat = setting("learning rate of the weights, η; constant", "ours")
+    l2: float = setting("penalty λ on the squared norm of the weights, without ½", "ours", ge=0, allow_inf_nan=False)
     affine_lr: PositiveFloat | Literal["shared"] = setting(
         "learning rate of γ and β; 'shared' gives them that of the weights", "ours"
     )
