@@ -1,5 +1,6 @@
 """What the tests share: a small run, small data, and PyTorch's own modules as a reference."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,3 +101,11 @@ def twin_network(network: Conv4) -> tuple[nn.Sequential, Pairs]:
     return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear), [
         pair for layer in pairs for pair in layer
     ]
+
+
+@pytest.fixture(scope="module")
+def single(small_splits: Splits) -> Splits:
+    """The small data in float32, as the product trains."""
+    names = ("train_images", "validation_images", "test_images")
+    images = {name: getattr(small_splits, name).float() for name in names}
+    return replace(small_splits, **images)

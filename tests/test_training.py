@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,14 +30,6 @@ from effective_lr.training import Row, batches, train_or_reuse, train_run
 CPU = torch.device("cpu")
 PACKAGE = Path(effective_lr.__file__).parent
 LAYERS = ("conv1", "conv2", "conv3", "linear")
-
-
-@pytest.fixture(scope="module")
-def single(small_splits: Splits) -> Splits:
-    """The small data in float32, as the product trains."""
-    names = ("train_images", "validation_images", "test_images")
-    images = {name: getattr(small_splits, name).float() for name in names}
-    return replace(small_splits, **images)
 
 
 def values(rows: list[Row], quantity: str, layer: str = "") -> dict[int, float]:

@@ -1,0 +1,164 @@
+"""The statistics of the paper, on tables whose answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_run
+from scipy import stats
+
+from effective_lr import analysis, storage, theory, training
+from effective_lr.config import UserError
+from effective_lr.data import Splits
+
+
+def plane(
+    optimizer: str, lrs: list[float], penalties: list[float], error: object, seeds: tuple[int, ...] = (100,)
+) -> pd.DataFrame:
+    """Runs of one optimizer over a plane, with the test error `error(lr, l2, seed)`."""
+    assert callable(error)
+    return pd.DataFrame(
+        [
+            {
+                "run_id": f"{lr}-{l2}-{seed}",
+                "optimizer": optimizer,
+                "lr": lr,
+                "l2": l2,
+                "seed": seed,
+                "momentum": 0.9,
+                "initial_norm": 1.0,
+                "steps": 1000,
+                "late_fraction": 0.3,
+                "diverged": np.nan,
+                "test_error": error(lr, l2, seed),
+                "validation_error": error(lr, l2, seed),
+            }
+            for lr in lrs
+            for l2 in penalties
+            for seed in seeds
+        ]
+    )
+
+
+PLANES = {
+    "sgd": ([0.01 * 4**k for k in range(5)], [0.0] + [6.25e-5 * 4**k for k in range(7)]),
+    "nesterov": ([0.00125 * 4**k for k in range(5)], [0.0] + [6.25e-5 * 4**k for k in range(7)]),
+    "adam": ([0.001 * 3**k for k in range(5)], [0.0] + [1e-5 * 9**k for k in range(6)]),
+}
+
+
+@pytest.mark.parametrize("optimizer", PLANES)
+@pytest.mark.parametrize("tilt", [0.7, 1.0, 1.4])
+def test_contour_slope_is_that_of_the_contours(optimizer: str, tilt: float) -> None:
+    slope = tilt * theory.diagonal_slope(optimizer)
+
+    def error(lr: float, l2: float, seed: int) -> float:
+        across = np.log(lr) + slope * np.log(l2 or 1e-30)
+        return float(1 / (1 + np.exp(2 - 0.1 * across)))
+
+    found = analysis.contour_slope(plane(optimizer, *PLANES[optimizer], error))
+    assert found.value == pytest.approx(slope, rel=1e-6)
+    assert found.cells >= 5
+
+
+def test_contour_slope_uses_the_mean_of_seeds_and_no_cell_that_diverged() -> None:
+    def error(lr: float, l2: float, seed: int) -> float:
+        return float(1 / (1 + np.exp(2 - 0.1 * np.log(lr * (l2 or 1e-30)))))
+
+    runs = plane("sgd", *PLANES["sgd"], error, seeds=(100, 101))
+    whole = analysis.contour_slope(runs)
+    hit = runs[analysis.on_contours(runs)].index[0]
+    runs.loc[hit, ["diverged", "test_error"]] = [25.0, 0.5]
+    partial = analysis.contour_slope(runs)
+    assert partial.cells == whole.cells - 1
+    assert partial.value == pytest.approx(1, rel=1e-6)
+
+
+def test_contour_slope_of_too_few_diagonals_is_not_a_number() -> None:
+    runs = plane("sgd", [0.16], [0.004, 0.016], lambda lr, l2, seed: 0.2)
+    assert np.isnan(analysis.contour_slope(runs).value)
+
+
+def test_best_setting_is_chosen_on_validation_and_reported_on_test() -> None:
+    rng = np.random.default_rng(0)
+    noise = {seed: rng.normal(0, 0.01) for seed in (100, 101, 102)}
+    runs = plane("sgd", [0.1, 0.2], [0.0, 0.01], lambda lr, l2, seed: 0.2 + noise[seed], seeds=(100, 101, 102))
+    runs["validation_error"] = np.where((runs["lr"] == 0.2) & (runs["l2"] == 0.01), 0.1, 0.3)
+    best = analysis.best_setting(runs)
+    assert (best.lr, best.l2, best.seeds) == (0.2, 0.01, 3)
+    values = np.array([0.2 + noise[seed] for seed in noise])
+    assert best.error.value == pytest.approx(values.mean())
+    # Four cells of the same three values: the pooled deviation is theirs, with 4 × 2 degrees of freedom.
+    margin = stats.t.ppf(0.95, 8) * values.std(ddof=1) / np.sqrt(3)
+    assert best.error.high - best.error.value == pytest.approx(margin)
+    assert analysis.best_setting(runs, only_without_penalty=True).l2 == 0
+
+
+def test_one_seed_gives_no_interval() -> None:
+    error = analysis.best_setting(plane("sgd", [0.1], [0.0, 0.01], lambda lr, l2, seed: 0.2)).error
+    assert error.value == pytest.approx(0.2) and np.isnan(error.low) and np.isnan(error.high)
+
+
+def test_a_run_that_diverged_counts_as_chance() -> None:
+    runs = plane("sgd", [0.1], [0.0, 0.01], lambda lr, l2, seed: 0.2 + l2)
+    runs.loc[0, ["diverged", "test_error"]] = [50.0, np.nan]
+    assert analysis.error_or_chance(runs).tolist() == [0.9, pytest.approx(0.21)]
+
+
+@pytest.mark.parametrize("exponent", [-2.0, -1.0, 0.0])
+def test_norm_exponent_is_that_of_the_angle(exponent: float) -> None:
+    norms = [0.25, 0.5, 1.0, 2.0, 4.0]
+    runs = pd.DataFrame(
+        {"run_id": [str(n) for n in norms], "optimizer": "sgd", "projected": False, "initial_norm": norms}
+    )
+    rng = np.random.default_rng(0)
+    metrics = pd.DataFrame(
+        [
+            {"run_id": str(n), "step": step, "layer": layer, "quantity": "angle_squared", "value": value}
+            for n in norms
+            for layer in ("a", "b", "c")
+            for step, value in [(1, 7.0), (2, (0.01 * n**exponent) ** 2 * rng.normal(1, 1e-6))]
+        ]
+    )
+    [found] = analysis.norm_exponents(metrics, runs)["exponent"]
+    assert found.value == pytest.approx(exponent, abs=1e-5)
+    assert found.low <= found.value <= found.high
+
+
+def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
+    runs = plane("sgd", [0.64], [0.0, 6.25e-5, 0.016], lambda lr, l2, seed: 0.2)
+    grad = {"a": 0.1, "b": 0.3, "c": 0.2}
+    rows = []
+    for run in runs[runs["l2"] > 0].itertuples():
+        for layer, g in grad.items():
+            predicted = float(theory.equilibrium_effective_lr("sgd", run.lr, run.l2, g, 1.0))
+            rows.append((run.run_id, 1000, layer, "late_g_squared", g**2))
+            rows.append((run.run_id, 1000, layer, "late_effective_lr", predicted))
+    metrics = pd.DataFrame(rows, columns=["run_id", "step", "layer", "quantity", "value"])
+    found = analysis.equilibrium_ratios(metrics, runs)
+    # At the smaller λ, 8ηλt is 0.2: that run is still on its way.
+    assert found["l2"].tolist() == [0.016]
+    assert found["ratio"].tolist() == [pytest.approx(1)]
+
+
+def test_gathered_tables_hold_results_settings_and_the_effective_lr(single: Splits, tmp_path: Path) -> None:
+    runs = [make_run(optimizer=optimizer, l2=l2) for optimizer in ("sgd", "adam") for l2 in (0.0, 0.01)]
+    paths = []
+    for number, run in enumerate(runs):
+        table, provenance = training.train_or_reuse(run, single, tmp_path / "cache", "code", "data")
+        paths.append(tmp_path / f"{number}.parquet")
+        storage.write_table(storage.with_provenance(table, [provenance]), paths[-1])
+    metrics, lines = analysis.gather(paths, [run.run_id for run in runs[1:]])
+    assert lines["run_id"].tolist() == [run.run_id for run in runs[1:]]
+    assert set(metrics["run_id"]) == set(lines["run_id"])
+    for run, line in zip(runs[1:], lines.itertuples(), strict=True):
+        own = metrics[metrics["run_id"] == run.run_id]
+        assert line.lr == run.lr and line.seconds > 0
+        assert line.test_error == pytest.approx(own.loc[own["quantity"] == "test_error", "value"].mean())
+        norms = own[own["quantity"] == "norm_squared"].set_index(["step", "layer"])["value"] ** 0.5
+        expected = run.lr / (norms**2 if run.optimizer == "sgd" else norms)
+        found = own[own["quantity"] == "effective_lr"].set_index(["step", "layer"])["value"]
+        pd.testing.assert_series_equal(found, expected, check_names=False)
+    with pytest.raises(UserError, match="in none of the 1 shards"):
+        analysis.gather(paths[:1], [runs[3].run_id])
