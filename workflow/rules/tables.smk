@@ -26,5 +26,5 @@ rule table:
         watermark=SCALE.watermark,
         code=sources("tables", "notation", "analysis", "theory", "config"),
     shell:
-        "python -m effective_lr.tables {wildcards.table} --scale {params.scale} --watermark {params.watermark:q}"
+        "python -m effective_lr.tables {wildcards.table} --scale {params.scale} --watermark={params.watermark:q}"
         " --tables {input} --output {output} 2>&1 | tee {log}"
