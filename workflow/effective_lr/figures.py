@@ -34,7 +34,7 @@ def figure_1(tables: Tables) -> Figure:
     colors = dict(zip(penalties, ["black", *sns.color_palette("viridis_r", len(penalties))[1:]], strict=False))
     layers = metrics[metrics["layer"] != ""].merge(runs[["run_id", "l2"]], on="run_id")
 
-    figure, axes = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 4.0), sharex=True)
+    figure, axes = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 3.6), sharex=True)
     for axis, quantity, label, root in [
         (axes[0], "norm_squared", r"norm $\|w\|$", True),
         (axes[1], "effective_lr", r"effective learning rate $\eta_{\mathrm{eff}}$", False),
@@ -116,7 +116,8 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
     slope = theory.diagonal_slope(optimizer)
     ends = np.array([positive[0] / 100, positive[-1] * 100])
     middle = len(rates) // 2
-    for l2 in positive[::2]:
+    between = np.sqrt(positive[1] / positive[0])  # half a column to the right, where no number stands
+    for l2 in positive[::2] * between:
         lrs = rates[middle] * (ends / l2) ** -slope
         x = columns[-len(positive)] + np.log(ends / positive[0]) / np.log(positive[1] / positive[0])
         y = np.log(lrs / rates[0]) / np.log(rates[1] / rates[0])
@@ -160,11 +161,11 @@ def figure_3(tables: Tables) -> Figure:
             axis.axvline(float(critical), color="0.4", linestyle=":", linewidth=1)
             axis.text(
                 float(critical),
-                1.0,
-                r" $\lambda_c$",
+                0.01,
+                r"$\lambda_c$ ",
                 transform=axis.get_xaxis_transform(),
-                va="top",
-                ha="left",
+                va="bottom",
+                ha="right",
             )
         axis.axvspan(zero / 2, zero * 2, color="0.92", zorder=0, linewidth=0)
         axis.set(

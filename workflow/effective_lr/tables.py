@@ -163,9 +163,11 @@ def listing(values: list[Any]) -> str:
         return ", ".join(latex(NAMES.get(value, value)) for value in values)
     if isinstance(values[0], bool | np.bool_):
         return ", ".join("yes" if value else "no" for value in values)
+    if isinstance(values[0], int | np.integer):
+        return ", ".join(plain(value) for value in values)
     if len(values) <= 3:
-        return ", ".join(f"${number(float(value))}$" for value in values)
-    return f"${number(float(values[0]))}$ to ${number(float(values[-1]))}$ ({len(values)} values)"
+        return ", ".join(f"${number(value)}$" for value in values)
+    return f"${number(values[0])}$ to ${number(values[-1])}$ ({len(values)} values)"
 
 
 def symmetry(tables: Tables) -> dict[str, str]:
