@@ -7,6 +7,7 @@ nothing else: a whole "paper" takes seconds. The last tests train for real, to b
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -449,3 +450,13 @@ def test_every_target_can_be_made_alone(real: Checkout) -> None:
         shutil.rmtree(real.root / "results" / "smoke" / "experiments", ignore_errors=True)
         real.build(target)
         assert list((real.root / "paper" / "build" / "smoke").glob(f"{target}.*"))
+
+
+def test_a_scale_without_a_watermark_passes_an_empty_one(fresh: Checkout) -> None:
+    fresh.edit("config/scales/smoke.yaml", "watermark: 'smoke scale: not a result'\n", "")
+    for target in ("table_1", "paper"):
+        result = fresh.snakemake(target, "--dry-run", "--printshellcmds", "--quiet", "progress")
+        commands = [line for line in (result.stdout + result.stderr).splitlines() if "effective_lr.tables" in line]
+        assert commands
+        for command in commands:
+            assert "--watermark=" in shlex.split(command)

@@ -295,7 +295,7 @@ def refusal(action: Callable[[], object]) -> str:
     ("values", "sentences"),
     [
         ({"scael": "smoke"}, "config: scael: unknown key; did you mean 'scale'?"),
-        ({"colour": "red"}, "config: colour: unknown key"),
+        ({"colour": "red"}, "config: colour: unknown key; config/README.md lists the keys"),
         ({"device": "gpu"}, "config: device = 'gpu': input should be 'auto', 'cpu' or 'cuda'"),
         ({"scale": 3}, "config: scale = 3: input should be a valid string"),
         (
@@ -314,10 +314,9 @@ def test_the_committed_config_holds_every_key_at_its_default() -> None:
     assert values == grid.Config().model_dump()
 
 
-@pytest.mark.parametrize(("name", "hint"), [("lptop", "; did you mean 'laptop'?"), ("tiny", "")])
-def test_an_unknown_scale(name: str, hint: str) -> None:
-    said = refusal(lambda: grid.load_scale(SCALES, name))
-    assert said == f"config: scale = '{name}': expected one of laptop, paper, smoke, study{hint}"
+def test_an_unknown_scale() -> None:
+    said = refusal(lambda: grid.load_scale(SCALES, "lptop"))
+    assert said == "config: scale = 'lptop': expected one of laptop, paper, smoke, study"
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def load_scale(folder: Path, name: str) -> Scale:
     path = folder / f"{name}.yaml"
     known = sorted(other.stem for other in folder.glob("*.yaml"))
     if name not in known:
-        raise UserError(f"config: scale = '{name}': expected one of {', '.join(known)}{nearest(name, known)}")
+        raise UserError(f"config: scale = '{name}': expected one of {', '.join(known)}")
     try:
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
@@ -150,9 +150,9 @@ def code_fingerprint(paths: list[Path]) -> str:
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """`; did you mean 'epochs'?`, or nothing when no known key resembles `key`."""
+    """What to write instead of an unknown key: `; did you mean 'epochs'?`, or where the known ones are listed."""
     close = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else "; config/README.md lists the keys"
 
 
 def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
