@@ -224,12 +224,12 @@ def contour_slope(runs: pd.DataFrame) -> ContourSlope:
 def equilibrium_ratios(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Measured over predicted effective learning rate in the late part, for runs predicted to be at equilibrium.
 
-    The prediction takes the measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer; a run's ratio is the median over layers.
-    Columns: those of `runs`, and `ratio`.
+    The prediction takes the measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer. Columns: those of `runs`, and the medians over
+    layers of `predicted`, the effective learning rate, and of `ratio`.
     """
     runs = runs[in_equilibrium(runs) & runs["diverged"].isna()]
     if runs.empty:
-        return runs.assign(ratio=np.nan)
+        return runs.assign(predicted=np.nan, ratio=np.nan)
     late = metrics[metrics["run_id"].isin(runs["run_id"]) & metrics["quantity"].str.startswith("late_")]
     late = late.pivot(index=["run_id", "layer"], columns="quantity", values="value").reset_index()
     table = late[late["layer"] != ""].merge(runs[["run_id", "optimizer", "lr", "l2", "momentum"]], on="run_id")
@@ -237,9 +237,9 @@ def equilibrium_ratios(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFram
         predicted = theory.equilibrium_effective_lr(
             optimizer, rows["lr"], rows["l2"], np.sqrt(rows["late_g_squared"]), 1.0, rows["momentum"]
         )
-        table.loc[rows.index, "ratio"] = rows["late_effective_lr"] / predicted
-    ratios = table.groupby("run_id")["ratio"].median()
-    return runs.merge(ratios, left_on="run_id", right_index=True)
+        table.loc[rows.index, "predicted"] = predicted
+    medians = table.assign(ratio=table["late_effective_lr"] / table["predicted"]).groupby("run_id")
+    return runs.merge(medians[["predicted", "ratio"]].median(), left_on="run_id", right_index=True)
 
 
 def main() -> int:

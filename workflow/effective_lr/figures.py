@@ -29,9 +29,9 @@ PALETTE = sns.color_palette("colorblind")
 def figure_1(tables: Tables) -> Figure:
     """Norm and effective learning rate over training for several λ, with the predicted equilibrium."""
     metrics, runs = dynamics(tables["plane_sgd"])
-    ratios = equilibrium_ratios(metrics, runs).groupby("l2")["ratio"].median()
+    predicted = equilibrium_ratios(metrics, runs).groupby("l2")["predicted"].mean()
     penalties = sorted(runs["l2"].unique())
-    colors = dict(zip(penalties, ["black", *sns.color_palette("viridis_r", len(penalties))[1:]], strict=False))
+    colors = dict(zip(penalties, ["black", *sns.color_palette("viridis_r", len(penalties))[1:]], strict=True))
     layers = metrics[metrics["layer"] != ""].merge(runs[["run_id", "l2"]], on="run_id")
 
     figure, axes = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 3.6), sharex=True)
@@ -44,18 +44,11 @@ def figure_1(tables: Tables) -> Figure:
         for l2 in penalties:
             curve = curves[l2] ** 0.5 if root else curves[l2]
             axis.plot(curve.index, curve, color=colors[l2], label=f"${number(l2)}$")
-            if l2 in ratios:
+            if l2 in predicted:
                 last = curve.index.max()
-                late = layers[(layers["quantity"] == "late_effective_lr") & (layers["l2"] == l2)]["value"].median()
-                predicted = late / ratios[l2]
-                level = (runs["lr"].iloc[0] / predicted) ** 0.5 if root else predicted
-                axis.plot(
-                    [last * 0.35, last * 1.25],
-                    [level] * 2,
-                    color=colors[l2],
-                    linestyle=(0, (2, 1.5)),
-                    linewidth=1,
-                )
+                level = (runs["lr"].iloc[0] / predicted[l2]) ** 0.5 if root else predicted[l2]
+                ends = [last * 0.35, last * 1.25]
+                axis.plot(ends, [level] * 2, color=colors[l2], linestyle=(0, (2, 1.5)), linewidth=1)
         axis.set(xscale="log", yscale="log", ylabel=label)
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
@@ -95,7 +88,6 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
             errors.iloc[:, [j]].to_numpy(),
             norm=scale,
             cmap="viridis_r",
-            rasterized=False,
         )
         for i, error in enumerate(errors.iloc[:, j]):
             dark = scale(min(error, 90)) > 0.5
