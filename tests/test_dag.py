@@ -356,7 +356,7 @@ def test_an_unknown_key_on_the_command_line(refusal: Callable[..., str]) -> None
 
 
 def test_an_unknown_key_in_a_scale(fresh: Checkout, refusal: Callable[..., str]) -> None:
-    fresh.edit("config/scales/smoke.yaml", "steps: 60", "step: 60")
+    fresh.edit("config/scales/smoke.yaml", "steps: 40", "step: 40")
     said = refusal()
     assert said == "config/scales/smoke.yaml: defaults.step: unknown key; did you mean 'steps'?"
 
