@@ -142,8 +142,8 @@ def norm_exponents(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The measured exponent of ‖w‖ in the angle per step, from runs that differ in their starting norm alone.
 
     For each optimizer and layer, log(RMS angle over steps 2 and on) is fitted against log ‖w₀‖; step 1 is left out,
-    as a projected run still starts from ‖w₀‖ there. The value is the median over layers, with the t interval of that
-    layer's slope.
+    as a projected run still starts from ‖w₀‖ there. The exponent and the ends of its interval are medians over layers
+    of the slopes and of the ends of their t intervals.
     """
     angles = metrics[(metrics["quantity"] == "angle_squared") & (metrics["step"] > 1)]
     angles = angles.groupby(["run_id", "layer"])["value"].mean().reset_index()
@@ -155,8 +155,7 @@ def norm_exponents(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
             fit = stats.linregress(np.log(layer["initial_norm"]), np.log(layer["value"]) / 2)
             margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(layer) - 2) * fit.stderr
             slopes.append(Estimate(fit.slope, fit.slope - margin, fit.slope + margin))
-        slopes.sort()
-        result.append((optimizer, projected, slopes[(len(slopes) - 1) // 2]))
+        result.append((optimizer, projected, Estimate(*np.median(slopes, axis=0))))
     return pd.DataFrame(result, columns=["optimizer", "projected", "exponent"])
 
 

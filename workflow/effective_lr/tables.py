@@ -14,7 +14,6 @@ import pandas as pd
 
 from effective_lr import theory
 from effective_lr.analysis import (
-    CHANCE_ERROR,
     Estimate,
     Tables,
     best_setting,
@@ -243,7 +242,6 @@ def macros(tables: Tables, scale: str, watermark: str) -> str:
         "Steps": plain(main["steps"]),
         "Evaluations": str(main["evaluations"]),
         "StatisticsSize": plain(main["statistics_size"]),
-        "ChanceError": percent(CHANCE_ERROR),
         "RunCount": plain(len(runs)),
         "DivergedCount": str(int(runs["diverged"].notna().sum())),
         "CoreHours": f"{runs['seconds'].sum() / 3600:.2f}",
