@@ -17,6 +17,14 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/paper.smk"
 
 
+onsuccess:
+    tell_what_was_trained()
+
+
+onerror:
+    tell_what_was_trained()
+
+
 require_experiments()
 require_producers()
 

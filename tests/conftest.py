@@ -1,6 +1,7 @@
 """What the tests share: a small run, small data, and PyTorch's own modules as a reference."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from effective_lr.config import Run
 from effective_lr.data import Splits
+from effective_lr.jobs import Result, RunCache, train
 from effective_lr.networks import Conv4, NormalizedLayer
+from effective_lr.training import Row, train_run
 
 torch.set_num_threads(1)  # as in training: sums of floats depend on the number of threads
 
@@ -62,6 +65,19 @@ def small_splits() -> Splits:
         return patterns[labels] + noise, labels
 
     return Splits(*split("train_size"), *split("validation_size"), *split("test_size"), sha256="synthetic")
+
+
+def train_rows(run: Run, splits: Splits, dtype: torch.dtype = torch.float32) -> list[Row]:
+    """What a run measures."""
+    return train_run(run, splits, dtype).rows
+
+
+def train_or_reuse(
+    run: Run, splits: Splits, folder: Path, code: str = "code", data: str = "data", reuse: bool = True
+) -> Result:
+    """What a job does for each of its runs."""
+    cache = RunCache(folder, code, data)
+    return (cache.finished(run) if reuse else None) or train(run, splits, cache, lambda training: None, reuse)
 
 
 def twin_layer(layer: NormalizedLayer) -> tuple[nn.Sequential, Pairs]:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_run
+from conftest import make_run, train_or_reuse
 from scipy import stats
 
-from effective_lr import analysis, storage, theory, training
+from effective_lr import analysis, storage, theory
 from effective_lr.config import UserError
 from effective_lr.data import Splits
 
@@ -146,7 +146,7 @@ def test_gathered_tables_hold_results_settings_and_the_effective_lr(single: Spli
     runs = [make_run(optimizer=optimizer, l2=l2) for optimizer in ("sgd", "adam") for l2 in (0.0, 0.01)]
     paths = []
     for number, run in enumerate(runs):
-        table, provenance = training.train_or_reuse(run, single, tmp_path / "cache", "code", "data")
+        table, provenance = train_or_reuse(run, single, tmp_path / "cache")
         paths.append(tmp_path / f"{number}.parquet")
         storage.write_table(storage.with_provenance(table, [provenance]), paths[-1])
     metrics, lines = analysis.gather(paths, [run.run_id for run in runs[1:]])

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from effective_lr.networks import Conv4, NormalizedLayer, build_network, normalized_layers
-from effective_lr.optimizers import build_optimizer
+from effective_lr.optimizers import Optimizer
 
 ROUNDING: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-12}
 both_kinds = pytest.mark.parametrize("convolution", [False, True], ids=["linear", "convolution"])
@@ -164,11 +164,11 @@ def test_scale_groups_are_found_by_type_not_by_name() -> None:
 
     network = Renamed()
     assert [name for name, _ in normalized_layers(network)] == ["gamma.0", "stem"]
-    weights, affine = build_optimizer(make_run(), network).param_groups
-    assert [id(p) for p in weights["params"]] == [id(network.gamma[0].weight), id(network.stem.weight)]
+    optimizer = Optimizer(make_run(), network)
+    assert [id(p) for p in optimizer.weights.parameters] == [id(network.gamma[0].weight), id(network.stem.weight)]
     decoy = [network.weight.weight, network.weight.bias]
     rest = [*decoy, network.gamma[0].gamma, network.gamma[0].beta, network.stem.beta]
-    assert {id(p) for p in affine["params"]} == {id(p) for p in rest}
+    assert {id(p) for p in optimizer.affine.parameters} == {id(p) for p in rest}
 
 
 # Scale invariance: y(αw) = y(w), ∇L(αw) = ∇L(w)/α, ⟨w, ∇L⟩ = 0

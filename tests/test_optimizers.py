@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import INVARIANT, OPTIMIZERS, make_run
+from conftest import INVARIANT, OPTIMIZERS, make_run, train_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -14,8 +14,7 @@ from torch.testing import assert_close
 from effective_lr.config import Run
 from effective_lr.data import Splits
 from effective_lr.networks import Conv4, build_network, normalized_layers
-from effective_lr.optimizers import build_optimizer, project
-from effective_lr.training import train_run
+from effective_lr.optimizers import Optimizer, project
 
 State = dict[str, Tensor]
 
@@ -63,7 +62,7 @@ class Reference:
                 p.sub_(rate * update(run, self.t, g, state))
 
 
-def product_step(network: Conv4, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
+def product_step(network: Conv4, optimizer: Optimizer, images: Tensor, labels: Tensor) -> None:
     optimizer.zero_grad()
     F.cross_entropy(network(images), labels).backward()
     optimizer.step()
@@ -77,7 +76,7 @@ def test_steps_follow_the_published_rule(
 ) -> None:
     run = make_run(optimizer=name, normalization=normalization, lr=0.03, l2=0.2, affine_lr=affine_lr, momentum=0.8)
     network = build_network(run, torch.float64)
-    reference, optimizer = Reference(run, network), build_optimizer(run, network)
+    reference, optimizer = Reference(run, network), Optimizer(run, network)
     start = {key: value.detach().clone() for key, value in network.named_parameters()}
     for step in range(3):
         batch = slice(16 * step, 16 * step + 16)
@@ -95,7 +94,7 @@ def test_steps_follow_the_published_rule(
 def test_without_gradient_the_weights_shrink_by_two_lr_l2(name: str, lr: float, l2: float) -> None:
     run = make_run(optimizer=name, lr=lr, l2=l2)
     network = build_network(run, torch.float64)
-    optimizer = build_optimizer(run, network)
+    optimizer = Optimizer(run, network)
     with torch.no_grad():
         network.conv2.beta.fill_(0.3)
     before = copy.deepcopy(network)
@@ -131,7 +130,7 @@ def test_projected_training_step_is_that_of_the_paper(normalization: str, small_
     sizes = {"train_size": 16, "statistics_size": 16}  # one batch: its order does not matter
     run = make_run(normalization=normalization, projected=True, lr=0.5, l2=0.3, steps=3, **sizes)
     losses = [
-        value for _, _, quantity, value in train_run(run, small_splits, torch.float64) if quantity == "train_loss"
+        value for _, _, quantity, value in train_rows(run, small_splits, torch.float64) if quantity == "train_loss"
     ]
     reference = Reference(run, build_network(run, torch.float64))
     images, labels = small_splits.train_images[:16], small_splits.train_labels[:16]
@@ -155,7 +154,7 @@ def test_projected_sgd_with_penalty_is_projected_sgd_without(
 
     def losses(lr: float, l2: float, projected: bool = True) -> list[float]:
         run = make_run(normalization=normalization, projected=projected, lr=lr, l2=l2, evaluations=1)
-        rows = train_run(run, small_splits, torch.float64)
+        rows = train_rows(run, small_splits, torch.float64)
         return [value for _, _, quantity, value in rows if quantity in ("train_loss", "test_loss")]
 
     penalised = losses(lr, product / (2 * lr))

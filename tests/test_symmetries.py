@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from effective_lr.config import Run
 from effective_lr.data import Splits
 from effective_lr.networks import build_network, normalized_layers
-from effective_lr.optimizers import build_optimizer
+from effective_lr.optimizers import Optimizer
 from effective_lr.training import batches
 
 SCALES = [1 / 8, 1 / 2, 3.0, 10.0]
@@ -41,9 +41,9 @@ class Trained:
 
     def __init__(self, run: Run, splits: Splits, affine_eps: float) -> None:
         self.network = build_network(run, torch.float64)
-        optimizer = build_optimizer(run, self.network)
+        optimizer = Optimizer(run, self.network)
         # One ε serves all parameters of a run, but the gradients of γ and β do not scale: theirs stays.
-        optimizer.param_groups[1]["eps"] = affine_eps
+        optimizer.affine.eps = affine_eps
         layers = [layer for _, layer in normalized_layers(self.network)]
         self.start = [layer.group_norms().detach().square() for layer in layers]
         self.slopes = [torch.zeros_like(norms) for norms in self.start]
@@ -62,7 +62,7 @@ class Trained:
         self.losses = torch.tensor(losses, dtype=torch.float64)
         self.logits = self.network(splits.test_images).detach()  # the statistics of these images
 
-    def schedule(self, t: int, optimizer: torch.optim.Optimizer) -> None:
+    def schedule(self, t: int, optimizer: Optimizer) -> None:
         """What changes at step t."""
 
     def distance(self, other: "Trained") -> float:
@@ -152,8 +152,8 @@ def test_penalty_is_a_growing_learning_rate(normalization: str, small_splits: Sp
     shrink = 1 - run.lr * 2 * run.l2
 
     class Growing(Trained):
-        def schedule(self, t: int, optimizer: torch.optim.Optimizer) -> None:
-            optimizer.param_groups[0]["lr"] = run.lr * shrink ** (-2 * t - 1)
+        def schedule(self, t: int, optimizer: Optimizer) -> None:
+            optimizer.weights.lr = run.lr * shrink ** (-2 * t - 1)
             for _, layer in normalized_layers(self.network):
                 layer.eps = run.norm_eps * shrink ** (-2 * t)
 
@@ -168,9 +168,9 @@ def test_learning_rate_of_gamma_and_beta_is_not_rescaled(optimizer: str) -> None
     """They are not scale invariant: theirs must stay when that of the weights is rescaled."""
     run = symmetry_run("batch", optimizer)
     for chosen in (run, rescaled(run, 10.0)):
-        weights, affine = build_optimizer(chosen, build_network(chosen)).param_groups
-        assert (weights["lr"], affine["lr"]) == (chosen.lr, run.affine_lr)
-        assert (weights["weight_decay"], affine["weight_decay"]) == (2 * chosen.l2, 0)
+        optimizer = Optimizer(chosen, build_network(chosen))
+        assert (optimizer.weights.lr, optimizer.affine.lr) == (chosen.lr, run.affine_lr)
+        assert (optimizer.weights.l2, optimizer.affine.l2) == (chosen.l2, 0)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -1,34 +1,23 @@
-"""The loop against one in plain PyTorch, what it measures, the run cache and the command line."""
+"""The loop against one in plain PyTorch, what it measures, evaluations and divergence."""
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import INVARIANT, NORMALIZATIONS, make_run, twin_network
+from conftest import INVARIANT, NORMALIZATIONS, OPTIMIZERS, make_run, train_rows, twin_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import effective_lr
-from effective_lr import data, storage, training
-from effective_lr.config import VALIDATION_SIZE, Run, UserError
+from effective_lr import training
+from effective_lr.config import Run
 from effective_lr.data import Splits
-from effective_lr.grid import TRAINING_SOURCES
 from effective_lr.networks import Conv4, build_network, normalized_layers
-from effective_lr.training import Row, batches, train_or_reuse, train_run
+from effective_lr.training import Row, Training, batches, train_run
 
 CPU = torch.device("cpu")
-PACKAGE = Path(effective_lr.__file__).parent
 LAYERS = ("conv1", "conv2", "conv3", "linear")
 
 
@@ -43,10 +32,10 @@ def values(rows: list[Row], quantity: str, layer: str = "") -> dict[int, float]:
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_equal_runs_have_equal_rows(normalization: str, single: Splits) -> None:
     run = make_run(normalization=normalization)
-    rows = train_run(run, single)
+    rows = train_rows(run, single)
     torch.manual_seed(99)  # the global stream plays no part
-    assert train_run(run, single) == rows
-    other = train_run(make_run(normalization=normalization, seed=4), single)
+    assert train_rows(run, single) == rows
+    other = train_rows(make_run(normalization=normalization, seed=4), single)
     assert values(other, "train_loss") != values(rows, "train_loss")
 
 
@@ -64,21 +53,25 @@ def test_batches_are_epochs_in_random_orders() -> None:
 
 def plain_optimizer(run: Run, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     match run.optimizer:
+        case "momentum":
+            return torch.optim.SGD(groups, momentum=run.momentum)
         case "nesterov":
             return torch.optim.SGD(groups, momentum=run.momentum, nesterov=True)
         case "adam":
             return torch.optim.Adam(groups, eps=run.optimizer_eps)
         case "adamw":
             return torch.optim.AdamW(groups, eps=run.optimizer_eps)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, eps=run.optimizer_eps)
     return torch.optim.SGD(groups)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_losses_are_those_of_a_plain_pytorch_loop(normalization: str, optimizer: str, small_splits: Splits) -> None:
     settings = {"lr": 0.02, "l2": 0.02, "affine_lr": 0.01, "steps": 50, "probes": 500, "evaluations": 2}
     run = make_run(normalization=normalization, optimizer=optimizer, **settings)
-    rows = train_run(run, small_splits, torch.float64)
+    rows = train_rows(run, small_splits, torch.float64)
 
     network, pairs = twin_network(build_network(run, torch.float64))
     weights = [theirs for ours, theirs in pairs if ours.dim() > 1]
@@ -148,7 +141,7 @@ class Recorded:
 )
 def test_rows_of_steps_and_late_means(normalization: str, projected: bool, small_splits: Splits) -> None:
     run = make_run(normalization=normalization, projected=projected, lr=0.3, steps=60, probes=600)
-    rows = train_run(run, small_splits, torch.float64)
+    rows = train_rows(run, small_splits, torch.float64)
     recorded = Recorded(run, small_splits)
     for name in LAYERS:
         steps = [recorded.measured(t, name, whole_layer=normalization == "layer") for t in range(60)]
@@ -170,20 +163,13 @@ def test_rows_of_steps_and_late_means(normalization: str, projected: bool, small
     assert values(rows, "late_train_loss") == {60: pytest.approx(np.mean(losses[30:]), rel=1e-6)}
 
 
-@pytest.mark.parametrize("foreach", [False, True], ids=["as on a CPU", "as on a GPU"])
 @pytest.mark.parametrize("optimizer", ["momentum", "nesterov", "adam", "rmsprop", "adamw"])
-def test_recorded_gradient_is_that_of_the_data_term(
-    optimizer: str, foreach: bool, small_splits: Splits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a GPU PyTorch steps all parameters at once, and may do so inside their gradients."""
-    for name in ("sgd", "adam", "rmsprop"):
-        module = sys.modules[f"torch.optim.{name}"]
-        monkeypatch.setattr(module, "_default_to_fused_or_foreach", lambda *_, **__: (False, foreach))
+def test_recorded_gradient_is_that_of_the_data_term(optimizer: str, small_splits: Splits) -> None:
     rate = {"lr": 1e-12, "affine_lr": 1e-12}  # so that the weights, and with them the gradients, stay
     sizes = {"train_size": 16, "statistics_size": 16, "steps": 4, "evaluations": 1}
     for l2 in (0, 0.1):
         run = make_run(optimizer=optimizer, l2=l2, optimizer_eps=1e-3, **rate, **sizes)
-        rows = train_run(run, small_splits, torch.float64)
+        rows = train_rows(run, small_splits, torch.float64)
         for name in LAYERS:
             first, *later = values(rows, "gradient_squared", name).values()
             assert later == pytest.approx([first] * 3, rel=1e-5), (name, l2)
@@ -212,7 +198,7 @@ def test_probes_and_evaluations_are_where_they_should_be() -> None:
 
 @pytest.mark.parametrize("changes", [{"steps": 10, "late_fraction": 0.01}, {"steps": 1}], ids=["late", "one step"])
 def test_short_runs_end_well(changes: dict[str, Any], single: Splits) -> None:
-    rows = train_run(make_run(evaluations=1, **changes), single)
+    rows = train_rows(make_run(evaluations=1, **changes), single)
     assert list(values(rows, "test_error")) == [changes["steps"]]
 
 
@@ -223,23 +209,31 @@ def diverging_run(**changes: Any) -> Run:
     return make_run(normalization="none", lr=1e6, l2=1.0, affine_lr=0.1, steps=60, probes=20, **changes)
 
 
-def test_divergence_is_a_result(single: Splits, tmp_path: Path) -> None:
-    run = diverging_run()
-    table, provenance = train_or_reuse(run, single, tmp_path, "code", "data")
-    rows = list(zip(*(table[key].to_pylist() for key in ("step", "layer", "quantity", "value")), strict=True))
-    assert rows[-1] == (25, "", "diverged", 1.0)
-    assert provenance["diverged"] == 25
-    assert not values(rows, "test_error") and not values(rows, "late_train_loss")
-    assert "diverged at step 25" in training.describe(run, table, provenance)
+def test_divergence_ends_a_run(single: Splits) -> None:
+    training = train_run(diverging_run(), single)
+    assert training.diverged and training.step == 25
+    assert training.rows[-1] == (25, "", "diverged", 1.0)
+    assert not values(training.rows, "test_error") and not values(training.rows, "late_train_loss")
 
 
-def test_divergence_does_not_disturb_the_mates(single: Splits, tmp_path: Path) -> None:
-    mate = make_run(normalization="none")
-    alone, _ = train_or_reuse(mate, single, tmp_path / "alone", "code", "data")
-    train_or_reuse(diverging_run(), single, tmp_path / "mates", "code", "data")
-    after, provenance = train_or_reuse(mate, single, tmp_path / "mates", "code", "data")
-    assert after.equals(alone)
-    assert provenance["diverged"] is None
+def test_weights_that_overflow_in_the_last_step_are_a_divergence(single: Splits) -> None:
+    """The loss of that step is still finite: only the evaluation after it sees them."""
+    run = make_run(normalization="none", lr=1e38, affine_lr=1e-9, l2=0, steps=1, evaluations=1)
+    rows = train_rows(run, single)
+    assert all(map(math.isfinite, values(rows, "train_loss").values()))
+    assert rows[-1] == (1, "", "diverged", 1.0)
+    assert not values(rows, "test_loss") and not values(rows, "late_train_loss")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_and_inf_in_the_weights_end_one_run_and_no_other(value: float, single: Splits) -> None:
+    def poison(training: Training) -> None:
+        if training.step == 5:
+            training.network.conv2.weight.data[0, 0, 0, 0] = value
+
+    mate = train_rows(make_run(steps=60), single)
+    assert train_run(make_run(steps=60, l2=0), single, after_step=poison).rows[-1] == (25, "", "diverged", 1.0)
+    assert train_rows(make_run(steps=60), single) == mate
 
 
 # Evaluation
@@ -282,7 +276,7 @@ def test_recomputed_statistics_are_those_of_the_images(
 
 def test_recomputed_statistics_take_any_number_of_images(single: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "EVALUATION_CHUNK", 21)  # 64 images: a single one is left over
-    rows = train_run(make_run(evaluations=1, steps=1), single)
+    rows = train_rows(make_run(evaluations=1, steps=1), single)
     assert all(map(math.isfinite, values(rows, "test_loss").values()))
 
 
@@ -305,7 +299,7 @@ def test_evaluation_is_the_mean_loss_and_error(
 @pytest.mark.parametrize("statistics", ["recomputed", "running"])
 def test_config_chooses_the_statistics_of_an_evaluation(statistics: str, small_splits: Splits) -> None:
     run = make_run(batch_statistics=statistics, evaluations=1)
-    rows = train_run(run, small_splits, torch.float64)
+    rows = train_rows(run, small_splits, torch.float64)
     network, pairs = twin_network(build_network(run, torch.float64))
     groups = [{"params": [t for o, t in pairs if o.dim() > 1], "lr": run.lr, "weight_decay": 2 * run.l2}]
     groups += [{"params": [t for o, t in pairs if o.dim() == 1], "lr": run.affine_lr}]
@@ -329,221 +323,8 @@ def test_config_chooses_the_statistics_of_an_evaluation(statistics: str, small_s
 def test_more_evaluations_leave_the_training_as_it_is(small_splits: Splits) -> None:
     for statistics in ("recomputed", "running"):
         few, many = (
-            train_run(make_run(evaluations=n, batch_statistics=statistics), small_splits, torch.float64) for n in (1, 8)
+            train_rows(make_run(evaluations=n, batch_statistics=statistics), small_splits, torch.float64)
+            for n in (1, 8)
         )
         assert values(few, "train_loss") == values(many, "train_loss")
         assert len(values(many, "test_loss")) == 8
-
-
-# Shards and the run cache
-
-
-@pytest.mark.parametrize("normalization", ["batch", "layer"])
-def test_mates_and_their_order_change_nothing(normalization: str, single: Splits, tmp_path: Path) -> None:
-    runs = [make_run(normalization=normalization, optimizer="momentum", l2=l2) for l2 in (0, 0.01, 0.1)]
-    one = {run: train_or_reuse(run, single, tmp_path / "one", "code", "data")[0] for run in runs}
-    other = {run: train_or_reuse(run, single, tmp_path / "other", "code", "data")[0] for run in reversed(runs)}
-    for run in runs:
-        assert one[run].equals(other[run])
-    assert not one[runs[0]].equals(one[runs[1]])
-
-
-@pytest.fixture
-def cached(single: Splits, tmp_path: Path) -> Callable[..., tuple[Any, dict[str, Any]]]:
-    """Train or reuse a tiny run in one cache."""
-
-    def call(code: str = "code", data: str = "data", reuse: bool = True, **changes: Any) -> tuple[Any, dict[str, Any]]:
-        run = make_run(**{"steps": 2, "probes": 2, "evaluations": 1, **changes})
-        return train_or_reuse(run, single, tmp_path, code, data, reuse)
-
-    return call
-
-
-def test_finished_run_is_reused(cached: Callable[..., tuple[Any, dict[str, Any]]], tmp_path: Path) -> None:
-    table, provenance = cached()
-    again, provenance_again = cached()
-    assert again.equals(table)
-    assert provenance == {**provenance_again, "reused": False} and provenance_again["reused"]
-    assert table.schema.equals(training.SCHEMA)
-    assert set(table["run_id"].to_pylist()) == {provenance["run_id"]}
-    assert provenance["versions"]["torch"] == torch.__version__
-    assert Run(**provenance["run"]).run_id == provenance["run_id"]
-    assert (provenance["code"], provenance["data"]) == ("code", "data")
-    assert [path.name for path in tmp_path.iterdir()] == [f"{provenance['fingerprint']}.parquet"]
-    retrained, provenance = cached(reuse=False)
-    assert retrained.equals(table) and not provenance["reused"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"lr": 0.06}, {"l2": 0.02}, {"seed": 4}, {"initial_norm": 2}, {"code": "c"}, {"data": "d"}],
-    ids=lambda change: next(iter(change)),
-)
-def test_change_trains_again(change: dict[str, Any], cached: Callable[..., tuple[Any, dict[str, Any]]]) -> None:
-    cached()
-    assert not cached(**change)[1]["reused"]
-    assert cached()[1]["reused"]
-
-
-def test_lr_and_l2_do_not_stand_for_each_other(cached: Callable[..., tuple[Any, dict[str, Any]]]) -> None:
-    cached(lr=0.1, l2=0.2)
-    assert not cached(lr=0.2, l2=0.1)[1]["reused"]
-
-
-def damages(content: bytes) -> dict[str, bytes]:
-    result = {f"cut at {size}": content[:size] for size in (0, 3, len(content) // 2, len(content) - 1)}
-    for position in range(0, len(content), 7):
-        flipped = bytes([content[position] ^ (1 << position % 8)])
-        result[f"bit at {position}"] = content[:position] + flipped + content[position + 1 :]
-    return result
-
-
-def test_damaged_file_is_never_taken_for_a_result(
-    cached: Callable[..., tuple[Any, dict[str, Any]]], tmp_path: Path
-) -> None:
-    """Every damage is seen, or is where it makes no difference."""
-    table, provenance = cached()
-    [path] = tmp_path.iterdir()
-    wrong = []
-    for damage, content in damages(path.read_bytes()).items():
-        path.write_bytes(content)
-        try:
-            found, [read] = storage.read_table(path)
-            if not found.equals(table) or {**read, "reused": False} != provenance:
-                wrong.append(damage)
-        except UserError as error:
-            assert str(path) in str(error) and "damaged" in str(error) and "\n" not in str(error)
-        except Exception as error:
-            wrong.append(f"{damage}: {type(error).__name__}")
-    assert wrong == []
-
-
-@pytest.mark.parametrize("damage", ["cut at 3", "bit at 70"])
-def test_damaged_file_is_named_and_trained_again(
-    damage: str, cached: Callable[..., tuple[Any, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table, _ = cached()
-    [path] = tmp_path.iterdir()
-    path.write_bytes(damages(path.read_bytes())[damage])
-    again, provenance = cached()
-    assert str(path) in capsys.readouterr().out
-    assert again.equals(table) and not provenance["reused"]
-    assert cached()[1]["reused"]
-
-
-@pytest.mark.parametrize("call", ["write_table", "replace"])
-def test_interrupted_write_leaves_nothing(
-    call: str, cached: Callable[..., tuple[Any, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(first: Any, path: Path, *_: Any, **__: Any) -> None:
-        if call == "write_table":
-            Path(path).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pq if call == "write_table" else os, call, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            cached()
-    assert list(tmp_path.iterdir()) == []
-    assert not cached()[1]["reused"]
-
-
-# The command line, and what it imports
-
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def prepared(single: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with prepared data of the small sizes: data.pt and data.json."""
-    folder = tmp_path_factory.mktemp("prepared")
-    times = -(-VALIDATION_SIZE // len(single.validation_labels))
-    validation_images = single.validation_images.repeat(times, 1, 1, 1)[:VALIDATION_SIZE]
-    tensors = {
-        "train_images": torch.cat([single.train_images, validation_images]),
-        "train_labels": torch.cat([single.train_labels, single.validation_labels.repeat(times)[:VALIDATION_SIZE]]),
-        "test_images": single.test_images,
-        "test_labels": single.test_labels,
-    }
-    torch.save(tensors, folder / "data.pt")
-    (folder / "data.json").write_text(json.dumps({"sha256": data._sha256(tensors)}))
-    return folder
-
-
-class Trainer:
-    """`python -m effective_lr.training` in a process of its own."""
-
-    def __init__(self, prepared: Path, folder: Path) -> None:
-        self.prepared, self.cache, self.output = prepared, folder / "runs", folder / "shard.parquet"
-
-    def start(self, runs: list[Run], *options: str) -> subprocess.Popen[str]:
-        settings = json.dumps([run.model_dump() for run in runs])
-        command = [sys.executable, "-m", "effective_lr.training", "--runs", settings, "--code", "code"]
-        command += ["--tensors", str(self.prepared / "data.pt"), "--record", str(self.prepared / "data.json")]
-        command += ["--cache", str(self.cache), "--output", str(self.output), *options]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT)
-
-    def train(self, runs: list[Run], *options: str) -> tuple[int, str, str]:
-        process = self.start(runs, *options)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
-
-
-@pytest.fixture
-def trainer(prepared: Path, tmp_path: Path) -> Trainer:
-    return Trainer(prepared, tmp_path)
-
-
-def test_command_line_stops_on_sigterm_and_goes_on(trainer: Trainer, single: Splits) -> None:
-    runs = [make_run(l2=l2, steps=300, probes=10) for l2 in (0, 0.01, 0.1)]
-    process = trainer.start(runs, "--device", "cpu")
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith(f"[1/3] {runs[0].run_id}: test error ")
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 143
-    finished = len(list(trainer.cache.iterdir()))  # 1, or 2 where this process had to wait
-    assert err == (
-        f"{runs[0].shard_id}: stopped; its {finished} finished of 3 runs are kept, "
-        "the same command goes on from there\n"
-    )
-    assert not trainer.output.exists()
-    assert {path.suffix for path in trainer.cache.iterdir()} == {".parquet"}
-
-    code, out, err = trainer.train(runs, "--device", "cpu")
-    assert (code, err) == (0, "")
-    reused = [number < finished for number in range(3)]
-    assert ["reused" in line for line in out.splitlines()] == reused
-    table, provenances = storage.read_table(trainer.output)
-    assert [p["run_id"] for p in provenances] == [run.run_id for run in runs]
-    assert [p["reused"] for p in provenances] == reused
-    rows = train_run(runs[2], single.to("cpu"))
-    written = table.filter([run_id == runs[2].run_id for run_id in table["run_id"].to_pylist()])
-    assert list(zip(*(written[key].to_pylist() for key in training.SCHEMA.names[1:]), strict=True)) == rows
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_command_line_without_the_gpu_that_was_asked_for(trainer: Trainer) -> None:
-    code, out, err = trainer.train([make_run()], "--device", "cuda")
-    sentence = "config: device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu\n"
-    assert (code, out, err) == (1, "", sentence)
-    assert not trainer.output.exists()
-
-
-def modules_after(statement: str) -> set[str]:
-    code = f"{statement}; import sys, json; print(json.dumps(sorted(sys.modules)))"
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, check=True, timeout=120
-    )
-    return set(json.loads(printed.stdout))
-
-
-def test_training_imports_only_the_fingerprinted_sources() -> None:
-    loaded = {name for name in modules_after("import effective_lr.training") if name.startswith("effective_lr.")}
-    assert loaded == {f"effective_lr.{path.stem}" for path in TRAINING_SOURCES}
-
-
-def test_grid_imports_no_torch() -> None:
-    assert "torch" not in modules_after("import effective_lr.grid")

@@ -61,7 +61,9 @@ class Run(BaseModel):
         "normalization; that it follows every weight layer is ours",
         {"batch": "paper", "weight": "paper", "layer": "paper", "none": "ours"},
     )
-    norm_eps: float = setting("added to the variance by batch and layer normalization", "ours", ge=0)
+    norm_eps: float = setting(
+        "added to the variance by batch and layer normalization", "ours", ge=0, allow_inf_nan=False
+    )
     initial_norm: PositiveFloat = setting("norm of every scale group at the start", "ours")
     optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop", "adamw"] = setting(
         "optimizer",
@@ -109,6 +111,8 @@ class Run(BaseModel):
         ]:
             if size > most:
                 raise ValueError(f"{name} = {size} is more than the {most} images there are; lower it")
+        if self.batch_size == 1 and self.normalization == "batch":
+            raise ValueError("batch_size = 1 has no batch statistics under normalization = batch; use at least 2")
         if self.projected and self.normalization == "none":
             raise ValueError(
                 "projected = true with normalization = none would change the function that the network computes; "
@@ -126,6 +130,11 @@ class Run(BaseModel):
         """The shard that trains this run: all λ and starting norms of otherwise equal runs."""
         digest = self._digest(without={"l2", "initial_norm"})
         return f"{self._stem}-lr_{self.lr:g}-seed_{self.seed}-{digest}"
+
+    def fingerprint(self, code: str, data: str) -> str:
+        """What the result depends on: these settings, the syntax trees of the training sources, the data."""
+        parts = json.dumps([self.model_dump(exclude_defaults=True), code, data], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()[:16]
 
     @property
     def _stem(self) -> str:

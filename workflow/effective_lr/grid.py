@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
-from effective_lr.config import Run, UserError
+from effective_lr.config import PositiveFloat, Run, UserError
 
 PACKAGE = Path(__file__).parent
-TRAINING_SOURCES = [
-    PACKAGE / f"{name}.py" for name in ("config", "data", "networks", "optimizers", "storage", "training")
-]
+# What a trained result depends on. The other modules of a training job only decide how it is made and kept.
+TRAINING_SOURCES = [PACKAGE / f"{name}.py" for name in ("config", "data", "networks", "optimizers", "training")]
 
 
 class Config(BaseModel):
@@ -31,6 +30,8 @@ class Config(BaseModel):
     scale: str = "laptop"
     data_folder: str = "data"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpu_slots: PositiveInt = 1
+    checkpoint_seconds: PositiveFloat = 60
     retrain: bool = False
 
 

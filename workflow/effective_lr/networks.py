@@ -50,14 +50,20 @@ class NormalizedLayer(nn.Module):
         if self.normalization == "none":
             return self.linear_map(x, self.weight, self.beta)
         assert self.gamma is not None
-        if self.normalization == "weight":
-            scale = self.gamma / self.group_norms()  # one scale group for each unit
-            return self.linear_map(x, self.weight * scale.view(-1, *[1] * (self.weight.dim() - 1)), self.beta)
-        z = self.linear_map(x, self.weight, None)
         if self.normalization == "layer":
-            return F.group_norm(z, 1, self.gamma, self.beta, self.eps)
-        statistics = self.running_mean, self.running_var
-        return F.batch_norm(z, *statistics, self.gamma, self.beta, self.training, self.running_momentum, self.eps)
+            return F.group_norm(self.linear_map(x, self.weight, None), 1, self.gamma, self.beta, self.eps)
+        if self.normalization == "batch" and self.training:
+            statistics = self.running_mean, self.running_var
+            z = self.linear_map(x, self.weight, None)
+            return F.batch_norm(z, *statistics, self.gamma, self.beta, True, self.running_momentum, self.eps)
+        # What is left is an affine map of each unit that does not depend on x: it goes into the weights, for speed.
+        if self.normalization == "weight":
+            scale = self.gamma / self.group_norms()
+            shift: Tensor = self.beta
+        else:
+            scale = self.gamma / (self.running_var + self.eps).sqrt()
+            shift = self.beta - self.running_mean * scale
+        return self.linear_map(x, self.weight * scale.view(-1, *[1] * (self.weight.dim() - 1)), shift)
 
     def group_norms(self, values: Tensor | None = None) -> Tensor:
         """Euclidean norm of each scale group of `weight`, or of a tensor of its shape.

@@ -1,8 +1,13 @@
-"""Result tables: Parquet files that appear whole or not at all, carry their provenance, and are checked when read."""
+"""Files that appear whole or not at all and are checked when read.
+
+Result tables are Parquet and carry the provenance of their runs; checkpoints are bytes behind their checksum.
+"""
 
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +17,46 @@ import pyarrow.parquet as pq
 from effective_lr.config import UserError
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file; it appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A place to write a file that then appears whole or not at all. Raises UserError when the disk refuses it."""
+    partial = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
     try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); free space there or make it writable, and run "
+            "the same command again: what was finished is kept"
+        ) from error
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file."""
+    with whole_file(path) as partial:
         pq.write_table(table, partial, compression="zstd")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def write_checked(content: bytes, path: Path) -> None:
+    """Write bytes behind their own sha256."""
+    with whole_file(path) as partial:
+        partial.write_bytes(hashlib.sha256(content).digest() + content)
+
+
+def read_checked(path: Path) -> bytes:
+    """What `write_checked` wrote. Raises UserError when the file is damaged."""
+    stored = path.read_bytes()
+    digest, content = stored[:32], stored[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise UserError(f"{path}: damaged ({len(stored)} bytes that do not have the sha256 they begin with)")
+    return content
 
 
 def with_provenance(table: pa.Table, provenance: list[dict[str, Any]]) -> pa.Table:

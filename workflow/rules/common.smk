@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 # The package is found by path, here and in every job, by the Python that runs Snakemake.
@@ -19,16 +20,21 @@ try:
 except UserError as error:
     raise SystemExit(str(error))
 
-# What reaches the jobs this way changes no result, so Snakemake must not compare it: where the code is, the device,
-# whether to ignore the run cache, and an allocator that keeps its memory between steps, which is faster.
+# What reaches the jobs this way changes no result, so Snakemake must not compare it: where the code is, the device and
+# how many jobs share it, how often to save, whether to ignore the run cache, and an allocator that keeps its memory
+# between steps, which is faster.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     PYTHONPATH=str(PACKAGE_ROOT),
     EFFECTIVE_LR_DEVICE=CONFIG.device,
+    EFFECTIVE_LR_GPU_SLOTS=str(CONFIG.gpu_slots),
+    EFFECTIVE_LR_CHECKPOINT_SECONDS=str(CONFIG.checkpoint_seconds),
     EFFECTIVE_LR_RETRAIN="yes" if CONFIG.retrain else "",
     MALLOC_MMAP_THRESHOLD_="4000000000",
     MALLOC_TRIM_THRESHOLD_="8000000000",
 )
+
+START = time.time()
 
 RESULTS = f"results/{CONFIG.scale}"
 BUILD = f"paper/build/{CONFIG.scale}"
@@ -78,6 +84,12 @@ def figure_tables(wildcards):
 
 def table_tables(wildcards):
     return tables_of(TABLES[wildcards.table])
+
+
+def tell_what_was_trained():
+    from effective_lr import runs  # its reader of tables would slow down every start
+
+    print(runs.summary([Path(path) for path in shards_of(EXPERIMENTS)], since=START))
 
 
 def require_experiments():

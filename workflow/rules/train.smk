@@ -3,7 +3,7 @@ wildcard_constraints:
 
 
 rule train:
-    """Train the runs of one shard, except those that the run cache holds."""
+    """Train the runs of one shard, except those that the run cache holds, from their checkpoints where there are any."""
     input:
         unpack(shard_data),
     output:
@@ -13,10 +13,13 @@ rule train:
     conda:
         "../../environment.yml"
     threads: 1
+    resources:
+        gpu=int(CONFIG.device == "cuda"),
     params:
         runs=shard_runs,
         code=grid.code_fingerprint(grid.TRAINING_SOURCES),
+        job=sources("jobs", "devices", "storage"),
         cache=f"{RESULTS}/runs",
     shell:
-        "python -m effective_lr.training --runs {params.runs:q} --code {params.code} --cache {params.cache}"
+        "python -m effective_lr.jobs --runs {params.runs:q} --code {params.code} --cache {params.cache}"
         " --tensors {input.tensors} --record {input.record} --output {output} 2>&1 | tee {log}"

@@ -1,0 +1,55 @@
+"""Which GPU a training job may use: a lease on one of its slots, held by a file lock.
+
+Snakemake's `resources: gpu` only counts jobs. The lease gives each job a device of its own, or one of the slots into
+which several jobs share it. The kernel frees the lock when its holder ends, however it ends.
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+POLL = 0.5  # seconds between looks for a free slot
+
+
+def visible_devices(count: int) -> list[str]:
+    """The names of the `count` devices that CUDA shows to this process, as CUDA_VISIBLE_DEVICES has them."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(count)] if listed is None else listed.split(",")
+    return [name.strip().replace("/", "-") for name in names][:count]  # CUDA stops at the first that does not exist
+
+
+def lease_folder() -> Path:
+    """Where the locks of this user lie: on the local disk, since network file systems may ignore locks."""
+    return Path(tempfile.gettempdir()) / f"effective-lr-gpus-{os.getuid()}"
+
+
+@contextmanager
+def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
+    """Wait for a free slot of a device and hold it; gives the index of the device in `devices`.
+
+    All devices get one job before any gets two.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [(index, folder / f"{name}.{slot}.lock") for slot in range(slots) for index, name in enumerate(devices)]
+    told = False
+    while True:
+        for index, path in places:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                continue
+            try:
+                yield index
+                return
+            finally:
+                os.close(lock)  # frees it; the file stays, or a waiting job would hold the lock of a deleted one
+        if not told:
+            print(f"waiting for one of {slots} slots on each of GPU {', '.join(devices)}", flush=True)
+            told = True
+        time.sleep(POLL)
