@@ -34,7 +34,7 @@ snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) 
 }
 endef
 
-.PHONY: all paper plan bench retrain clean-runs test test-slow unlock lock clean setup help
+.PHONY: all paper plan bench retrain clean-runs pages test test-slow unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -64,9 +64,20 @@ clean-runs: setup ## Remove trained runs that the present config and code cannot
 	$(activate)
 	PYTHONPATH=workflow python -m effective_lr.runs clean --scale $(or $(SCALE),laptop)
 
-bench: setup ## Measure speed against usual scripts, and what the workflow adds (8 minutes, on an idle machine)
+bench: setup ## Measure speed against usual scripts, and what the workflow adds (10 minutes on an idle machine)
 	$(activate)
-	PYTHONPATH=workflow python -m effective_lr.benchmark measure --data results/data --output results/benchmark.json
+	export PYTHONPATH=workflow
+	python -m effective_lr.benchmark measure --output results/benchmark.json
+	python -m effective_lr.benchmark figure --input results/benchmark.json --output results/benchmark.png
+	python -m effective_lr.benchmark table --input results/benchmark.json --output results/benchmark.tex
+	echo 'Written: results/benchmark.json, .png, .tex; docs/performance.md shows results/published/benchmark.json.'
+
+pages: setup ## Write the generated pages of docs/ anew
+	$(activate)
+	export PYTHONPATH=workflow
+	python tests/test_needs.py
+	python -m effective_lr.benchmark page --input results/published/benchmark.json --output docs/performance.md
+	python -m effective_lr.benchmark figure --input results/published/benchmark.json --output docs/performance.png
 
 test: setup ## Run all that CI runs: linters, types, tests
 	$(activate)

@@ -36,6 +36,7 @@ TARGETS = {
     ],
     "table_1": ["rescaling", "plane_sgd", "plane_nesterov", "plane_adam", "rmsprop"],
     "table_2": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"],
+    "table_4": [],
 }
 
 # Python imports a sitecustomize from PYTHONPATH at its start, which in a job is the folder of the package.
@@ -43,8 +44,8 @@ STAND_IN = """
 import os, pathlib, sys
 
 OUTPUTS = {
-    "data": ["--tensors", "--record"], "training": ["--output"], "analysis": ["--metrics", "--runs"],
-    "figures": ["--output"], "tables": ["--output"], "manuscript": ["--build"],
+    "data": ["--tensors", "--record"], "jobs": ["--output"], "analysis": ["--metrics", "--runs"],
+    "figures": ["--output"], "tables": ["--output"], "benchmark": ["--output"], "manuscript": ["--build"],
 }
 words = sys.orig_argv
 module = words[words.index("-m") + 1].removeprefix("effective_lr.") if "-m" in words else ""
@@ -112,7 +113,7 @@ def copy_of_repository(root: Path) -> Checkout:
     for name in ("Snakefile", "environment.yml"):
         shutil.copy2(ROOT / name, root)
     skip = shutil.ignore_patterns("__pycache__", ".*", "build")
-    for folder in ("config", "paper", "profiles", "workflow"):
+    for folder in ("config", "paper", "profiles", "workflow", "results/published"):
         shutil.copytree(ROOT / folder, root / folder, ignore=skip)
     checkout = Checkout(root)
     checkout.edit("config/config.yaml", "scale: laptop", "scale: smoke")
@@ -150,7 +151,8 @@ def test_plain_snakemake_plans_everything_from_the_data_to_the_paper(fresh: Chec
         "train": fresh.shards(),
         "aggregate": set(experiments),
         "figure": {"figure_1", "figure_2", "figure_3"},
-        "table": {"table_1", "table_2", "settings", "macros"},
+        "table": {"table_1", "table_2", "table_4", "settings", "macros"},
+        "benchmark_table": {""},
         "pdf": {""},
         "all": {""},
     }
@@ -218,14 +220,18 @@ EDITS = {
     "workflow/effective_lr/data.py": {"data", "train"},
     "workflow/effective_lr/networks.py": {"train"},
     "workflow/effective_lr/optimizers.py": {"train"},
-    "workflow/effective_lr/storage.py": {"train"},
     "workflow/effective_lr/training.py": {"train"},
+    "workflow/effective_lr/storage.py": {"train"},
+    "workflow/effective_lr/devices.py": {"train"},
+    "workflow/effective_lr/jobs.py": {"train"},
+    "workflow/effective_lr/runs.py": set(),
+    "workflow/effective_lr/benchmark.py": {"benchmark_table"},
     "workflow/effective_lr/theory.py": {"aggregate", "figure", "table"},
     "workflow/effective_lr/analysis.py": {"aggregate", "figure", "table"},
     "workflow/effective_lr/notation.py": {"figure", "table"},
     "workflow/effective_lr/figures.py": {"figure"},
     "workflow/effective_lr/style.mplstyle": {"figure"},
-    "workflow/effective_lr/tables.py": {"table"},
+    "workflow/effective_lr/tables.py": {"table", "benchmark_table"},
     "workflow/effective_lr/manuscript.py": {"pdf"},
     "paper/main.tex": {"pdf"},
     "paper/references.bib": {"pdf"},
@@ -236,6 +242,7 @@ FOLLOWS = {
     "aggregate": {"figure", "table"},
     "figure": {"pdf"},
     "table": {"pdf"},
+    "benchmark_table": {"pdf"},
     "pdf": {"all"},
     "all": set(),
 }
@@ -274,8 +281,9 @@ def test_an_edit_undone_plans_nothing(finished: Checkout) -> None:
     assert finished.planned() == {}
 
 
-def test_the_device_is_no_reason_to_train_again(finished: Checkout) -> None:
-    assert finished.planned("--config", "device=cpu") == {}
+def test_how_jobs_are_run_is_no_reason_to_train_again(finished: Checkout) -> None:
+    for setting in ("device=cpu", "device=cuda", "gpu_slots=3", "checkpoint_seconds=5"):
+        assert finished.planned("--config", setting) == {}, setting
 
 
 def test_retrain_with_forcerun_plans_every_shard(finished: Checkout) -> None:
@@ -329,7 +337,7 @@ def test_the_order_in_a_scale_trains_nothing(finished: Checkout) -> None:
 def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checkout) -> None:
     # Snakemake removes the output of a failed job and forgets it; the old figures stay and look new.
     finished.append("workflow/effective_lr/networks.py", "EDITED = 1\n")
-    assert finished.snakemake("--cores", "1", "--keep-going", broken="training").returncode == 1
+    assert finished.snakemake("--cores", "1", "--keep-going", broken="jobs").returncode == 1
     assert (finished.root / "paper/build/smoke/main.pdf").exists()
     for target, experiments in TARGETS.items():
         assert finished.planned(target).get("train") == finished.shards(*experiments), target
@@ -343,7 +351,7 @@ def refusal(fresh: Checkout) -> Callable[..., str]:
     def refused(*words: str) -> str:
         result = fresh.snakemake("--cores", "1", *words)
         assert result.returncode == 1
-        assert not (fresh.root / "results").exists()
+        assert [path.name for path in (fresh.root / "results").iterdir()] == ["published"]
         assert "Traceback" not in result.stderr
         said = result.stderr.splitlines()
         return "\n".join(line for line in said if not line.startswith(("Using workflow specific", "Config file")))

@@ -18,7 +18,7 @@ from effective_lr import grid
 from effective_lr.config import Run
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["config", "paper", "profiles", "workflow"]
+FOLDERS = ["config", "paper", "profiles", "workflow", "results/published"]
 PANELS = {"figure_1": 2, "figure_2": 3, "figure_3": 3}
 
 
@@ -106,6 +106,11 @@ def test_tables_have_their_rows(finished: Path) -> None:
         ("Layer", "SGD"),
         ("None", "SGD"),
     ]
+    assert len(rows("table_3")) >= 6
+    costs = [row.removesuffix(r" \\").split(" & ") for row in rows("table_4")]
+    assert [row[0] for row in costs] == ["Batch"] * 5 + ["Weight", "Layer", "None", "All"]
+    assert sum(int(row[2]) for row in costs[:-1]) == int(costs[-1][2]) == 119
+    assert {row[3] for row in costs} == {"0"}  # nothing was there to be reused
     assert len(rows("settings")) >= len(Run.model_fields)
 
 
@@ -114,7 +119,7 @@ def test_pdf_is_whole(finished: Path) -> None:
     text = "\n".join(page.extract_text() for page in reader.pages)
     assert "??" not in text
     assert "not a result" in text  # the watermark of the smoke scale
-    for name in ("Figure 1", "Figure 2", "Figure 3", "Table 1", "Table 2", "References"):
+    for name in ("Figure 1", "Figure 2", "Figure 3", "Table 1", "Table 2", "Table 3", "Table 4", "References"):
         assert name in text, name
     log = (build(finished) / "main.log").read_text(errors="replace")
     assert not re.findall(r"(?:Reference|Citation) `[^']*' .*undefined", log)

@@ -16,6 +16,7 @@ import yaml
 from conftest import SMALL, make_run
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from effective_lr import grid
 from effective_lr.config import Run, UserError, setting
@@ -455,3 +456,31 @@ def test_mistakes_of_every_experiment_are_told_and_a_wrong_default_once(mistake:
         "experiments.plane: l2 = -1: input should be greater than or equal to 0",
         "experiments.symmetry: lr = 0: input should be greater than 0",
     ]
+
+
+@pytest.mark.parametrize("key", ["lr", "l2", "seed", "norm_eps", "optimizer"])
+@pytest.mark.parametrize("value", [True, False])
+def test_true_is_not_a_number(key: str, value: bool) -> None:
+    with pytest.raises(ValidationError, match=f"{key} = {str(value).lower()}: expected a number or a name"):
+        make_run(**{key: value})
+
+
+def test_negative_zero_is_zero() -> None:
+    assert make_run(l2=-0.0) == make_run(l2=0) == make_run(l2=0.0)
+    assert make_run(l2=-0.0).run_id == make_run(l2=0).run_id
+
+
+def test_names_of_large_numbers_have_no_plus() -> None:
+    run = make_run(lr=1e7, l2=2e9)
+    assert "lr_1e07-l2_2e09-" in run.run_id and "+" not in run.shard_id
+
+
+def test_a_batch_of_one_has_no_statistics() -> None:
+    with pytest.raises(ValidationError, match="batch_size = 1 has no batch statistics"):
+        make_run(batch_size=1)
+    make_run(batch_size=1, normalization="layer")
+
+
+def test_epsilon_is_finite() -> None:
+    with pytest.raises(ValidationError, match="norm_eps"):
+        make_run(norm_eps=float("inf"))

@@ -95,6 +95,15 @@ class Run(BaseModel):
     statistics_size: PositiveInt = setting("training images from which batch statistics are recomputed", "ours")
     seed: Annotated[int, Field(ge=0)] = setting("seed of the initial weights and of the order of the images", "ours")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_numbers(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Two spellings that Python takes for numbers: `true` for 1, which is refused, and -0.0, which is 0."""
+        for key, value in values.items():
+            if isinstance(value, bool) and key != "projected":
+                raise ValueError(f"{key} = {str(value).lower()}: expected a number or a name, not true or false")
+        return {key: 0.0 if isinstance(value, float) and value == 0 else value for key, value in values.items()}
+
     @model_validator(mode="after")
     def _is_possible(self) -> "Run":
         facts = DATASETS[self.dataset]
@@ -123,13 +132,13 @@ class Run(BaseModel):
     @property
     def run_id(self) -> str:
         """Readable and stable: only a setting that is changed, or added without a default, changes it."""
-        return f"{self._stem}-lr_{self.lr:g}-l2_{self.l2:g}-seed_{self.seed}-{self._digest()}"
+        return f"{self._stem}-l2_{_short(self.l2)}-seed_{self.seed}-{self._digest()}"
 
     @property
     def shard_id(self) -> str:
         """The shard that trains this run: all λ and starting norms of otherwise equal runs."""
         digest = self._digest(without={"l2", "initial_norm"})
-        return f"{self._stem}-lr_{self.lr:g}-seed_{self.seed}-{digest}"
+        return f"{self._stem}-seed_{self.seed}-{digest}"
 
     def fingerprint(self, code: str, data: str) -> str:
         """What the result depends on: these settings, the syntax trees of the training sources, the data."""
@@ -138,8 +147,13 @@ class Run(BaseModel):
 
     @property
     def _stem(self) -> str:
-        return "-".join([self.normalization, self.optimizer] + ["projected"] * self.projected)
+        return "-".join([self.normalization, self.optimizer, *["projected"] * self.projected, f"lr_{_short(self.lr)}"])
 
     def _digest(self, without: set[str] | None = None) -> str:
         settings = self.model_dump(exclude_defaults=True, exclude=without)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def _short(number: float) -> str:
+    """For names of files and targets, in which Snakemake knows no plus sign."""
+    return f"{number:g}".replace("e+", "e")

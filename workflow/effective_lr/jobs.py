@@ -13,8 +13,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,46 +221,59 @@ def describe(run: Run, table: pa.Table, provenance: dict[str, Any]) -> str:
     return f"{run.run_id}: {result} ({how} {when})"
 
 
+@contextmanager
+def on_device(runs: list[Run], splits: "Splits", device: str, slots: int) -> Iterator["Splits"]:
+    """The data on the CPU, or on a GPU of which a slot is held meanwhile. Raises UserError when its memory is full."""
+    import torch
+
+    if device == "cpu":
+        yield splits.to("cpu")
+        return
+    devices = visible_devices(torch.cuda.device_count())
+    with lease(devices, slots, lease_folder()) as index:
+        torch.cuda.set_device(index)
+        try:
+            yield splits.to(torch.device("cuda", index))
+        except torch.OutOfMemoryError:
+            advice = "gpu_slots is 1 already: lower width or batch_size, or use device=cpu"
+            if slots > 1:
+                advice = f"try --config gpu_slots={slots - 1}"
+            raise UserError(
+                f"{runs[0].shard_id}: out of memory on GPU {devices[index]} with {slots} slots; {advice}"
+            ) from None
+
+
+def choose_device(name: str) -> tuple[str, str]:
+    """'cpu' or 'cuda' for what the config asks for, and in words why."""
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise UserError("config: device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu")
+    if name == "auto" and not has_gpu:
+        return "cpu", "CPU, since no GPU is visible"
+    return ("cpu", "CPU") if name == "cpu" else ("cuda", "GPU")
+
+
 def train_missing(
     runs: list[Run], results: dict[Run, Result], cache: RunCache, stop: StopSignal, arguments: argparse.Namespace
 ) -> None:
-    """Train the runs of a shard that have no result yet, on the device that is asked for."""
-    import torch
-
+    """Train the runs of a shard that have no result yet."""
     from effective_lr.data import load
     from effective_lr.training import plain_float32
 
     missing = [run for run in runs if run not in results]
     shard = runs[0].shard_id
-    has_gpu = torch.cuda.is_available()
-    if arguments.device == "cuda" and not has_gpu:
-        raise UserError("config: device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu")
-    on_gpu = arguments.device != "cpu" and has_gpu
-    place = "GPU" if on_gpu else "CPU" if arguments.device == "cpu" else "CPU, since no GPU is visible"
-    print(f"{shard}: {len(missing)} of {len(runs)} runs to train, on the {place}", flush=True)
+    device, why = choose_device(arguments.device)
+    print(f"{shard}: {len(missing)} of {len(runs)} runs to train, on the {why}", flush=True)
     plain_float32()
     splits = load(arguments.tensors, arguments.record)
     splits = splits.subset(runs[0].train_size, runs[0].validation_size, runs[0].test_size)  # the shard shares its data
-    devices = visible_devices(torch.cuda.device_count()) if on_gpu else []
-    slot = lease(devices, arguments.gpu_slots, lease_folder()) if on_gpu else nullcontext(0)
-    with slot as index:
-        if on_gpu:
-            torch.cuda.set_device(index)
-        splits = splits.to(torch.device("cuda", index) if on_gpu else "cpu")
+    with on_device(runs, splits, device, arguments.gpu_slots) as there:
         watch = Watch(stop, cache, arguments.checkpoint_seconds, shard, runs, missing)
         for run in list(missing):
             stop.deferred = True
-            try:
-                result = train(run, splits, cache, watch, reuse=not arguments.retrain)
-            except torch.OutOfMemoryError:
-                fewer = (
-                    f"try --config gpu_slots={arguments.gpu_slots - 1}"
-                    if arguments.gpu_slots > 1
-                    else ("gpu_slots is 1 already: lower width or batch_size, or use device=cpu")
-                )
-                raise UserError(
-                    f"{run.run_id}: out of memory on GPU {devices[index]} with {arguments.gpu_slots} slots; {fewer}"
-                ) from None
+            result = train(run, there, cache, watch, reuse=not arguments.retrain)
             stop.deferred = False
             results[run] = result
             missing.remove(run)

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from effective_lr import grid
@@ -118,7 +119,12 @@ def summary(shards: Iterable[Path], since: float) -> str:
     for path in shards:
         if not path.exists() or path.stat().st_mtime < since:
             continue
-        for record in json.loads(pq.read_schema(path).metadata[b"provenance"]):
+        try:
+            provenance = json.loads(pq.read_schema(path).metadata[b"provenance"])
+        except (pa.ArrowException, KeyError, TypeError):
+            count["unreadable"] += 1  # what reads it next tells why
+            continue
+        for record in provenance:
             count["reused" if record["reused"] else "trained"] += 1
             count["diverged"] += record["diverged"] is not None
             seconds += 0 if record["reused"] else record["seconds"]
@@ -127,6 +133,8 @@ def summary(shards: Iterable[Path], since: float) -> str:
     return (
         f"Runs: {count['trained']} trained in {seconds / 3600:.2f} hours of one core or GPU, {count['reused']} reused, "
         f"{count['diverged']} diverged; {duration(time.time() - since)} in all."
+        + f" Unreadable shards: {count['unreadable']}."
+        * bool(count["unreadable"])
     )
 
 

@@ -32,9 +32,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
     except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}); free space there or make it writable, and run "
-            "the same command again: what was finished is kept"
+            f"{path}: cannot be written ({why}); free space there or make it writable, and run the same command again: "
+            "what was finished is kept"
         ) from error
 
 

@@ -139,6 +139,30 @@ def table_2(tables: Tables) -> str:
     return tabular("llrrllr", header, rows)
 
 
+def table_4(tables: Tables) -> str:
+    """What the trainings cost: by normalization and optimizer, and in all."""
+    runs = tables.runs()
+    rows = [
+        [NAMES[normalization], NAMES[optimizer], *cost(group)]
+        for (normalization, optimizer), group in runs.groupby(["normalization", "optimizer"], sort=False)
+    ]
+    header = ["Normalization", "Optimizer", "runs", "reused", "diverged", "images/s", "hours", "GPU hours", "MB"]
+    return tabular("llrrrrrrr", header, [*rows, [], ["All", "", *cost(runs)]])
+
+
+def cost(runs: pd.DataFrame) -> list[str]:
+    """Counts, the median speed, hours summed over processes, the most memory."""
+    return [
+        plain(len(runs)),
+        plain(runs["reused"].sum()),
+        plain(runs["diverged"].notna().sum()),
+        plain(runs["samples_per_second"].median()),
+        f"{runs['seconds'].sum() / 3600:.2f}",
+        f"{runs['gpu_seconds'].sum() / 3600:.2f}",
+        plain(runs["peak_memory_mb"].max()),
+    ]
+
+
 def settings(tables: Tables) -> str:
     """Every setting of the runs, its values, and where they come from."""
     runs = tables.runs()
@@ -245,6 +269,8 @@ def macros(tables: Tables, scale: str, watermark: str) -> str:
         "RunCount": plain(len(runs)),
         "DivergedCount": str(int(runs["diverged"].notna().sum())),
         "CoreHours": f"{runs['seconds'].sum() / 3600:.2f}",
+        "FirstTrained": runs["finished"].min()[:10],
+        "LastTrained": runs["finished"].max()[:10],
         "DeviceName": latex(", ".join(sorted(runs["device"].unique()))),
         "TorchVersion": latex(", ".join(sorted(runs["torch"].unique()))),
         **symmetry(tables),
@@ -260,7 +286,7 @@ def macros(tables: Tables, scale: str, watermark: str) -> str:
     return "".join(rf"\newcommand{{\{name}}}{{{value}}}" + "\n" for name, value in values.items())
 
 
-TABLES = {"table_1": table_1, "table_2": table_2, "settings": settings}
+TABLES = {"table_1": table_1, "table_2": table_2, "table_4": table_4, "settings": settings}
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 TABLES = {
     "table_1": ["rescaling", "plane_sgd", "plane_nesterov", "plane_adam", "rmsprop"],
     "table_2": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"],
+    "table_4": list(EXPERIMENTS),
     "settings": list(EXPERIMENTS),
     "macros": list(EXPERIMENTS),
 }
@@ -28,3 +29,19 @@ rule table:
     shell:
         "python -m effective_lr.tables {wildcards.table} --scale {params.scale} --watermark={params.watermark:q}"
         " --tables {input} --output {output} 2>&1 | tee {log}"
+
+
+rule benchmark_table:
+    """Write the table of training speed from the published measurement, which `make bench` repeats on another machine."""
+    input:
+        "results/published/benchmark.json",
+    output:
+        f"{BUILD}/table_3.tex",
+    log:
+        f"{RESULTS}/logs/table_3.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=sources("benchmark", "tables"),
+    shell:
+        "python -m effective_lr.benchmark table --input {input} --output {output} 2>&1 | tee {log}"

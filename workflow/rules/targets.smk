@@ -41,3 +41,16 @@ rule table_2:
     input:
         f"{BUILD}/table_2.tex",
         shards_of(TABLES["table_2"]),
+
+
+rule table_3:
+    """Training speed against usual scripts (of the published measurement)"""
+    input:
+        f"{BUILD}/table_3.tex",
+
+
+rule table_4:
+    """What the trainings cost, and what was reused"""
+    input:
+        f"{BUILD}/table_4.tex",
+        shards_of(TABLES["table_4"]),

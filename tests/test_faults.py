@@ -1,0 +1,307 @@
+"""Faults that really happen: kills, damaged files, full and read-only disks, two jobs at once, NaN. Nothing is lost."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from conftest import make_run, train_or_reuse
+from test_dag import Checkout, fresh, real  # noqa: F401  (fixtures)
+from test_jobs import ENVIRONMENT, Trainer, diverging_run, prepared, rows_of, trainer  # noqa: F401  (fixtures)
+
+from effective_lr import grid, storage
+from effective_lr.analysis import gather
+from effective_lr.config import Run, UserError
+from effective_lr.data import Splits
+from effective_lr.jobs import RunCache, train
+from effective_lr.training import Training
+
+SIX = [
+    make_run(normalization=normalization, optimizer=optimizer, steps=500, probes=20, lr=0.01)
+    for normalization in ("batch", "weight", "layer")
+    for optimizer in ("nesterov", "adam")
+]
+
+
+def content(trainer: Trainer) -> bytes:  # noqa: F811
+    """The rows of the job's table as bytes; times and memory are in its provenance."""
+    table, _ = storage.read_table(trainer.output)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
+        stream.write_table(table.replace_schema_metadata(None).combine_chunks())
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:  # noqa: F811
+    return reference(prepared, tmp_path_factory.mktemp("undisturbed"), SIX)
+
+
+def reference(prepared: Path, folder: Path, runs: list[Run]) -> bytes:  # noqa: F811
+    alone = Trainer(prepared, folder)
+    assert alone.train(runs)[0] == 0
+    return content(alone)
+
+
+# Kills
+
+
+def end_of_many_kills(trainer: Trainer, kills: int, resumes: int, seed: int) -> None:  # noqa: F811
+    """Kill the job at random moments until there were enough kills and resumes, then let it end."""
+    moments = random.Random(seed)
+    options = ("--device", "cpu", "--checkpoint-seconds", "0.02")
+    killed, resumed, finished = 0, 0, set()
+    while killed < kills or resumed < resumes:
+        assert killed < 10 * kills, "the runs are too short to be killed"
+        process = trainer.start(SIX, *options)
+        assert process.stdout is not None and process.stderr is not None
+        told = process.stdout.readline()
+        if not told.startswith("["):  # nothing is finished yet: the first line says what is to train
+            time.sleep(moments.uniform(0.1, 0.8))
+        else:
+            while "runs to train" not in told:
+                finished.add(told.split(":")[0].split("] ")[1])
+                assert "reused" in told
+                told = process.stdout.readline()
+            time.sleep(moments.uniform(0.1, 0.8))
+        process.kill()
+        rest = process.stdout.read()
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+        killed += 1
+        resumed += rest.count(": resumed after step ")
+        for run_id in finished:
+            assert f"{run_id}: test error" not in rest, "a finished run was trained again"
+    code, _, err = trainer.train(SIX, *options)
+    assert (code, err) == (0, "")
+
+
+def test_killed_job_ends_as_an_undisturbed_one(trainer: Trainer, undisturbed: bytes) -> None:  # noqa: F811
+    end_of_many_kills(trainer, kills=3, resumes=2, seed=0)
+    assert content(trainer) == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_job_killed_twenty_times_ends_as_an_undisturbed_one(
+    trainer: Trainer,  # noqa: F811
+    undisturbed: bytes,
+    seed: int,
+) -> None:
+    end_of_many_kills(trainer, kills=20, resumes=10, seed=seed)
+    assert content(trainer) == undisturbed
+
+
+def test_partition_order_and_kills_change_no_byte(
+    prepared: Path,  # noqa: F811
+    undisturbed: bytes,
+    tmp_path: Path,
+) -> None:
+    singly = Trainer(prepared, tmp_path / "singly")
+    for run in reversed(SIX):
+        assert singly.train([run])[0] == 0
+    halves = Trainer(prepared, tmp_path / "halves")
+    process = halves.start(SIX[3:], "--checkpoint-seconds", "0.05")
+    while process.poll() is None and not list(halves.cache.glob("*.checkpoint")):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    for half in (SIX[3:], SIX[:3]):
+        code, out, _ = halves.train(half)
+        assert code == 0
+        assert ("resumed after step" in out) == (half == SIX[3:])
+    for other in (singly, halves):
+        _, out, _ = other.train(SIX)  # gathers what is there
+        assert out.count("reused") == 6
+        assert content(other) == undisturbed
+
+
+# Damaged files
+
+
+def damaged(path: Path) -> Iterator[str]:
+    """Damage a file in one way after another."""
+    whole = path.read_bytes()
+    for size in (0, 20, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        yield f"cut to {size} bytes"
+    for position in random.Random(0).sample(range(len(whole)), 8):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        yield f"bit flipped at {position}"
+    path.write_bytes(whole)
+
+
+def test_damaged_checkpoint_is_named_and_not_used(
+    single: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    expected, _ = train_or_reuse(run, single, tmp_path / "alone")
+    cache = RunCache(tmp_path / "runs", "code", "data")
+    path = cache.checkpoint_path(run)
+    storage.write_checked(Training(run, single).save(), path)
+    for damage in damaged(path):
+        broken = path.read_bytes()
+        table, provenance = train(run, single, cache, lambda training: None)
+        assert f"{path}: damaged" in capsys.readouterr().out and not provenance["resumed"], damage
+        assert table.equals(expected)
+        path.write_bytes(broken)
+    assert train(run, single, cache, lambda training: None)[1]["resumed"]
+
+
+def test_damaged_result_is_named_and_trained_again_by_the_job(trainer: Trainer) -> None:  # noqa: F811
+    """Every damage to it is tried in test_jobs.py."""
+    runs = [make_run(l2=l2) for l2 in (0, 0.01)]
+    trainer.train(runs)
+    expected = content(trainer)
+    path = sorted(trainer.cache.glob("*.parquet"))[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    code, out, _ = trainer.train(runs)
+    assert code == 0 and f"{path}: damaged" in out and out.count("reused") == 1
+    assert content(trainer) == expected
+
+
+def test_damaged_shard_is_named_and_refused(trainer: Trainer, tmp_path: Path) -> None:  # noqa: F811
+    run = make_run()
+    trainer.train([run])
+    expected = content(trainer)
+    refused = 0
+    for damage in damaged(trainer.output):
+        try:
+            gather([trainer.output], [run.run_id])
+        except UserError as error:
+            assert f"{trainer.output}: damaged" in str(error), damage
+            refused += 1
+        else:
+            assert content(trainer) == expected, damage  # where it makes no difference
+    assert refused >= 8
+    trainer.output.write_bytes(b"")
+    command = [sys.executable, "-m", "effective_lr.analysis", "--run-ids", f'["{run.run_id}"]']
+    command += ["--metrics", str(tmp_path / "m"), "--runs", str(tmp_path / "r"), str(trainer.output)]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("name", ["data.pt", "data.json"])
+def test_damaged_data_are_named_and_refused(name: str, prepared: Path, tmp_path: Path) -> None:  # noqa: F811
+    copy = Path(shutil.copytree(prepared, tmp_path / "prepared"))
+    broken = Trainer(copy, tmp_path)
+    whole = (copy / name).read_bytes()
+    middle = len(whole) // 2
+    for content in (b"", whole[:middle], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
+        (copy / name).write_bytes(content)
+        code, _, err = broken.train([make_run()])
+        assert code == 1 and str(copy / name) in err and len(err.splitlines()) == 1
+        assert not broken.output.exists() and not list(broken.cache.glob("*"))
+
+
+# Disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here: root is needed")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path, leave: int) -> Path:
+    free = shutil.disk_usage(disk).free
+    (disk / "filler").write_bytes(bytes(free - leave))
+    return disk / "filler"
+
+
+def on(disk: Path, prepared: Path) -> Trainer:  # noqa: F811
+    return Trainer(prepared, disk)
+
+
+def test_full_disk_loses_nothing(small_disk: Path, prepared: Path, tmp_path: Path) -> None:  # noqa: F811
+    runs = [make_run(l2=l2) for l2 in (0, 0.01, 0.1)]
+    expected = reference(prepared, tmp_path / "alone", runs)
+    job = on(small_disk, prepared)
+    job.train(runs[:1])
+    [kept] = job.cache.iterdir()
+    filler = fill(small_disk, leave=4096)
+    code, out, err = job.train(runs)
+    assert code == 1 and out.count("reused") == 1
+    assert "cannot be written (No space left on device); free space there" in err and len(err.splitlines()) == 1
+    assert list(job.cache.iterdir()) == [kept]  # whole, and no half-written file
+    filler.unlink()
+    code, out, _ = job.train(runs)
+    assert code == 0 and out.count("reused") == 1
+    assert content(job) == expected
+
+
+def test_checkpoint_without_room_is_a_warning(small_disk: Path, prepared: Path) -> None:  # noqa: F811
+    job = on(small_disk, prepared)
+    run = make_run(width=64, steps=20, probes=2)  # its checkpoint is larger than the disk, its result is not
+    code, out, err = job.train([run], "--checkpoint-seconds", "0.001")
+    assert (code, err) == (0, "")
+    assert "No checkpoint: " in out and "No space left on device" in out and "test error" in out
+    assert [path.suffix for path in job.cache.iterdir()] == [".parquet"]
+
+
+def test_read_only_results_are_refused_and_kept(small_disk: Path, prepared: Path) -> None:  # noqa: F811
+    job = on(small_disk, prepared)
+    job.train([make_run()])
+    before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    code, _, err = job.train([make_run(), make_run(l2=0.5)])
+    assert code == 1 and "cannot be written (Read-only file system)" in err and len(err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()} == before
+
+
+# Two at once
+
+
+def test_two_jobs_of_one_shard_at_once(trainer: Trainer, tmp_path: Path) -> None:  # noqa: F811
+    runs = [make_run(l2=l2, steps=300) for l2 in (0, 0.01, 0.1)]
+    expected = reference(trainer.prepared, tmp_path / "alone", runs)
+    both = [trainer.start(runs, "--checkpoint-seconds", "0.01") for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert (process.returncode, err) == (0, "")
+    assert content(trainer) == expected
+    assert {path.suffix for path in trainer.cache.iterdir()} <= {".parquet", ".checkpoint"}
+
+
+def test_two_snakemakes_in_one_folder(real: Checkout) -> None:  # noqa: F811
+    shard = next(iter(grid.shards(grid.load_scale(real.root / "config/scales", "smoke").runs()["plane_sgd"])))
+    output = f"results/smoke/shards/{shard}.parquet"
+    command = [sys.executable, "-m", "snakemake", output, "--cores", "1"]
+    first = subprocess.Popen(command, cwd=real.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while first.poll() is None and not (real.root / "results/smoke/logs").exists():
+        time.sleep(0.01)
+    second = real.snakemake(output, "--cores", "1")
+    assert second.returncode == 1 and "cannot be locked" in second.stdout + second.stderr
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, said
+    assert (real.root / output).exists()
+
+
+# Numbers
+
+
+def test_diverging_run_leaves_its_mates_alone(trainer: Trainer, tmp_path: Path) -> None:  # noqa: F811
+    settings: dict[str, Any] = {**diverging_run().model_dump(), "initial_norm": 1e-3}
+    mates = [Run(**{**settings, "l2": l2, "lr": 0.01}) for l2 in (0, 0.01)]
+    runs = [mates[0], diverging_run(), mates[1]]
+    code, out, err = trainer.train(runs)
+    assert (code, err) == (0, "") and "diverged at step 25" in out
+    alone = Trainer(trainer.prepared, tmp_path / "alone")
+    alone.train(mates)
+    for run in mates:
+        assert rows_of(storage.read_table(trainer.output)[0], run) == rows_of(storage.read_table(alone.output)[0], run)
