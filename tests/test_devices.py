@@ -52,7 +52,7 @@ def line(process: Holder) -> str:
 def test_no_device_has_more_jobs_than_slots(slots: int, holder: Callable[[str, int], Holder]) -> None:
     holders = [holder("a,b", slots) for _ in range(2 * slots + 1)]
     told = [line(process) for process in holders]
-    wait = f"waiting for one of {slots} slots on each of GPU a, b"
+    wait = f"waiting for a slot of GPU a, b ({slots} each)"
     assert Counter(told) == {"holds 0": slots, "holds 1": slots, wait: 1}
     [waiting] = [process for process, text in zip(holders, told, strict=True) if text.startswith("waiting")]
     leaving = next(process for process in holders if process is not waiting)

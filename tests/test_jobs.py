@@ -24,7 +24,7 @@ from effective_lr import data, jobs, storage
 from effective_lr.config import VALIDATION_SIZE, Run, UserError
 from effective_lr.data import Splits
 from effective_lr.grid import TRAINING_SOURCES
-from effective_lr.jobs import RunCache
+from effective_lr.jobs import RunCache, StopSignal
 from effective_lr.training import Row, Training, train_run
 
 PACKAGE = Path(effective_lr.__file__).parent
@@ -310,7 +310,7 @@ def test_training_does_not_import_the_compiler_of_pytorch(trainer: Trainer) -> N
 
 def test_progress_tells_runs_epochs_speed_and_time(tmp_path: Path, single: Splits) -> None:
     runs = [make_run(l2=l2, steps=60) for l2 in (0, 0.01, 0.1)]
-    watch = jobs.Watch(jobs.StopSignal(), RunCache(tmp_path, "", ""), 60, "shard", runs, runs[1:])
+    watch = jobs.Watch(StopSignal.__new__(StopSignal), RunCache(tmp_path, "", ""), 60, "shard", runs, runs[1:])
     watch.steps_done, watch.start = 15, time.monotonic() - 1.5
     training = Training(runs[1], single)
     training.step = 15
@@ -333,8 +333,8 @@ def test_full_gpu_ends_in_the_number_of_slots_to_try(
     monkeypatch.setattr(Splits, "to", lambda self, device: self)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for slots, advice in [
-        (3, "with 3 slots; try --config gpu_slots=2"),
-        (1, "with 1 slots; gpu_slots is 1 already: lower width or batch_size, or use device=cpu"),
+        (3, "with gpu_slots = 3; try --config gpu_slots=2"),
+        (1, "with gpu_slots = 1; lower width or batch_size, or use device=cpu"),
     ]:
         with pytest.raises(UserError) as caught, jobs.on_device([make_run()], single, "cuda", slots):
             raise torch.OutOfMemoryError

@@ -156,7 +156,7 @@ def test_gpu_shared_by_three_jobs(tmp_path: Path) -> None:
 def test_gpu_out_of_memory(single: Splits, tmp_path: Path) -> None:
     torch.cuda.set_per_process_memory_fraction(1e-6)
     try:
-        sentence = r"out of memory on GPU .* with 2 slots; try --config gpu_slots=1"
+        sentence = r"out of memory on GPU .* with gpu_slots = 2; try --config gpu_slots=1"
         with (
             pytest.raises(UserError, match=sentence),
             on_device([make_run()], single, "cuda", slots=2) as there,

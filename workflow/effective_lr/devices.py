@@ -50,6 +50,6 @@ def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
             finally:
                 os.close(lock)  # frees it; the file stays, or a waiting job would hold the lock of a deleted one
         if not told:
-            print(f"waiting for one of {slots} slots on each of GPU {', '.join(devices)}", flush=True)
+            print(f"waiting for a slot of GPU {', '.join(devices)} ({slots} each)", flush=True)
             told = True
         time.sleep(POLL)

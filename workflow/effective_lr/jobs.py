@@ -235,11 +235,11 @@ def on_device(runs: list[Run], splits: "Splits", device: str, slots: int) -> Ite
         try:
             yield splits.to(torch.device("cuda", index))
         except torch.OutOfMemoryError:
-            advice = "gpu_slots is 1 already: lower width or batch_size, or use device=cpu"
+            advice = "lower width or batch_size, or use device=cpu"
             if slots > 1:
                 advice = f"try --config gpu_slots={slots - 1}"
             raise UserError(
-                f"{runs[0].shard_id}: out of memory on GPU {devices[index]} with {slots} slots; {advice}"
+                f"{runs[0].shard_id}: out of memory on GPU {devices[index]} with gpu_slots = {slots}; {advice}"
             ) from None
 
 
@@ -307,9 +307,9 @@ def main() -> int:
     arguments = parser.parse_args()
     runs = [Run(**settings) for settings in json.loads(arguments.runs)]
     results: dict[Run, Result] = {}
+    cache = RunCache(arguments.cache, arguments.code, recorded_data(arguments.record))
     stop = StopSignal()
     try:
-        cache = RunCache(arguments.cache, arguments.code, recorded_data(arguments.record))
         for number, run in enumerate(runs, start=1):
             if not arguments.retrain and (result := cache.finished(run)):
                 results[run] = result
