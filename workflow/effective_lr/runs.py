@@ -112,13 +112,11 @@ def plan(scale: str, runs: list[Run], results: Path, cores: int) -> str:
     return "\n".join(lines)
 
 
-def summary(shards: Iterable[Path], since: float) -> str:
-    """What the training jobs did that ended after `since`: runs trained, reused and diverged, and hours."""
+def summary(shards: Iterable[Path], start: float) -> str:
+    """What the jobs of these shards did since `start`: runs trained, reused and diverged, and hours."""
     count: Counter[str] = Counter()
     seconds = 0.0
     for path in shards:
-        if not path.exists() or path.stat().st_mtime < since:
-            continue
         try:
             provenance = json.loads(pq.read_schema(path).metadata[b"provenance"])
         except (pa.ArrowException, KeyError, TypeError):
@@ -128,11 +126,9 @@ def summary(shards: Iterable[Path], since: float) -> str:
             count["reused" if record["reused"] else "trained"] += 1
             count["diverged"] += record["diverged"] is not None
             seconds += 0 if record["reused"] else record["seconds"]
-    if not count:
-        return "No training job ended."
     return (
         f"Runs: {count['trained']} trained in {seconds / 3600:.2f} hours of one core or GPU, {count['reused']} reused, "
-        f"{count['diverged']} diverged; {duration(time.time() - since)} in all."
+        f"{count['diverged']} diverged; {duration(time.time() - start)} in all."
         + f" Unreadable shards: {count['unreadable']}."
         * bool(count["unreadable"])
     )

@@ -35,6 +35,7 @@ FORMULAS = {
     "rmsprop": (r"\eta/\|w\|", r"\sqrt[3]{\eta^2\lambda}"),
     "projected": (r"\eta", r"\eta"),
 }
+NORMALIZATIONS = ("batch", "weight", "layer", "none")  # in the order of the tables
 MISSING = "n/a"  # what cannot be computed at a scale that is too small
 
 
@@ -108,7 +109,7 @@ def table_2(tables: Tables) -> str:
     """Best test error by normalization and optimizer, over the whole grid and for λ = 0 alone."""
     runs = tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations")
     rows: list[list[str]] = []
-    for normalization in ["batch", "weight", "layer", "none"]:
+    for normalization in NORMALIZATIONS:
         rows += [[]] if rows else []
         for optimizer in theory.NORM_EXPONENT:
             grid = runs[(runs["normalization"] == normalization) & (runs["optimizer"] == optimizer)]
@@ -142,10 +143,12 @@ def table_2(tables: Tables) -> str:
 def table_4(tables: Tables) -> str:
     """What the trainings cost: by normalization and optimizer, and in all."""
     runs = tables.runs()
-    rows = [
-        [NAMES[normalization], NAMES[optimizer], *cost(group)]
-        for (normalization, optimizer), group in runs.groupby(["normalization", "optimizer"], sort=False)
-    ]
+    rows = []
+    for normalization in NORMALIZATIONS:
+        for optimizer in theory.NORM_EXPONENT:
+            group = runs[(runs["normalization"] == normalization) & (runs["optimizer"] == optimizer)]
+            if len(group):
+                rows.append([NAMES[normalization], NAMES[optimizer], *cost(group)])
     header = ["Normalization", "Optimizer", "runs", "reused", "diverged", "images/s", "hours", "GPU hours", "MB"]
     return tabular("llrrrrrrr", header, [*rows, [], ["All", "", *cost(runs)]])
 
@@ -156,7 +159,7 @@ def cost(runs: pd.DataFrame) -> list[str]:
         plain(len(runs)),
         plain(runs["reused"].sum()),
         plain(runs["diverged"].notna().sum()),
-        plain(runs["samples_per_second"].median()),
+        plain(round(runs["samples_per_second"].median())),
         f"{runs['seconds'].sum() / 3600:.2f}",
         f"{runs['gpu_seconds'].sum() / 3600:.2f}",
         plain(runs["peak_memory_mb"].max()),
