@@ -601,8 +601,8 @@ def figure(result: Result, output: Path) -> None:
             axis.annotate(label, (value, place), va="center")
         bound = result["speed"]["sgemm_gflops"] * 1e9 / operations(laptop_run(size))
         axis.axvline(bound, color="C1", linestyle="--")
-        place = {"xy": (bound, 0.04), "xycoords": axis.get_xaxis_transform(), "xytext": (-5, 0)}
-        axis.annotate("sgemm alone", **place, textcoords="offset points", ha="right", color="C1")
+        corner: Result = {"xy": (bound, 0.04), "xycoords": axis.get_xaxis_transform(), "xytext": (-5, 0)}
+        axis.annotate("sgemm alone", **corner, textcoords="offset points", ha="right", color="C1")
         axis.set(xlim=(0, 1.05 * bound), xlabel="training images per second", title=f"{size}×{size} pixels")
     axes[1].set_yticklabels([])
     figure.savefig(output, dpi=150)
