@@ -32,7 +32,6 @@ def test_published_measurement_is_a_real_one() -> None:
     machine = PUBLISHED["machine"]
     assert not machine["quick"] and machine["cores"] >= 2 and machine["commit"] and machine["date"]
     assert all(len(row["rounds"]) == benchmark.ROUNDS for row in PUBLISHED["speed"]["scripts"])
-    assert PUBLISHED["targets"] == benchmark.targets(PUBLISHED)
 
 
 def test_slower_measurement_misses_its_targets() -> None:

@@ -447,6 +447,7 @@ def test_after_a_kill_finished_runs_are_reused(real: Checkout) -> None:
     assert real.snakemake("--unlock").returncode == 0
     real.build(output)
     log = (real.root / "results" / "smoke" / "logs" / f"{shard}.log").read_text().splitlines()
+    log = [line for line in log if "test error" in line or "diverged" in line]
     assert ["reused" in line for line in log] == [True] * kept + [False] * (len(members) - kept)
     assert (real.root / output).exists()
 

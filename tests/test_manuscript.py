@@ -55,7 +55,7 @@ def test_the_paper_of_this_repository() -> None:
     assert manuscript.sources == [str(ROOT / "paper" / name) for name in ("main.tex", "references.bib")]
     assert set(manuscript.generated) == {
         *(f"figure_{number}.pdf" for number in (1, 2, 3)),
-        *(f"{name}.tex" for name in ("macros", "settings", "table_1", "table_2")),
+        *(f"{name}.tex" for name in ("macros", "settings", *(f"table_{number}" for number in (1, 2, 3, 4)))),
     }
 
 
