@@ -59,6 +59,13 @@ def test_an_experiment_is_every_combination_of_its_grid_with_every_case_once(exp
     assert len(runs) == len(expected)
 
 
+def test_a_list_in_a_case_is_expanded() -> None:
+    runs = expand({"seed": [1, 2]}, [{"optimizer": "sgd", "lr": [0.1, 0.2]}, {"optimizer": "adam", "lr": 0.3}])
+    wanted = [{"optimizer": "sgd", "lr": 0.1}, {"optimizer": "sgd", "lr": 0.2}, {"optimizer": "adam", "lr": 0.3}]
+    assert set(runs) == {make_run(seed=seed, **case) for seed in (1, 2) for case in wanted}
+    assert len(runs) == 6
+
+
 def test_a_single_value_needs_no_list() -> None:
     assert expand({"lr": 0.1, "l2": [0, 0.1]}, [{}]) == [make_run(lr=0.1, l2=0), make_run(lr=0.1, l2=0.1)]
 
@@ -240,7 +247,7 @@ def test_the_training_sources_are_all_that_training_imports() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "runs", "shards"), [("smoke", 119, 30), ("laptop", 375, 66), ("study", 439, 76), ("paper", 1734, 209)]
+    ("scale", "runs", "shards"), [("smoke", 132, 40), ("laptop", 423, 94), ("study", 524, 133), ("paper", 3890, 591)]
 )
 def test_the_committed_scales(scale: str, runs: int, shards: int) -> None:
     unique = set(chain(*grid.load_scale(SCALES, scale).runs().values()))
@@ -259,7 +266,8 @@ def test_the_tags_in_a_scale_are_those_of_the_model(scale: str) -> None:
         key: (yaml.safe_load(value), tag)
         for key, value, tag in re.findall(r"^  (\w+): (\S+)  # \[(\w+)\]", text, flags=re.MULTILINE)
     }
-    assert {key: value for key, (value, _) in tagged.items()} == grid.load_scale(SCALES, scale).defaults
+    stated = yaml.safe_load((SCALES / f"{scale}.yaml").read_text())["defaults"]
+    assert {key: value for key, (value, _) in tagged.items()} == stated
     assert {key: tag for key, (_, tag) in tagged.items()} == {
         key: source_of(key) if isinstance(source_of(key), str) else source_of(key)[value]
         for key, (value, _) in tagged.items()
@@ -315,6 +323,22 @@ def test_the_committed_config_holds_every_key_at_its_default() -> None:
     assert values == grid.Config().model_dump()
 
 
+def test_a_scale_based_on_another_states_what_differs(tmp_path: Path) -> None:
+    base = {
+        "about": "",
+        "defaults": SMALL,
+        "experiments": {"plane": {"about": "", "grid": {"lr": [0.1, 0.2], "l2": 0}}},
+    }
+    other = {"based_on": "base", "defaults": {"steps": 7}, "experiments": {"plane": {"grid": {"lr": [0.3]}}}}
+    for name, content in {"base": base, "other": other}.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    assert grid.load_scale(tmp_path, "other").runs() == {"plane": [make_run(steps=7, lr=0.3, l2=0)]}
+    assert len(grid.load_scale(tmp_path, "base").runs()["plane"]) == 2
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**base, "based_on": "other"}))
+    said = refusal(lambda: grid.load_scale(tmp_path, "other"))
+    assert said == f"{tmp_path}/other.yaml: based_on = 'other': expected one of the other scales, not in a circle"
+
+
 def test_an_unknown_scale() -> None:
     said = refusal(lambda: grid.load_scale(SCALES, "lptop"))
     assert said == "config: scale = 'lptop': expected one of laptop, paper, smoke, study"
@@ -335,7 +359,8 @@ def mistake(tmp_path: Path) -> Callable[..., str]:
     return said
 
 
-NO_RUNS = "experiments.plane: no runs: a list in its grid, or cases, is empty; fill it or leave it out"
+NO_RUNS = "experiments.plane: no runs: a list in its grid or cases is empty; fill it or leave it out"
+NO_CASES = "experiments.plane: no runs: cases is empty; fill it or leave it out"
 
 
 @pytest.mark.parametrize(
@@ -374,6 +399,16 @@ NO_RUNS = "experiments.plane: no runs: a list in its grid, or cases, is empty; f
             "computes; use a normalization, or projected = false",
         ),
         (
+            {"rescaled_at_drop": True, "lr_drop": 4, "optimizer": "adam"},
+            "experiments.plane: rescaled_at_drop = true needs an lr_drop other than 1, optimizer = sgd and projected = "
+            "false (other optimizers remember gradients of the old norm, projected weights have norm 1); set it to "
+            "false",
+        ),
+        (
+            {"affine_l2": "first"},
+            "experiments.plane: affine_l2 = 'first': input should be 'none', 'hidden', 'last' or 'all'",
+        ),
+        (
             {"resolution": 10},
             "experiments.plane: resolution = 10: fashion-mnist has 28 pixels a side; use 28 or 14",
         ),
@@ -399,7 +434,9 @@ NO_RUNS = "experiments.plane: no runs: a list in its grid, or cases, is empty; f
             "experiments.plane: statistics_size = 97 is more than the 96 images there are; lower it",
         ),
         ({"lr": []}, NO_RUNS),
-        ({"experiment": {"cases": []}}, NO_RUNS),
+        ({"experiment": {"cases": [{"lr": []}]}}, NO_RUNS),
+        ({"experiment": {"cases": []}}, NO_CASES),
+        ({"text": "based_on: mine\n"}, "based_on = 'mine': expected one of the other scales, not in a circle"),
         ({"text": ""}, "expected the keys about, defaults and experiments, found None"),
         ({"text": "- smoke\n"}, "expected the keys about, defaults and experiments, found ['smoke']"),
         ({"text": "about: ''\ndefaults: {}\n"}, "experiments: missing; set it"),

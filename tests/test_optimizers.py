@@ -1,6 +1,7 @@
 """Each optimizer against its update rule written out, the factor 2 of the penalty, and the projection. In float64."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +43,10 @@ class Reference:
         self.weights = [self.network.conv1.weight, self.network.conv2.weight]
         self.weights += [self.network.conv3.weight, self.network.linear.weight]
         self.affine = [p for p in self.network.parameters() if p.dim() == 1]
+        names = {"none": (), "hidden": ("conv1", "conv2", "conv3"), "last": ("linear",)}
+        penalised = names.get(run.affine_l2, names["hidden"] + names["last"])
+        named = self.network.named_parameters()
+        self.decayed = self.weights + [p for name, p in named if p.dim() == 1 and name.startswith(penalised)]
         self.states: list[State] = [{} for _ in self.weights + self.affine]
 
     def step(self, images: Tensor, labels: Tensor) -> None:
@@ -49,15 +54,16 @@ class Reference:
         run = self.run
         objective = F.cross_entropy(self.network(images), labels)
         if run.optimizer != "adamw":
-            objective = objective + run.l2 * sum(((w**2).sum() for w in self.weights), torch.zeros(()))
+            objective = objective + run.l2 * sum(((w**2).sum() for w in self.decayed), torch.zeros(()))
         parameters = self.weights + self.affine
         gradients = torch.autograd.grad(objective, parameters)
         affine_lr = run.lr if run.affine_lr == "shared" else run.affine_lr
         rates = [run.lr] * len(self.weights) + [affine_lr] * len(self.affine)
         with torch.no_grad():
             if run.optimizer == "adamw":
-                for w in self.weights:
-                    w.sub_(run.lr * 2 * run.l2 * w)
+                for p, rate in zip(parameters, rates, strict=True):
+                    if any(p is decayed for decayed in self.decayed):
+                        p.sub_(rate * 2 * run.l2 * p)
             for p, g, rate, state in zip(parameters, gradients, rates, self.states, strict=True):
                 p.sub_(rate * update(run, self.t, g, state))
 
@@ -68,13 +74,15 @@ def product_step(network: Conv4, optimizer: Optimizer, images: Tensor, labels: T
     optimizer.step()
 
 
-@pytest.mark.parametrize("affine_lr", [0.007, "shared"])
+@pytest.mark.parametrize(
+    "affine", [{"affine_lr": 0.007}, {"affine_lr": "shared"}, *({"affine_l2": n} for n in ("hidden", "last", "all"))]
+)
 @pytest.mark.parametrize("normalization", ["batch", "weight", "none"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_follow_the_published_rule(
-    name: str, normalization: str, affine_lr: float | str, small_splits: Splits
+    name: str, normalization: str, affine: dict[str, Any], small_splits: Splits
 ) -> None:
-    run = make_run(optimizer=name, normalization=normalization, lr=0.03, l2=0.2, affine_lr=affine_lr, momentum=0.8)
+    run = make_run(optimizer=name, normalization=normalization, lr=0.03, l2=0.2, momentum=0.8, **affine)
     network = build_network(run, torch.float64)
     reference, optimizer = Reference(run, network), Optimizer(run, network)
     start = {key: value.detach().clone() for key, value in network.named_parameters()}

@@ -196,6 +196,43 @@ def test_probes_and_evaluations_are_where_they_should_be() -> None:
     assert np.ptp(np.diff(evaluations)) <= 1
 
 
+def test_probes_start_again_where_the_learning_rate_drops() -> None:
+    run = make_run(steps=1000, probes=60, lr_drop=4)
+    plain = training.probe_steps(make_run(steps=1000, probes=60))
+    probes = training.probe_steps(run)
+    assert plain < probes and {501, 502, 503, 510, 600} & probes >= {501, 502, 503}
+    assert min(probes - plain) > 500
+
+
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_a_drop_is_a_run_that_goes_on_with_another_learning_rate(rescaled: bool, small_splits: Splits) -> None:
+    run = make_run(lr_drop=4, rescaled_at_drop=rescaled, steps=20, l2=0.3)
+    network, pairs = twin_network(build_network(run, torch.float64))
+    weights = [theirs for ours, theirs in pairs if ours.dim() > 1]
+    groups = [{"params": weights, "lr": run.lr, "weight_decay": 2 * run.l2}]
+    groups += [{"params": [theirs for ours, theirs in pairs if ours.dim() == 1], "lr": run.affine_lr}]
+    plain = torch.optim.SGD(groups)
+    losses, norms = [], []
+    for step, batch in enumerate(batches(run, CPU), start=1):
+        if step == 11:
+            plain.param_groups[0]["lr"] = run.lr / 4
+            if rescaled:
+                with torch.no_grad():
+                    for weight in weights:
+                        weight.div_(4**0.25)
+        norms.append(float(weights[-1][0].detach().norm() ** 2))
+        loss = F.cross_entropy(network(small_splits.train_images[batch]), small_splits.train_labels[batch])
+        plain.zero_grad()
+        loss.backward()
+        plain.step()
+        losses.append(float(loss.detach()))
+    rows = train_rows(run, small_splits, torch.float64)
+    assert list(values(rows, "train_loss").values()) == pytest.approx(losses, rel=1e-10)
+    measured = values(rows, "norm_squared", "linear")
+    assert (measured[11] < 0.6 * measured[10]) == rescaled
+    assert (norms[10] < 0.6 * norms[9]) == rescaled
+
+
 @pytest.mark.parametrize("changes", [{"steps": 10, "late_fraction": 0.01}, {"steps": 1}], ids=["late", "one step"])
 def test_short_runs_end_well(changes: dict[str, Any], single: Splits) -> None:
     rows = train_rows(make_run(evaluations=1, **changes), single)

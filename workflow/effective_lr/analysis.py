@@ -48,7 +48,10 @@ def gather(shards: list[Path], run_ids: list[str]) -> tuple[pd.DataFrame, pd.Dat
 def _effective_lr(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """A row of effective learning rate for each row of a norm."""
     norms = metrics[metrics["quantity"].isin(EFFECTIVE_LR)].reset_index(drop=True)
-    settings = runs.set_index("run_id").loc[norms["run_id"], ["optimizer", "lr", "momentum", "projected"]].reset_index()
+    columns = ["optimizer", "lr", "momentum", "projected", "lr_drop", "steps"]
+    settings = runs.set_index("run_id").loc[norms["run_id"], columns].reset_index()
+    dropped = norms["step"] > settings["steps"] // 2  # Run.drop_step
+    settings["lr"] /= settings["lr_drop"].where(dropped, 1.0)
     for (optimizer, projected), rows in settings.groupby(["optimizer", "projected"]):
         norm = np.sqrt(norms.loc[rows.index, "value"])
         norms.loc[rows.index, "value"] = theory.effective_lr(optimizer, rows["lr"], norm, rows["momentum"], projected)

@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from effective_lr import data, grid
 from effective_lr.config import Run, UserError
+from effective_lr.jobs import commit
 from effective_lr.networks import build_network, normalized_layers
 from effective_lr.storage import read_table
 from effective_lr.tables import tabular
@@ -490,7 +491,6 @@ def measure(folder: Path, output: Path, quick: bool) -> None:
     cores = os.cpu_count() or 1
     for size in SIZES:
         prepared(folder, size)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     result: Result = {
         "machine": {
             "cpu": cpu_name(),
@@ -498,7 +498,7 @@ def measure(folder: Path, output: Path, quick: bool) -> None:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "date": datetime.now(UTC).date().isoformat(),
-            "commit": commit,
+            "commit": commit(),
             "quick": quick,
         },
         "speed": speeds(folder, cores, rounds=1 if quick else ROUNDS, window=0.3 if quick else WINDOW),

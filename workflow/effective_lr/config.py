@@ -78,12 +78,21 @@ class Run(BaseModel):
     )
     momentum: float = setting("momentum of heavy ball and Nesterov", "ours", ge=0, lt=1)
     optimizer_eps: PositiveFloat = setting("added to the root of the second moment by Adam and RMSProp", "ours")
-    lr: PositiveFloat = setting("learning rate of the weights, η; constant", "ours")
+    lr: PositiveFloat = setting("learning rate of the weights, η; constant, but for `lr_drop`", "ours")
     l2: float = setting("penalty λ on the squared norm of the weights, without ½", "ours", ge=0, allow_inf_nan=False)
     affine_lr: PositiveFloat | Literal["shared"] = setting(
         "learning rate of γ and β; 'shared' gives them that of the weights", "ours"
     )
+    affine_l2: Literal["none", "hidden", "last", "all"] = setting(
+        "layers whose γ and β carry the penalty λ too: none, hidden, the last, or all",
+        {"none": "paper", "hidden": "ours", "last": "ours", "all": "ours"},
+        default="none",
+    )
     projected: bool = setting("rescale every scale group to norm 1 after each step", "paper", default=False)
+    lr_drop: PositiveFloat = setting("factor by which η falls, once, in the middle of a run", "ours", default=1.0)
+    rescaled_at_drop: bool = setting(
+        "when η falls by k, rescale the weights by k^(-1/4), to the norm of the new equilibrium", "ours", default=False
+    )
     batch_size: PositiveInt = setting("images per step", "ours")
     steps: PositiveInt = setting("training steps", "ours")
     probes: PositiveInt = setting("steps, log-spaced, at which norms and angles are recorded", "ours")
@@ -100,7 +109,7 @@ class Run(BaseModel):
     def _has_numbers(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Two spellings that Python takes for numbers: `true` for 1, which is refused, and -0.0, which is 0."""
         for key, value in values.items():
-            if isinstance(value, bool) and key != "projected":
+            if isinstance(value, bool) and cls.model_fields[key].annotation is not bool:
                 raise ValueError(f"{key} = {str(value).lower()}: expected a number or a name, not true or false")
         return {key: 0.0 if isinstance(value, float) and value == 0 else value for key, value in values.items()}
 
@@ -127,7 +136,17 @@ class Run(BaseModel):
                 "projected = true with normalization = none would change the function that the network computes; "
                 "use a normalization, or projected = false"
             )
+        if self.rescaled_at_drop and (self.optimizer != "sgd" or self.projected or self.lr_drop == 1):
+            raise ValueError(
+                "rescaled_at_drop = true needs an lr_drop other than 1, optimizer = sgd and projected = false (other "
+                "optimizers remember gradients of the old norm, projected weights have norm 1); set it to false"
+            )
         return self
+
+    @property
+    def drop_step(self) -> int:
+        """The last step with the full learning rate, after which it is divided by `lr_drop`."""
+        return self.steps // 2
 
     @property
     def run_id(self) -> str:

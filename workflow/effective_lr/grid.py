@@ -36,7 +36,7 @@ class Config(BaseModel):
 
 
 class Experiment(BaseModel):
-    """A grid: every combination of the values in `grid` with each of `cases`, settings that go together."""
+    """A grid: every combination of the values in `grid` and in one of `cases`, settings that go together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,9 +64,8 @@ class Scale(BaseModel):
         experiments: dict[str, list[Run]] = {}
         for name, experiment in self.experiments.items():
             where = f"experiments.{name}"
-            axes = {key: value if isinstance(value, list) else [value] for key, value in experiment.grid.items()}
             unknown = False
-            for key in {**self.defaults, **axes, **{key: None for case in experiment.cases for key in case}}:
+            for key in {**self.defaults, **experiment.grid, **{key: None for case in experiment.cases for key in case}}:
                 if key not in Run.model_fields:
                     place = "defaults" if key in self.defaults else where
                     problems.setdefault(f".{key}: unknown key{nearest(key, Run.model_fields)}", place)
@@ -75,17 +74,20 @@ class Scale(BaseModel):
                 continue
             runs: dict[str, Run] = {}
             for case in experiment.cases:
-                for values in itertools.product(*axes.values()):
-                    settings = {**self.defaults, **dict(zip(axes, values, strict=True)), **case}
+                settings = {**self.defaults, **experiment.grid, **case}
+                axes = [value if isinstance(value, list) else [value] for value in settings.values()]
+                if not all(axes):
+                    problems[": no runs: a list in its grid or cases is empty; fill it or leave it out"] = where
+                for values in itertools.product(*axes):
                     try:
-                        run = Run(**settings)
+                        run = Run(**dict(zip(settings, values, strict=True)))
                     except ValidationError as error:
                         for text in explain(error, Run.model_fields):
                             problems.setdefault(f": {text}", where)
                     else:
                         runs[run.run_id] = run
-            if not experiment.cases or not all(axes.values()):
-                problems[": no runs: a list in its grid, or cases, is empty; fill it or leave it out"] = where
+            if not experiment.cases:
+                problems[": no runs: cases is empty; fill it or leave it out"] = where
             experiments[name] = list(runs.values())
         if problems:
             raise UserError("\n".join(where + what for what, where in problems.items()))
@@ -107,10 +109,7 @@ def load_scale(folder: Path, name: str) -> Scale:
     if name not in known:
         raise UserError(f"config: scale = '{name}': expected one of {', '.join(known)}")
     try:
-        content = yaml.safe_load(path.read_text())
-        if not isinstance(content, dict):
-            raise UserError(f"expected the keys about, defaults and experiments, found {content!r}")
-        scale = Scale(**content)
+        scale = Scale(**_read_scale(path))
         scale.runs()
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -120,6 +119,30 @@ def load_scale(folder: Path, name: str) -> Scale:
     except UserError as error:
         raise UserError("\n".join(f"{path}: {text}" for text in str(error).splitlines())) from None
     return scale
+
+
+def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What the file says, over what the scale says that it is based on."""
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        raise UserError(f"expected the keys about, defaults and experiments, found {content!r}")
+    base = content.pop("based_on", None)
+    if base is None:
+        return content
+    chain = (*based_on_it, path.stem)
+    others = sorted(other.stem for other in path.parent.glob("*.yaml") if other.stem not in chain)
+    if base not in others:
+        raise UserError(f"based_on = {base!r}: expected one of the other scales, not in a circle")
+    return _over(_read_scale(path.with_stem(base), chain), content)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes over the base, key by key at every depth; a list takes the place of a list."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _over(base[key], value) if both else value
+    return merged
 
 
 def shards(runs: list[Run]) -> dict[str, list[Run]]:

@@ -11,12 +11,14 @@ import os
 import platform
 import resource
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache as once
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -155,6 +157,16 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+@once
+def commit() -> str:
+    """The commit of this repository, '-dirty' added where files differ from it, or 'unknown' without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--tags", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    except FileNotFoundError:
+        return "unknown"
+
+
 def train(
     run: Run, splits: "Splits", cache: RunCache, watch: Callable[["Training"], None], reuse: bool = True
 ) -> Result:
@@ -182,6 +194,7 @@ def train(
         "fingerprint": cache.table_path(run).stem,
         "code": cache.code,
         "data": cache.data,
+        "commit": commit(),
         "diverged": training.step if training.diverged else None,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "resumed": bool(resumed_at),

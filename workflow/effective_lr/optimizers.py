@@ -1,6 +1,7 @@
-"""The optimizers, with the penalty λ‖w‖² on the weights alone, and the projection that holds ‖w‖ at 1.
+"""The optimizers, with the penalty λ‖w‖², and the projection that holds ‖w‖ at 1.
 
-With g = ∇(L + λ‖w‖²), for the weights η = `lr`, for γ and β η = `affine_lr` and λ = 0, they are those of PyTorch:
+With g = ∇(L + λ‖w‖²), for the weights η = `lr`, for γ and β η = `affine_lr` and, but for an ablation, λ = 0, they are
+those of PyTorch:
 
     sgd        w ← w − ηg
     momentum   v ← μv + g              w ← w − ηv                       heavy ball
@@ -46,22 +47,26 @@ class Group:
 
 
 class Optimizer:
-    """The optimizer of a run, for two groups: `weights`, the penalised ones, and `affine`, γ and β."""
+    """The optimizer of a run: `weights` are penalised, `affine`, γ and β, only where the run's `affine_l2` says so."""
 
     def __init__(self, run: Run, network: nn.Module) -> None:
-        weights: list[Tensor] = [layer.weight for _, layer in normalized_layers(network)]
-        penalised = {id(weight) for weight in weights}
-        affine: list[Tensor] = [parameter for parameter in network.parameters() if id(parameter) not in penalised]
+        layers = [layer for _, layer in normalized_layers(network)]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        penalised_layers = {"none": [], "hidden": layers[:-1], "last": layers[-1:], "all": layers}[run.affine_l2]
+        penalised = {id(parameter) for layer in penalised_layers for parameter in layer.parameters()}
+        others = [p for p in network.parameters() if all(p is not weight for weight in weights)]
         affine_lr = run.lr if run.affine_lr == "shared" else run.affine_lr
         self.rule = run.optimizer
         self.momentum = run.momentum
         self.weights = Group(weights, run.lr, run.l2, run.optimizer_eps)
-        self.affine = Group(affine, affine_lr, 0.0, run.optimizer_eps)
+        self.affine = Group([p for p in others if id(p) not in penalised], affine_lr, 0.0, run.optimizer_eps)
+        penalised_affine = Group([p for p in others if id(p) in penalised], affine_lr, run.l2, run.optimizer_eps)
+        self.groups = [group for group in (self.weights, self.affine, penalised_affine) if group.parameters]
         self.steps = 0
 
     def zero_grad(self) -> None:
         """Forget the gradients; the next ones are then stored, not added."""
-        for group in (self.weights, self.affine):
+        for group in self.groups:
             for parameter in group.parameters:
                 parameter.grad = None
 
@@ -69,7 +74,7 @@ class Optimizer:
     def step(self) -> None:
         """Change the parameters, which must all have gradients; the gradients stay as they are."""
         self.steps += 1
-        for group in (self.weights, self.affine):
+        for group in self.groups:
             gradients: Any = [parameter.grad for parameter in group.parameters]
             if group.l2 and self.rule == "adamw":
                 torch._foreach_mul_(group.parameters, 1 - 2 * group.lr * group.l2)
@@ -102,13 +107,13 @@ class Optimizer:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold for the next step to be the same."""
-        memory = [[group.means, group.squares] for group in (self.weights, self.affine)]
+        memory = [[group.means, group.squares] for group in self.groups]
         return {"steps": self.steps, "memory": memory}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
         self.steps = state["steps"]
-        for group, (means, squares) in zip((self.weights, self.affine), state["memory"], strict=True):
+        for group, (means, squares) in zip(self.groups, state["memory"], strict=True):
             torch._foreach_copy_(group.means, means)
             torch._foreach_copy_(group.squares, squares)
 

@@ -43,8 +43,9 @@ def plain_float32() -> None:
 
 
 def probe_steps(run: Run) -> set[int]:
-    """About `run.probes` log-spaced steps from the first to the last."""
-    return set(np.unique(np.geomspace(1, run.steps, run.probes).round().astype(int)).tolist())
+    """About `run.probes` log-spaced steps from the first to the last; where η drops, as many from there on as well."""
+    starts = {0, run.drop_step} if run.lr_drop != 1 else {0}
+    return {start + int(step.round()) for start in starts for step in np.geomspace(1, run.steps - start, run.probes)}
 
 
 def evaluation_steps(run: Run) -> set[int]:
@@ -155,6 +156,9 @@ class Training:
     def advance(self, batch: Tensor) -> None:
         """One step, on the training images with these indices, and what is to be measured at it."""
         self.step += 1
+        if self.step == self.run.drop_step + 1 and self.run.rescaled_at_drop:
+            self._rescale()
+        self.optimizer.weights.lr = self.run.lr / (self.run.lr_drop if self.step > self.run.drop_step else 1.0)
         images, labels = self.splits.train_images[batch], self.splits.train_labels[batch]
         loss = F.cross_entropy(self.network(images), labels)
         self.optimizer.zero_grad()
@@ -184,6 +188,12 @@ class Training:
             self.rows.append((self.step, "", "diverged", 1.0))
         elif is_last:
             self._finish()
+
+    @torch.no_grad()
+    def _rescale(self) -> None:
+        """Take the weights to the norm of the equilibrium after the drop of η: ‖w*‖⁴ is proportional to η."""
+        for _, layer in self.layers:
+            layer.weight.mul_(self.run.lr_drop**-0.25)
 
     def _measure(self, before: list[Tensor], is_probe: bool, is_sample: bool) -> None:
         """Norms, gradients and angles of the step just made from the weights `before`."""
