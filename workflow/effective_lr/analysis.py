@@ -85,6 +85,14 @@ class Tables(dict[str, Experiment]):
         return pd.concat([self[name].runs for name in names or self]).drop_duplicates("run_id", ignore_index=True)
 
 
+# The experiment that holds each optimizer's plane under batch normalization.
+PLANES = {
+    "sgd": "plane_sgd",
+    "nesterov": "plane_nesterov",
+    "adam": "plane_adam",
+    "rmsprop": "rmsprop",
+    "adamw": "adamw",
+}
 LARGEST_ANGLE = 0.25  # radians per step, up to which the theory of small steps is asked to hold
 DYNAMICS_LR = 0.64  # of the runs that are shown over time
 
@@ -141,27 +149,6 @@ def best_setting(runs: pd.DataFrame, only_without_penalty: bool = False) -> Best
     return BestSetting(lr=best[0], l2=best[1], error=error, seeds=seeds)
 
 
-def norm_exponents(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The measured exponent of ‖w‖ in the angle per step, from runs that differ in their starting norm alone.
-
-    For each optimizer and layer, log(RMS angle over steps 2 and on) is fitted against log ‖w₀‖; step 1 is left out,
-    as a projected run still starts from ‖w₀‖ there. The exponent and the ends of its interval are medians over layers
-    of the slopes and of the ends of their t intervals.
-    """
-    angles = metrics[(metrics["quantity"] == "angle_squared") & (metrics["step"] > 1)]
-    angles = angles.groupby(["run_id", "layer"])["value"].mean().reset_index()
-    table = angles.merge(runs[["run_id", "optimizer", "projected", "initial_norm"]], on="run_id")
-    result = []
-    for (optimizer, projected), cells in table.groupby(["optimizer", "projected"]):
-        slopes = []
-        for _, layer in cells.groupby("layer"):
-            fit = stats.linregress(np.log(layer["initial_norm"]), np.log(layer["value"]) / 2)
-            margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(layer) - 2) * fit.stderr
-            slopes.append(Estimate(fit.slope, fit.slope - margin, fit.slope + margin))
-        result.append((optimizer, projected, Estimate(*np.median(slopes, axis=0))))
-    return pd.DataFrame(result, columns=["optimizer", "projected", "exponent"])
-
-
 def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: float = 0.1) -> pd.Series:
     """Whether SGD or its momenta are predicted to be at equilibrium in the late part of a run, from its settings alone.
 
@@ -186,41 +173,67 @@ def on_contours(runs: pd.DataFrame) -> pd.Series:
     """The cells of a plane that a claim about contours may use, chosen by their settings alone.
 
     SGD and Nesterov: predicted to be at equilibrium, with a predicted angle per step of at most LARGEST_ANGLE.
-    Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵].
+    Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵]. AdamW: the same angle, and 4ηλt ≥ 12 at the first late step
+    t, as its second moments remember the larger gradients of smaller weights, which slows its approach three times.
     """
     optimizer = runs["optimizer"].iloc[0]
     if optimizer in ("adam", "rmsprop"):
         invariant = theory.diagonal_invariant(optimizer, runs["lr"], runs["l2"])
         return (runs["lr"] >= 0.003) & (invariant >= 5e-7) & (invariant <= 5e-5)
+    if optimizer == "adamw":
+        settled = 4 * runs["lr"] * runs["l2"] * runs["steps"] * (1 - runs["late_fraction"]) >= 12
+        return settled & (predicted_angle(runs) <= LARGEST_ANGLE)
     return in_equilibrium(runs) & (predicted_angle(runs) <= LARGEST_ANGLE)
 
 
-class ContourSlope(NamedTuple):
-    """The slope s of the contours log η = −s·log λ + constant, and the number of cells it was fitted to."""
+def contour_cells(runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells that `on_contours` chooses, as means over seeds, without any in which a run diverged.
 
-    value: float
-    cells: int
-
-
-def contour_slope(runs: pd.DataFrame) -> ContourSlope:
-    """The measured slope of the contours of the test error in the (η, λ) plane of one optimizer.
-
-    With s₀ the predicted slope, u = log η + s₀·log λ and v = log η − s₀·log λ, ordinary least squares of logit(error)
-    on u, u² and v give s = s₀(b_u − b_v)/(b_u + b_v); u is centred, so that b_u is the slope in the middle of the
-    cells. A cell is the mean over seeds; one with a run that diverged is left out.
+    With coordinates u = log η + s₀·log λ across the predicted contours, centred, and v = log η − s₀·log λ along them.
     """
     slope = theory.diagonal_slope(runs["optimizer"].iloc[0])
     cells = runs[on_contours(runs)].groupby(["lr", "l2"], as_index=False)[["test_error", "diverged"]].mean()
     cells = cells[cells["diverged"].isna()]
     u = np.log(cells["lr"]) + slope * np.log(cells["l2"])
-    v = np.log(cells["lr"]) - slope * np.log(cells["l2"])
-    if u.round(6).nunique() < 3 or len(cells) < 5:
-        return ContourSlope(np.nan, len(cells))
-    u = u - u.mean()
-    error = cells["test_error"]
-    design = np.column_stack([np.ones(len(cells)), u, u**2, v])
-    _, b_u, _, b_v = np.linalg.lstsq(design, np.log(error / (1 - error)), rcond=None)[0]
-    return ContourSlope(slope * (b_u - b_v) / (b_u + b_v), len(cells))
+    return cells.assign(u=u - u.mean(), v=np.log(cells["lr"]) - slope * np.log(cells["l2"]))
+
+
+def late_layers(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The late means of these runs, one row for each run and layer, with the settings of the run."""
+    rows = metrics[metrics["run_id"].isin(runs["run_id"]) & (metrics["layer"] != "")]
+    rows = rows[rows["quantity"].str.startswith("late_") | (rows["quantity"] == "group_size")]
+    wide = rows.pivot_table(index=["run_id", "layer"], columns="quantity", values="value", dropna=False).reset_index()
+    return wide.merge(runs[["run_id", "optimizer", "lr", "l2", "momentum", "seed"]], on="run_id")
+
+
+def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Measured and predicted norm, effective learning rate and angle per step in the late part, for each run and layer.
+
+    For the runs of one optimizer that `on_contours` chooses, without those that diverged. The prediction takes the
+    measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer. Columns: those of `late_layers`; norm, effective_lr, angle, each also with
+    `predicted_` before it and `_ratio` after it.
+    """
+    runs = runs[on_contours(runs) & runs["diverged"].isna()]
+    table = late_layers(metrics, runs)
+    if table.empty:
+        return table.assign(**{f"{what}_ratio": [] for what in ("norm", "effective_lr", "angle")})
+    optimizer, grad = table["optimizer"].iloc[0], np.sqrt(table["late_g_squared"])
+    settings = (optimizer, table["lr"], table["l2"], grad, table["group_size"], table["momentum"])
+    measured = {
+        "norm": np.sqrt(table["late_norm_squared"]),
+        "effective_lr": table["late_effective_lr"],
+        "angle": np.sqrt(table["late_angle_squared"]),
+    }
+    predicted = {
+        "norm": theory.equilibrium_norm(*settings),
+        "effective_lr": theory.equilibrium_effective_lr(*settings),
+        "angle": theory.equilibrium_angle(*settings),
+    }
+    return table.assign(
+        **measured,
+        **{f"predicted_{what}": value for what, value in predicted.items()},
+        **{f"{what}_ratio": value / predicted[what] for what, value in measured.items()},
+    )
 
 
 def equilibrium_ratios(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

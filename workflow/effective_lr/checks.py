@@ -1,14 +1,14 @@
 """The exact statements of the theory, tried in float64: a small network, 50 steps, and what is left of a difference.
 
-Each check gives a residual: how far two computations that should agree are apart, relative to their size. Rounding leaves
-about 1e-12. Beside them stand controls, the same computations with a condition of the statement broken, whose residuals
-must be large. `norm_exponent` gives exponents instead. The images are synthetic, so nothing here depends on a dataset.
+Each check gives a residual: how far two computations that should agree are apart, relative to their size. Rounding
+leaves about 1e-14. Beside them stand controls, the same computations with a condition of the statement broken, whose
+residuals must be large. `norm_exponent` gives exponents instead. The images are synthetic: no dataset is needed.
 """
 
 import argparse
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +250,8 @@ def projected_penalty(run: Run, splits: Splits, shrunk: bool = True) -> float:
 def norm_exponent(run: Run, splits: Splits) -> float:
     """The exponent of ‖w‖ in the angle per step, from αw, with λ = 0 and steps too small to change the function.
 
-    A fit of log(RMS angle) of steps 2 and 3 on log α (a projected run starts from α only in step 1); the median over scale
-    groups within a layer, then over layers.
+    A fit of log(RMS angle) of steps 2 and 3 on log α (a projected run starts from α only in step 1); the median over
+    scale groups within a layer, then over layers.
     """
     measured = []
     for alpha in NORMS:
@@ -285,7 +285,9 @@ def gauss_newton_exponent(seed: int, splits: Splits) -> float:
             return torch.func.functional_call(network, weights, (images,))
 
         blocks = torch.func.jacrev(logits)(weights)
-        jacobian = torch.cat([blocks[key].flatten(2).flatten(2) for key in weights], dim=2)  # (images, classes, weights)
+        jacobian = torch.cat(
+            [blocks[key].flatten(2).flatten(2) for key in weights], dim=2
+        )  # (images, classes, weights)
         probabilities = logits(weights).softmax(1)
         curvature = torch.diag_embed(probabilities) - probabilities.unsqueeze(2) * probabilities.unsqueeze(1)
         matrix = torch.einsum("nci,ncd,ndj->ij", jacobian, curvature, jacobian) / len(images)
@@ -343,7 +345,14 @@ def rows(seed: int) -> Iterator[tuple[str, str, bool, float]]:
     ]:
         yield "affine_invariance", subject, holds, affine_invariance(normalization, layer, seed, splits)
 
-    tiny = {"lr": 1e-6, "affine_lr": 1e-6, "l2": 0.0, "steps": 3, "norm_eps": NO_EPS, "optimizer_eps": 1e-12}
+    tiny: dict[str, Any] = {
+        "lr": 1e-6,
+        "affine_lr": 1e-6,
+        "l2": 0.0,
+        "steps": 3,
+        "norm_eps": NO_EPS,
+        "optimizer_eps": 1e-12,
+    }
     for optimizer in ("sgd", "momentum", "nesterov", "adam", "rmsprop"):
         yield "norm_exponent", optimizer, True, norm_exponent(small(optimizer, **tiny), splits)
     yield "norm_exponent", "projected", True, norm_exponent(small(projected=True, **tiny), splits)

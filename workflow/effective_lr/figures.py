@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,22 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from effective_lr import theory
-from effective_lr.analysis import Tables, dynamics, equilibrium_ratios, error_or_chance, plane
-from effective_lr.notation import NAMES, number
+from effective_lr.analysis import (
+    PLANES,
+    Tables,
+    dynamics,
+    equilibrium_by_layer,
+    equilibrium_ratios,
+    error_or_chance,
+    late_layers,
+    plane,
+)
+from effective_lr.notation import NAMES, NORMALIZATIONS, number
 
 COLUMN_WIDTH, TEXT_WIDTH = 3.3, 7.0  # inches
 PALETTE = sns.color_palette("colorblind")
+COLORS = dict(zip(PLANES, PALETTE, strict=False))
+MARKERS = dict(zip(PLANES, "osD^v", strict=True))
 
 
 def figure_1(tables: Tables) -> Figure:
@@ -59,14 +71,25 @@ def figure_1(tables: Tables) -> Figure:
 
 
 def figure_2(tables: Tables) -> Figure:
-    """Test error over the (λ, η) plane, with lines along which the predicted effective learning rate is constant."""
-    figure, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.5))
-    planes = [tables[f"plane_{optimizer}"].runs for optimizer in ("sgd", "nesterov", "adam")]
+    """Test error over each (λ, η) plane, with lines along which the predicted effective learning rate is constant."""
+    runs = tables.runs()
+    planes = [
+        runs[(runs["normalization"] == normalization) & (runs["optimizer"] == optimizer)]
+        for normalization in NORMALIZATIONS
+        for optimizer in PLANES
+    ]
+    planes = [plane for plane in planes if len(plane)]
+    columns = 4
+    rows = -(-len(planes) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, 0.4 + 1.75 * rows), squeeze=False)
     lowest = 100 * min(error_or_chance(runs).min() for runs in planes)
-    for axis, runs in zip(axes, planes, strict=True):
+    for axis, runs in zip(axes.flat, planes, strict=False):
         image = draw_plane(axis, runs, lowest)
-    axes[0].set_ylabel(r"learning rate $\eta$")
-    bar = figure.colorbar(image, ax=list(axes), aspect=25, pad=0.01, label="test error (%)")
+    for axis in axes.flat[len(planes) :]:
+        axis.set_visible(False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(r"learning rate $\eta$")
+    bar = figure.colorbar(image, ax=list(axes.flat), aspect=25, pad=0.01, label="test error (%)")
     bar.outline.set_visible(False)
     ticks = [tick for tick in (12, 15, 20, 30, 50, 90) if tick >= lowest]
     bar.set_ticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
@@ -109,7 +132,7 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
     ends = np.array([positive[0] / 100, positive[-1] * 100])
     middle = len(rates) // 2
     between = np.sqrt(positive[1] / positive[0])  # half a column to the right, where no number stands
-    for l2 in positive[::2] * between:
+    for l2 in positive[::2] * between if runs["normalization"].iloc[0] != "none" else []:
         lrs = rates[middle] * (ends / l2) ** -slope
         x = columns[-len(positive)] + np.log(ends / positive[0]) / np.log(positive[1] / positive[0])
         y = np.log(lrs / rates[0]) / np.log(rates[1] / rates[0])
@@ -118,7 +141,7 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
     axis.set(
         xlim=(columns[0] - 0.5, columns[-1] + 0.5),
         ylim=(-0.5, len(rates) - 0.5),
-        title=NAMES[optimizer],
+        title=f"{NAMES[runs['normalization'].iloc[0]]}, {NAMES[optimizer]}",
         xlabel=r"penalty $\lambda$",
     )
     shown = [0, *range(len(penalties) - len(positive) + 1, len(penalties), 2)]
@@ -174,7 +197,172 @@ def figure_3(tables: Tables) -> Figure:
     return figure
 
 
-FIGURES = {"figure_1": figure_1, "figure_2": figure_2, "figure_3": figure_3}
+def figure_4(tables: Tables) -> Figure:
+    """Norm and effective learning rate at equilibrium, measured against predicted, with the factor between them."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.9))
+    for axis, quantity, label in [
+        (axes[0], "norm", r"norm $\|w\|$"),
+        (axes[1], "effective_lr", r"effective learning rate $\eta_{\mathrm{eff}}$"),
+    ]:
+        for optimizer, runs in equilibria(tables):
+            points = runs.groupby("run_id")[[quantity, f"predicted_{quantity}", f"{quantity}_ratio"]].median()
+            factor = np.exp(np.log(points[f"{quantity}_ratio"]).mean())
+            style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer]}
+            label_text = rf"{NAMES[optimizer]}, $\times{factor:.2f}$"
+            axis.scatter(points[f"predicted_{quantity}"], points[quantity], **style, s=9, alpha=0.8, label=label_text)
+        axis.set(xscale="log", yscale="log", xlabel=f"predicted {label}", ylabel=f"measured {label}")
+        ends = [max(min(axis.get_xlim()[0], axis.get_ylim()[0]), 1e-12), max(axis.get_xlim()[1], axis.get_ylim()[1])]
+        axis.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
+        axis.set(xlim=ends, ylim=ends, aspect="equal")
+        axis.legend(title="measured / predicted", loc="upper left")
+    return figure
+
+
+def equilibria(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
+    """For each optimizer with runs at equilibrium, what was measured there and predicted, by run and layer."""
+    for optimizer, experiment in PLANES.items():
+        if experiment in tables and len(table := equilibrium_by_layer(*tables[experiment])):
+            yield optimizer, table
+
+
+def figure_5(tables: Tables) -> Figure:
+    """The angle per step at equilibrium against ηλ, with the prediction, and over the prediction for each layer."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6), width_ratios=(1, 1.15))
+    found = dict(equilibria(tables))
+    for optimizer in ("sgd", "nesterov", "adamw"):
+        if optimizer not in found:
+            continue
+        runs = found[optimizer].groupby("run_id").agg({"angle": "median", "lr": "first", "l2": "first"})
+        product = runs["lr"] * runs["l2"]
+        axes[0].scatter(product, runs["angle"], color=COLORS[optimizer], marker=MARKERS[optimizer], s=9, alpha=0.8)
+        ends = np.array([product.min() / 1.5, product.max() * 1.5])
+        line = theory.equilibrium_angle(optimizer, ends, 1.0, 1.0, 1.0, found[optimizer]["momentum"].iloc[0])
+        axes[0].plot(ends, line, color=COLORS[optimizer], linewidth=1, label=NAMES[optimizer])
+    axes[0].set(xscale="log", yscale="log", xlabel=r"$\eta\lambda$", ylabel="angle per step (rad)")
+    axes[0].legend(loc="upper left", title="lines: predicted")
+
+    layers = list(dict.fromkeys(layer for table in found.values() for layer in table["layer"]))
+    for place, table in enumerate(found.values()):
+        for k, layer in enumerate(layers):
+            ratios = table.loc[table["layer"] == layer, "angle_ratio"]
+            x = place + 0.18 * (k - (len(layers) - 1) / 2)
+            axes[1].scatter([x] * len(ratios), ratios, s=4, alpha=0.35, color=PALETTE[k], linewidth=0)
+            axes[1].scatter([x], [np.exp(np.log(ratios).mean())], s=16, color=PALETTE[k], marker="D")
+            if not place:
+                axes[1].scatter([], [], s=16, color=PALETTE[k], marker="D", label=layer)
+    axes[1].axhline(1, color="0.5", linewidth=0.8, zorder=0)
+    axes[1].set(yscale="log", ylabel="angle per step / predicted")
+    axes[1].set_xticks(range(len(found)), [NAMES[optimizer] for optimizer in found])
+    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes[1].yaxis.set_major_formatter("{x:g}")
+    axes[1].yaxis.set_minor_formatter(NullFormatter())
+    axes[1].legend(ncols=2, loc="best")
+    return figure
+
+
+def figure_6(tables: Tables) -> Figure:
+    """Test error against λ for each normalization, and along the family of settings that should train one function."""
+    runs = tables.runs("plane_sgd", "normalizations")
+    runs = runs[runs["optimizer"] == "sgd"]
+    rates = sorted(runs.loc[runs["normalization"] != "batch", "lr"].unique())
+    rates = rates if len(rates) <= 2 else rates[len(rates) // 2 : len(rates) // 2 + 2]
+    figure, axes = plt.subplots(1, len(rates) + 1, figsize=(TEXT_WIDTH, 2.4), sharey=True)
+    for axis, lr in zip(axes, rates, strict=False):
+        chosen = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
+        zero = chosen.loc[chosen["l2"] > 0, "l2"].min() / 6  # where λ = 0 is drawn on the log axis
+        for k, normalization in enumerate(NORMALIZATIONS):
+            errors = chosen[chosen["normalization"] == normalization].groupby("l2")["error"].mean()
+            style = {"color": PALETTE[k], "marker": "osD^"[k]}
+            axis.plot(errors.index[errors.index > 0], errors[errors.index > 0], **style, label=NAMES[normalization])
+            axis.plot([zero] * (0.0 in errors), errors[errors.index == 0], **style)
+        axis.axvspan(zero / 1.7, zero * 1.7, color="0.92", zorder=0, linewidth=0)
+        ticks = [tick for tick in 10.0 ** np.arange(-7, 2) if zero * 3 < tick < chosen["l2"].max() * 2]
+        axis.set(xscale="log", xlabel=r"penalty $\lambda$", title=rf"SGD, $\eta={number(lr)}$")
+        axis.set_xticks([zero, *ticks], ["0", *(f"$10^{{{round(np.log10(tick))}}}$" for tick in ticks)])
+        axis.minorticks_off()
+    axes[0].set(ylabel="test error (%)", ylim=(0, 100))
+    axes[0].legend(title="normalization")
+
+    family = tables["symmetry"].runs
+    family = family.assign(error=100 * error_or_chance(family))
+    kinds = [("batch", eps) for eps in sorted(family.loc[family["normalization"] == "batch", "norm_eps"].unique())]
+    for k, (normalization, eps) in enumerate([*kinds, ("none", None)]):
+        kind = family[family["normalization"] == normalization]
+        kind = kind if eps is None else kind[kind["norm_eps"] == eps]
+        errors = kind.groupby("l2")["error"].mean()
+        label = NAMES[normalization] if eps is None else rf"{NAMES[normalization]}, $\varepsilon={number(eps)}$"
+        color = PALETTE[3] if eps is None else PALETTE[(0, 4, 5)[k % 3]]
+        axes[-1].plot(errors.index, errors, color=color, marker="^osv"[(k + 1) % 4 if eps else 0], label=label)
+    axes[-1].set(xscale="log", xlabel=r"penalty $\lambda$, with $\eta$ and $\|w_0\|$ scaled", title="one function")
+    axes[-1].legend()
+    return figure
+
+
+def figure_7(tables: Tables) -> Figure:
+    """Without a penalty: the growth of the norm, with Σ of the measured gradients, and the effective learning rate."""
+    metrics, runs = tables["growth"]
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.5))
+    shown = runs[runs["diverged"].isna()].sort_values(["optimizer", "lr"], ascending=[False, True])
+    shown = shown[shown["seed"] == shown["seed"].min()]
+    colors = sns.color_palette("viridis_r", len(shown) + 1)[1:]
+    for color, run in zip(colors, shown.itertuples(), strict=True):
+        rows = metrics[(metrics["run_id"] == run.run_id) & (metrics["layer"] != "")]
+        curves = {
+            what: rows[rows["quantity"] == what].groupby("step")["value"].median() for what in rows["quantity"].unique()
+        }
+        label = rf"{NAMES[run.optimizer]}, $\eta={number(run.lr)}$"
+        axes[0].plot(curves["norm_squared"].index, curves["norm_squared"] ** 0.5, color=color, label=label)
+        axes[1].plot(curves["effective_lr"].index, curves["effective_lr"], color=color, label=label)
+        if run.optimizer == "sgd":
+            steps = np.arange(1, run.steps + 1)
+            growth = np.interp(steps, curves["g_squared"].index, curves["g_squared"]).cumsum()
+            predicted = (run.initial_norm**4 + 2 * run.lr**2 * growth) ** 0.25
+            axes[0].plot(steps, predicted, color="black", linestyle=(0, (2, 1.5)), linewidth=0.8)
+    steps = np.array([runs["steps"].iloc[0] / 30, runs["steps"].iloc[0]])
+    axes[0].set(xscale="log", yscale="log", xlabel="training step", ylabel=r"norm $\|w\|$")
+    axes[1].set(
+        xscale="log", yscale="log", xlabel="training step", ylabel=r"effective learning rate $\eta_{\mathrm{eff}}$"
+    )
+    level = axes[1].get_ylim()[1] / 3
+    axes[1].plot(steps, level * (steps / steps[0]) ** -0.5, color="black", linewidth=0.8)
+    axes[1].text(steps[1], level * 30**-0.5 * 1.2, r"$t^{-1/2}$", ha="right", va="bottom")
+    axes[0].legend(loc="upper left")
+    return figure
+
+
+def figure_8(tables: Tables) -> Figure:
+    """The norm and the effective learning rate when η falls, with and without weights rescaled to follow at once."""
+    metrics, runs = tables["lr_drop"]
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.4), sharex=True)
+    first = runs.iloc[0]
+    drop, last = first["steps"] // 2, first["steps"]
+    late = late_layers(metrics, runs[runs["diverged"].isna()])
+    grad = float(np.sqrt(late["late_g_squared"].median()))
+    for axis, quantity, root in [(axes[0], "norm_squared", True), (axes[1], "effective_lr", False)]:
+        for rescaled, color, label in [
+            (False, PALETTE[0], "weights kept"),
+            (True, PALETTE[1], rf"weights rescaled by ${number(first['lr_drop'])}^{{-1/4}}$"),
+        ]:
+            chosen = runs.loc[runs["rescaled_at_drop"] == rescaled, "run_id"]
+            rows = metrics[
+                metrics["run_id"].isin(chosen) & (metrics["quantity"] == quantity) & (metrics["layer"] != "")
+            ]
+            curve = rows.groupby(["step", "run_id"])["value"].median().groupby("step").mean()
+            curve = curve[curve.index >= drop // 2]
+            axis.plot(curve.index, curve**0.5 if root else curve, color=color, label=label)
+        for lr, begin, end in [(first["lr"], drop // 2, drop), (first["lr"] / first["lr_drop"], drop, last)]:
+            function = theory.equilibrium_norm if root else theory.equilibrium_effective_lr
+            level = function("sgd", lr, first["l2"], grad, 1.0)
+            axis.plot([begin, end], [level] * 2, color="0.5", linestyle=(0, (2, 1.5)), linewidth=1)
+    axes[0].set(xlabel="training step", ylabel=r"norm $\|w\|$")
+    axes[1].set(xlabel="training step", ylabel=r"effective learning rate $\eta_{\mathrm{eff}}$", yscale="log")
+    axes[0].legend()
+    return figure
+
+
+FIGURES = {f"figure_{k}": draw for k, draw in enumerate(
+    (figure_1, figure_2, figure_3, figure_4, figure_5, figure_6, figure_7, figure_8), start=1
+)}  # fmt: skip
 
 
 def main() -> int:

@@ -94,6 +94,45 @@ class Scale(BaseModel):
         return experiments
 
 
+class Part(BaseModel):
+    """A statistic for one subject, and the tolerance that its interval must lie within."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    subject: str
+    statistic: str
+    unit: str = ""
+    within: tuple[float, float]
+
+
+class Claim(BaseModel):
+    """A claim of the original, and what decides on it (paper/claims.yaml)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    claim: str
+    original: str
+    experiments: list[str]
+    shown: str
+    parts: list[Part]
+    reason: str
+
+
+def load_claims(path: Path) -> dict[str, Claim]:
+    """The checked claims by their names. Raises UserError with one sentence for each problem."""
+    problems, claims = [], {}
+    for name, content in yaml.safe_load(path.read_text()).items():
+        try:
+            claims[name] = Claim(**content)
+        except ValidationError as error:
+            known = [*Claim.model_fields, *Part.model_fields]
+            problems += [f"{path}: {name}.{text}" for text in explain(error, known)]
+    if problems:
+        raise UserError("\n".join(problems))
+    return claims
+
+
 def load_config(values: dict[str, Any]) -> Config:
     """The checked config. Raises UserError with one sentence for each wrong key or value."""
     try:

@@ -15,6 +15,8 @@ NAMES = {
     "cifar10": "CIFAR-10",
 }
 
+NORMALIZATIONS = ("batch", "weight", "layer", "none")  # in the order of figures and tables
+
 
 def number(value: float) -> str:
     """A setting in LaTeX mathematics, as a power of ten where that is shorter: 0.004, 2.5·10⁻⁴."""

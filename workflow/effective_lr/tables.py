@@ -4,27 +4,30 @@ Each table is a tabular environment, a pure function of tidy tables (analysis.py
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from effective_lr import theory
 from effective_lr.analysis import (
+    PLANES,
     Estimate,
     Tables,
     best_setting,
-    contour_slope,
+    contour_cells,
     dynamics,
+    equilibrium_by_layer,
     equilibrium_ratios,
     error_or_chance,
-    norm_exponents,
 )
 from effective_lr.config import Run
-from effective_lr.notation import NAMES, latex, number, plain
+from effective_lr.notation import NAMES, NORMALIZATIONS, latex, number, plain
 
 # Of the effective learning rate: as a function of ‖w‖, and at equilibrium up to a constant (theory.py has those).
 FORMULAS = {
@@ -35,8 +38,8 @@ FORMULAS = {
     "rmsprop": (r"\eta/\|w\|", r"\sqrt[3]{\eta^2\lambda}"),
     "projected": (r"\eta", r"\eta"),
 }
-NORMALIZATIONS = ("batch", "weight", "layer", "none")  # in the order of the tables
 MISSING = "n/a"  # what cannot be computed at a scale that is too small
+NO_VALUE = Estimate(np.nan, np.nan, np.nan)
 
 
 def tabular(columns: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -62,31 +65,38 @@ def interval(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
     return f"${value}$" if np.isnan(estimate.low) else f"${value}$ $[{low}, {high}]$"
 
 
-def exponents(tables: Tables) -> dict[str, Estimate]:
-    """The measured exponent of ‖w‖ by optimizer; projected SGD is called 'projected'."""
-    measured = norm_exponents(*tables["rescaling"])
-    return {"projected" if row.projected else row.optimizer: row.exponent for row in measured.itertuples(index=False)}
+class Results(NamedTuple):
+    """What the tables are made of: tidy tables of experiments, verdicts on claims by id, float64 checks."""
+
+    tables: Tables
+    claims: dict[str, dict[str, Any]]
+    checks: pd.DataFrame
+
+    def estimates(self, statistic: str) -> dict[str, Estimate]:
+        """The value of a claim's statistic by subject, for those that have one."""
+        parts = [part for claim in self.claims.values() for part in claim["parts"] if part["statistic"] == statistic]
+        return {
+            part["subject"]: Estimate(part["value"], part["low"], part["high"])
+            for part in parts
+            if part["value"] is not None
+        }
 
 
-PLANES = {"sgd": "plane_sgd", "nesterov": "plane_nesterov", "adam": "plane_adam"}
-
-
-def table_1(tables: Tables) -> str:
+def table_1(results: Results) -> str:
     """Effective learning rates: formula, predicted and measured exponent of ‖w‖, slope of the contours of the error."""
-    measured = exponents(tables)
+    exponents, slopes = results.estimates("norm_exponent"), results.estimates("contour_slope")
     rows = []
     for optimizer, (formula, equilibrium) in FORMULAS.items():
         projected = optimizer == "projected"
-        slope = contour_slope(tables[PLANES[optimizer]].runs).value if optimizer in PLANES else np.nan
         rows.append(
             [
                 r"SGD, $\|w\|=1$" if projected else NAMES[optimizer],
                 f"${formula}$",
                 f"${0 if projected else theory.NORM_EXPONENT[optimizer]}$",
-                interval(measured[optimizer], digits=3) if optimizer in measured else MISSING,
+                interval(exponents[optimizer], digits=3) if optimizer in exponents else MISSING,
                 f"${equilibrium}$",
                 "--" if projected else f"${theory.diagonal_slope(optimizer):g}$",
-                "--" if optimizer not in PLANES else f"${fixed(slope)}$" if np.isfinite(slope) else MISSING,
+                "--" if projected or optimizer == "momentum" else interval(slopes.get(optimizer, NO_VALUE)),
             ]
         )
     header = [
@@ -102,12 +112,12 @@ def table_1(tables: Tables) -> str:
         r" & & \multicolumn{2}{c}{exponent of $\|w\|$} & & \multicolumn{2}{c}{slope of contours} \\"
         "\n" + r"\cmidrule(lr){3-4}\cmidrule(lr){6-7}" + "\n"
     )
-    return tabular("llrllrr", header, rows).replace("\\toprule\n", "\\toprule\n" + groups)
+    return tabular("llrllrl", header, rows).replace("\\toprule\n", "\\toprule\n" + groups)
 
 
-def table_2(tables: Tables) -> str:
+def table_2(results: Results) -> str:
     """Best test error by normalization and optimizer, over the whole grid and for λ = 0 alone."""
-    runs = tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations")
+    runs = results.tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations")
     rows: list[list[str]] = []
     for normalization in NORMALIZATIONS:
         rows += [[]] if rows else []
@@ -140,9 +150,9 @@ def table_2(tables: Tables) -> str:
     return tabular("llrrllr", header, rows)
 
 
-def table_4(tables: Tables) -> str:
+def table_4(results: Results) -> str:
     """What the trainings cost: by normalization and optimizer, and in all."""
-    runs = tables.runs()
+    runs = results.tables.runs()
     rows = []
     for normalization in NORMALIZATIONS:
         for optimizer in theory.NORM_EXPONENT:
@@ -166,9 +176,111 @@ def cost(runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def settings(tables: Tables) -> str:
-    """Every setting of the runs, its values, and where they come from."""
-    runs = tables.runs()
+# How table 5 writes a statistic (claims.py), and with how many digits.
+STATISTICS = {
+    "invariance": ("residual", 0),
+    "affine_invariance": ("residual", 0),
+    "norm_exponent": (r"exponent of $\|w\|$", 3),
+    "symmetry_error": ("largest change of the error, points", 1),
+    "symmetry_loss": (r"largest change of the loss, \%", 1),
+    "angle_slope": (r"slope of the angle in $\eta\lambda$", 2),
+    "angle_factor": ("angle / predicted", 2),
+    "norm_factor": (r"$\|w\|^{4,3,2}$ / predicted", 2),
+    "contour_slope": ("slope of contours", 2),
+    "growth_slope": (r"slope of $\eta_{\mathrm{eff}}$ in $t$", 2),
+    "l2_exponent": (r"exponent of $\lambda$ in $\eta_{\mathrm{eff}}$", 2),
+    "projected_change": (r"largest change of the error up to $0.1\lambda_{\mathrm{c}}$, points", 1),
+    "projected_beyond": (r"error at $1.2\lambda_{\mathrm{c}}$, \%", 1),
+    "affine_penalty": ("change of the error, points", 1),
+}
+SUBJECTS = {**NAMES, "projected": r"SGD, $\|w\|=1$", "gauss_newton": "Gauss--Newton"}
+
+
+def table_5(results: Results) -> str:
+    """Claims and verdicts: each statistic with its interval, its tolerance and what follows."""
+    rows: list[list[str]] = []
+    for name, claim in results.claims.items():
+        rows += [[]] if rows else []
+        rows.append(
+            [
+                rf"\textbf{{{name}}}",
+                rf"\multicolumn{{4}}{{l}}{{\textbf{{{latex(claim['title'])}}}}}",
+                rf"\textbf{{{claim['verdict']}}}",
+            ]
+        )
+        for part in claim["parts"]:
+            what, digits = STATISTICS[part["statistic"]]
+            found = Estimate(*(np.nan if part[key] is None else part[key] for key in ("value", "low", "high")))
+            value = interval(found, digits=digits) if digits else residuals(found)
+            subject = SUBJECTS.get(part["subject"], latex(part["subject"].capitalize()))
+            rows.append(["", subject, what, value, tolerance(part["within"]), part["verdict"]])
+    return tabular("llllll", ["", "Subject", "Statistic", "Value", "Tolerance", "Verdict"], rows)
+
+
+def residuals(estimate: Estimate) -> str:
+    """The range of a residual, to a power of ten."""
+    if np.isnan(estimate.value):
+        return MISSING
+    low, high = (f"10^{{{round(np.log10(max(value, 1e-17)))}}}" for value in estimate[1:])
+    return f"${low}$" if low == high else f"${low}$ to ${high}$"
+
+
+def tolerance(within: list[float | None]) -> str:
+    low, high = within
+    if high is None:
+        return rf"$\geq {number(low or 0)}$"
+    return rf"$\leq {number(high)}$" if not low else f"${number(low)}$ to ${number(high)}$"
+
+
+# What each float64 check states (checks.py), and what breaks it in its controls.
+STATEMENTS = {
+    "invariance": (r"$w\to\alpha w$: output, $\alpha\nabla L$, right angle", "no normalization"),
+    "symmetry": (r"scaled $(w,\eta,\lambda,\varepsilon)$, six optimizers", r"no normalization; $\varepsilon$ unscaled"),
+    "growing_lr": (r"$(\eta,\lambda)$ is $\eta_t=\eta(1-2\eta\lambda)^{-2t-1}$, $\lambda=0$", "no normalization"),
+    "norm_transfer": (r"$\lambda=0$, $\eta_t$ by the decayed run's norms", "no normalization"),
+    "projected_penalty": (r"$\|w\|=1$: $(\eta,\lambda)$ is $(\eta/(1-2\eta\lambda),0)$", r"$\eta$ unchanged"),
+    "pythagoras": (r"$\|w_T\|^2=\|w_0\|^2+\eta^2\sum\|g_t\|^2$", "momentum"),
+    "affine_invariance": (r"hidden $(\gamma,\beta)\to 3(\gamma,\beta)$, batch and layer", "weight; last layer"),
+}
+
+
+def table_6(results: Results) -> str:
+    """The exact statements: the largest residual where each should hold, the smallest of its controls."""
+    rows = []
+    for check, (statement, control) in STATEMENTS.items():
+        group = results.checks[results.checks["check"] == check]
+        largest, smallest = group.loc[group["holds"], "value"].max(), group.loc[~group["holds"], "value"].min()
+        rows.append(
+            [statement, f"${number(float(f'{largest:.0e}'))}$", control, f"${number(float(f'{smallest:.1g}'))}$"]
+        )
+    return tabular("llll", ["Statement", "residual", "Broken by", "residual"], rows)
+
+
+def table_7(results: Results) -> str:
+    """Equilibrium by layer: measured over predicted angle per step and norm, geometric means over runs."""
+    rows: list[list[str]] = []
+    for optimizer, experiment in PLANES.items():
+        ratios = equilibrium_by_layer(*results.tables[experiment])
+        if ratios.empty:
+            continue
+        means = ratios.groupby("layer", sort=False)[["angle_ratio", "norm_ratio"]].agg(stats.gmean)
+        rows += [[]] if rows else []
+        for layer, row in means.iterrows():
+            rows.append(
+                [
+                    NAMES[optimizer],
+                    str(layer),
+                    fixed(row["angle_ratio"]),
+                    fixed(row["norm_ratio"]),
+                    str(ratios["run_id"].nunique()),
+                ]
+            )
+    return tabular("llrrr", ["Optimizer", "Layer", "angle", r"$\|w\|$", "runs"], rows)
+
+
+def settings(results: Results) -> str:
+    """Every setting of the runs, its values and its source."""
+    runs = results.tables.runs()
     rows = []
     for key, field in Run.model_fields.items():
         values = sorted(runs[key].unique(), key=lambda value: (isinstance(value, str), value))
@@ -203,8 +315,9 @@ def symmetry(tables: Tables) -> dict[str, str]:
     smallest = runs["norm_eps"].min()
 
     def spread(kind: pd.DataFrame) -> str:
-        start = kind.loc[kind["initial_norm"] == 1, "error"]
-        return percent((kind["error"] - start.iloc[0]).abs().max()) if len(start) else MISSING
+        start = kind[kind["initial_norm"] == 1].set_index("seed")["error"]
+        change = (kind["error"] - kind["seed"].map(start)).groupby(kind["initial_norm"]).mean()
+        return percent(change.abs().max())
 
     batch, none = runs[runs["normalization"] == "batch"], runs[runs["normalization"] == "none"]
     exact = batch[batch["norm_eps"] == smallest]
@@ -252,8 +365,9 @@ def equilibrium(tables: Tables) -> dict[str, str]:
     }
 
 
-def macros(tables: Tables, scale: str, watermark: str) -> str:
+def macros(results: Results, scale: str, watermark: str) -> str:
     """A LaTeX command for every number that a sentence of the paper states."""
+    tables = results.tables
     runs = tables.runs()
     main = tables["plane_sgd"].runs.iloc[0]
     values = {
@@ -280,16 +394,43 @@ def macros(tables: Tables, scale: str, watermark: str) -> str:
         **equilibrium(tables),
         **projection(tables),
     }
-    measured = exponents(tables)
-    values |= {f"Exponent{name.capitalize()}": fixed(estimate.value, 3) for name, estimate in measured.items()}
-    for optimizer, experiment in PLANES.items():
-        slope = contour_slope(tables[experiment].runs)
-        values |= {f"DiagonalSlope{optimizer.capitalize()}": fixed(slope.value)}
-        values |= {f"DiagonalCells{optimizer.capitalize()}": str(slope.cells)}
+    measured = results.estimates("norm_exponent")
+    values |= {f"Exponent{camel(name)}": fixed(estimate.value, 3) for name, estimate in measured.items()}
+    slopes = results.estimates("contour_slope")
+    for optimizer in ("sgd", "nesterov", "adam", "rmsprop"):
+        values[f"DiagonalSlope{camel(optimizer)}"] = fixed(slopes.get(optimizer, NO_VALUE).value)
+        values[f"DiagonalCells{camel(optimizer)}"] = str(len(contour_cells(tables[PLANES[optimizer]].runs)))
+    values |= verdicts(results)
     return "".join(rf"\newcommand{{\{name}}}{{{value}}}" + "\n" for name, value in values.items())
 
 
-TABLES = {"table_1": table_1, "table_2": table_2, "table_4": table_4, "settings": settings}
+def verdicts(results: Results) -> dict[str, str]:
+    """How many claims have which verdict, and that of each."""
+    found = [claim["verdict"] for claim in results.claims.values()]
+    counts = {
+        kind: plain(found.count(kind)) for kind in ("reproduced", "reproduced in part", "undecided", "not reproduced")
+    }
+    letters = dict(zip("123456789", "ABCDEFGHI", strict=True))  # names of LaTeX macros have no digits
+    return {
+        "ClaimCount": plain(len(found)),
+        **{f"Claims{camel(kind)}": count for kind, count in counts.items()},
+        **{f"Verdict{letters[name[1:]]}": claim["verdict"] for name, claim in results.claims.items()},
+    }
+
+
+def camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.replace("_", " ").split())
+
+
+TABLES = {
+    "table_1": table_1,
+    "table_2": table_2,
+    "table_4": table_4,
+    "table_5": table_5,
+    "table_6": table_6,
+    "table_7": table_7,
+    "settings": settings,
+}
 
 
 def main() -> int:
@@ -297,14 +438,20 @@ def main() -> int:
     parser.add_argument("table", choices=[*TABLES, "macros"])
     parser.add_argument("--scale", required=True, help="name of the scale")
     parser.add_argument("--watermark", default="", help="printed across every page")
-    parser.add_argument("--tables", type=Path, nargs="+", required=True, help="tables of the experiments")
+    parser.add_argument("--tables", type=Path, nargs="*", default=[], help="tables of the experiments")
+    parser.add_argument("--claims", type=Path, nargs="*", default=[], help="verdicts on claims")
+    parser.add_argument("--checks", type=Path, help="table of float64 checks")
     parser.add_argument("--output", type=Path, required=True, help="LaTeX file to write")
     arguments = parser.parse_args()
-    tables = Tables(arguments.tables)
+    results = Results(
+        Tables(arguments.tables),
+        {path.stem: json.loads(path.read_text()) for path in arguments.claims},
+        pd.read_parquet(arguments.checks) if arguments.checks else pd.DataFrame(),
+    )
     if arguments.table == "macros":
-        text = macros(tables, arguments.scale, arguments.watermark)
+        text = macros(results, arguments.scale, arguments.watermark)
     else:
-        text = TABLES[arguments.table](tables)
+        text = TABLES[arguments.table](results)
     arguments.output.write_text(text)
     return 0
 

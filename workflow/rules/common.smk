@@ -16,6 +16,7 @@ from effective_lr.config import UserError
 try:
     CONFIG = grid.load_config(config)
     SCALE = grid.load_scale(Path("config/scales"), CONFIG.scale)
+    CLAIMS = grid.load_claims(Path("paper/claims.yaml"))
     MANUSCRIPT = manuscript.scan(Path("paper/main.tex"))
 except UserError as error:
     raise SystemExit(str(error))
@@ -82,8 +83,26 @@ def figure_tables(wildcards):
     return tables_of(FIGURES[wildcards.figure])
 
 
+def claim_tables(wildcards):
+    return tables_of(CLAIMS[wildcards.claim].experiments)
+
+
+def claim_text(wildcards):
+    return CLAIMS[wildcards.claim].model_dump_json()
+
+
 def table_tables(wildcards):
     return tables_of(TABLES[wildcards.table])
+
+
+def table_claims(wildcards):
+    return [f"{RESULTS}/claims/{claim}.json" for claim in TABLE_CLAIMS.get(wildcards.table, [])]
+
+
+def table_shards(table):
+    """The shards that a table rests on, through its own experiments and those of its claims."""
+    claims = [experiment for claim in TABLE_CLAIMS.get(table, []) for experiment in CLAIMS[claim].experiments]
+    return shards_of([*TABLES[table], *claims])
 
 
 def tell_what_was_trained():
@@ -95,14 +114,16 @@ def tell_what_was_trained():
 
 
 def require_experiments():
-    """Refuse a scale without an experiment that a figure or table shows."""
-    for file, needs in {"figures.smk": FIGURES, "tables.smk": TABLES}.items():
+    """Refuse a scale without an experiment that a figure, table or claim rests on."""
+    claims = {name: claim.experiments for name, claim in CLAIMS.items()}
+    files = {"workflow/rules/figures.smk": FIGURES, "workflow/rules/tables.smk": TABLES, "paper/claims.yaml": claims}
+    for file, needs in files.items():
         for name, experiments in needs.items():
             for experiment in experiments:
                 if experiment not in EXPERIMENTS:
                     raise SystemExit(
                         f"config/scales/{CONFIG.scale}.yaml: experiments.{experiment}: missing; "
-                        f"{name} in workflow/rules/{file} rests on it"
+                        f"{name} in {file} rests on it"
                     )
 
 

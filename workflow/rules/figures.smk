@@ -1,7 +1,7 @@
 # The experiments that each figure shows.
 FIGURES = {
     "figure_1": ["plane_sgd"],
-    "figure_2": ["plane_sgd", "plane_nesterov", "plane_adam"],
+    "figure_2": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"],
     "figure_3": [
         "plane_sgd",
         "projection_sgd",
@@ -10,6 +10,11 @@ FIGURES = {
         "plane_adam",
         "projection_adam",
     ],
+    "figure_4": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "adamw"],
+    "figure_5": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "adamw"],
+    "figure_6": ["plane_sgd", "normalizations", "symmetry"],
+    "figure_7": ["growth"],
+    "figure_8": ["lr_drop"],
 }
 
 

@@ -1,0 +1,382 @@
+"""The verdict on each claim of paper/claims.yaml: its statistics, their 90 % intervals, and whether these lie within.
+
+A statistic is a function of the tidy tables (analysis.py) and of the table of float64 checks (checks.py), for one
+subject. It returns an Estimate, or raises Undecidable with the reason, for instance that one seed gives no interval.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.formula.api as smf
+from scipy import stats
+
+from effective_lr import theory
+from effective_lr.analysis import (
+    CONFIDENCE,
+    PLANES,
+    Estimate,
+    Tables,
+    contour_cells,
+    equilibrium_by_layer,
+    error_or_chance,
+)
+from effective_lr.config import UserError
+from effective_lr.grid import Claim, load_claims
+
+REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+NORM_POWER = {"sgd": 4, "nesterov": 4, "adam": 3, "rmsprop": 3, "adamw": 2}  # in which ‖w*‖ is compared
+
+
+NO_SPREAD = Estimate(0.0, 0.0, 0.0)
+
+
+class Undecidable(Exception):
+    """Why a statistic has no value or no interval."""
+
+
+class Evidence:
+    """What the statistics read."""
+
+    def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
+        self.tables, self.checks = tables, checks
+
+    def runs(self, experiment: str) -> pd.DataFrame:
+        """The runs of an experiment, which must have two seeds or more."""
+        runs = self.tables[experiment].runs
+        if runs.empty:
+            raise Undecidable(f"no runs in {experiment}")
+        if runs["seed"].nunique() < 2:
+            raise Undecidable("a single seed gives no interval")
+        return runs
+
+    def at_equilibrium(self, subject: str) -> pd.DataFrame:
+        """Measured and predicted values by run and layer, for the cells of an optimizer's plane at equilibrium."""
+        table = equilibrium_by_layer(self.tables[PLANES[subject]].metrics, self.runs(PLANES[subject]))
+        if table.empty:
+            raise Undecidable("no cell of the grid reaches equilibrium at small steps")
+        return table
+
+
+def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
+    """The mean over seeds of a float64 check, and its range: what is exact has no other spread."""
+    checks = evidence.checks
+    values = checks.loc[(checks["check"] == check) & (checks["subject"] == subject), "value"]
+    if values.empty:
+        raise Undecidable("no check was run")
+    if len(values) < 2:
+        raise Undecidable("a single seed gives no interval")
+    return finite(Estimate(values.mean(), values.min(), values.max()), values)
+
+
+def finite(estimate: Estimate, values: Any) -> Estimate:
+    """The estimate, unless a value that it rests on, or itself, is not a number."""
+    missing = int((~np.isfinite(np.asarray(values, dtype=float))).sum())
+    if missing:
+        raise Undecidable(f"{missing} of {np.size(values)} values are not a number")
+    if not np.all(np.isfinite(estimate)):
+        raise Undecidable("too few values for an interval")
+    return estimate
+
+
+def mean_interval(values: pd.Series) -> Estimate:
+    """The mean and its t interval."""
+    spread = values.std(ddof=1) / np.sqrt(len(values))
+    margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * spread if len(values) > 1 else np.nan
+    return finite(Estimate(values.mean(), values.mean() - margin, values.mean() + margin), values)
+
+
+def pooled_mean(cells: pd.DataFrame, column: str, by: str, at: Any) -> Estimate:
+    """The mean over seeds in the cell by = at, with a t interval whose deviation is pooled over all cells."""
+    groups = cells.groupby(by)[column]
+    freedom = len(cells) - groups.ngroups
+    if freedom < 1:
+        raise Undecidable("a single seed gives no interval")
+    deviation = np.sqrt(((cells[column] - groups.transform("mean")) ** 2).sum() / freedom)
+    cell = groups.get_group(at)
+    margin = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation / np.sqrt(len(cell))
+    return finite(Estimate(cell.mean(), cell.mean() - margin, cell.mean() + margin), cells[column])
+
+
+def largest(differences: pd.DataFrame, by: str) -> Estimate:
+    """The largest absolute mean difference over the cells, with its pooled interval, cut at 0."""
+    finite(NO_SPREAD, differences["difference"])
+    means = differences.groupby(by)["difference"].mean()
+    worst = means.abs().idxmax()
+    value, low, high = pooled_mean(differences, "difference", by, worst)
+    if value < 0:
+        value, low, high = -value, -high, -low
+    return Estimate(value, max(low, 0.0), high)
+
+
+def differences(runs: pd.DataFrame, value: pd.Series, reference: pd.Series) -> pd.DataFrame:
+    """`difference` of a value from that of the reference run of the same seed, for all other runs."""
+    table = runs.assign(value=value)
+    start = table[reference].set_index("seed")["value"]
+    others = table[~reference]
+    if start.empty or others.empty:
+        raise Undecidable("there is nothing to compare with")
+    return others.assign(difference=others["value"] - others["seed"].map(start))
+
+
+# The statistics. Errors are in points of percent.
+
+
+def invariance(evidence: Evidence, subject: str) -> Estimate:
+    return checked(evidence, "invariance", subject)
+
+
+def affine_invariance(evidence: Evidence, subject: str) -> Estimate:
+    return checked(evidence, "affine_invariance", subject)
+
+
+def norm_exponent(evidence: Evidence, subject: str) -> Estimate:
+    """The exponent of ‖w‖ in the angle per step."""
+    return checked(evidence, "norm_exponent", subject)
+
+
+def family(evidence: Evidence, subject: str) -> pd.DataFrame:
+    """The runs of the symmetry family under a normalization, with the smallest ε."""
+    runs = evidence.runs("symmetry")
+    runs = runs[runs["normalization"] == subject]
+    return runs[runs["norm_eps"] == runs["norm_eps"].min()]
+
+
+def symmetry_error(evidence: Evidence, subject: str) -> Estimate:
+    """The largest departure of the test error from that at a = 1."""
+    runs = family(evidence, subject)
+    return largest(differences(runs, 100 * error_or_chance(runs), runs["initial_norm"] == 1), "initial_norm")
+
+
+def symmetry_loss(evidence: Evidence, subject: str) -> Estimate:
+    """The largest departure of the late training loss from that at a = 1, in percent of it."""
+    runs = family(evidence, subject)
+    return largest(differences(runs, 100 * np.log(runs["late_train_loss"]), runs["initial_norm"] == 1), "initial_norm")
+
+
+def angle_slope(evidence: Evidence, subject: str) -> Estimate:
+    """The slope of log(angle per step) in log(ηλ), over the runs at equilibrium; an angle is the median over layers."""
+    runs = evidence.at_equilibrium(subject).groupby("run_id").agg({"angle": "median", "lr": "first", "l2": "first"})
+    x, y = np.log(runs["lr"] * runs["l2"]), np.log(runs["angle"])
+    if x.round(6).nunique() < 3:
+        raise Undecidable("fewer than three values of ηλ")
+    fit = stats.linregress(x, y)
+    margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 2) * fit.stderr
+    return finite(Estimate(fit.slope, fit.slope - margin, fit.slope + margin), y)
+
+
+def angle_factor(evidence: Evidence, subject: str) -> Estimate:
+    """The angle per step over the predicted one, median over layers: geometric mean over the runs at equilibrium."""
+    ratios = evidence.at_equilibrium(subject).groupby("run_id")["angle_ratio"].median()
+    return Estimate(*np.exp(mean_interval(np.log(ratios))))
+
+
+def norm_factor(evidence: Evidence, subject: str) -> Estimate:
+    """‖w‖⁴ (Adam, RMSProp: ‖w‖³, AdamW: ‖w‖²) over its prediction from the measured G, median over layers: geometric
+    mean over the runs at equilibrium."""
+    ratios = evidence.at_equilibrium(subject).groupby("run_id")["norm_ratio"].median()
+    return Estimate(*np.exp(NORM_POWER[subject] * np.array(mean_interval(np.log(ratios)))))
+
+
+def contour_slope(evidence: Evidence, subject: str) -> Estimate:
+    """s of the contours log η = −s·log λ + const of the test error.
+
+    Least squares of logit(error) on u, u² and v (`contour_cells`) give s = s₀(b_u − b_v)/(b_u + b_v), with s₀ the
+    predicted slope; its interval is by the delta method. As u is centred, b_u is the slope in the middle of the cells.
+    """
+    cells = contour_cells(evidence.runs(PLANES[subject]))
+    s = theory.diagonal_slope(subject)
+    if cells["u"].round(6).nunique() < 3 or len(cells) < 6:
+        raise Undecidable("fewer than three diagonals or six cells")
+    finite(NO_SPREAD, cells["test_error"])
+    cells = cells.assign(logit=np.log(cells["test_error"] / (1 - cells["test_error"])))
+    fit = smf.ols("logit ~ u + I(u**2) + v", cells).fit()
+    b_u, b_v = fit.params["u"], fit.params["v"]
+    gradient = 2 * s * np.array([b_v, -b_u]) / (b_u + b_v) ** 2
+    covariance = fit.cov_params().loc[["u", "v"], ["u", "v"]].to_numpy()
+    margin = stats.t.ppf((1 + CONFIDENCE) / 2, fit.df_resid) * np.sqrt(gradient @ covariance @ gradient)
+    slope = s * (b_u - b_v) / (b_u + b_v)
+    return finite(Estimate(slope, slope - margin, slope + margin), cells["logit"])
+
+
+def growth_slope(evidence: Evidence, subject: str) -> Estimate:
+    """The slope of log η_eff in log t over the last half of runs without a penalty, median over layers, of those whose
+    predicted growth 2η²G²T is at least 8‖w₀‖⁴: mean over runs."""
+    runs = evidence.runs("growth")
+    runs = runs[(runs["optimizer"] == subject) & runs["diverged"].isna()].set_index("run_id")
+    metrics = evidence.tables["growth"].metrics
+    metrics = metrics[metrics["run_id"].isin(runs.index) & (metrics["layer"] != "")]
+    slopes = {}
+    for run_id, rows in metrics.groupby("run_id"):
+        run = runs.loc[run_id]
+        grad_squared = rows.loc[rows["quantity"] == "g_squared"].groupby("layer")["value"].mean().median()
+        if 2 * run["lr"] ** 2 * grad_squared * run["steps"] < 8 * run["initial_norm"] ** 4:
+            continue
+        late = rows[(rows["quantity"] == "effective_lr") & (rows["step"] >= run["steps"] / 2)]
+        layers = [stats.linregress(np.log(k["step"]), np.log(k["value"])).slope for _, k in late.groupby("layer")]
+        slopes[run_id] = np.median(layers)
+    if not slopes:
+        raise Undecidable("no run has grown enough")
+    return mean_interval(pd.Series(slopes))
+
+
+def l2_exponent(evidence: Evidence, subject: str) -> Estimate:
+    """The exponent of λ in η_eff at fixed η: least squares of log η_eff on log λ with an intercept for each η."""
+    table = evidence.at_equilibrium(subject)
+    runs = table.groupby("run_id").agg({"effective_lr": "median", "lr": "first", "l2": "first"})
+    if (runs.groupby("lr")["l2"].nunique() > 1).sum() < 1:
+        raise Undecidable("no η has two λ in equilibrium")
+    finite(NO_SPREAD, runs["effective_lr"])
+    fit = smf.ols("y ~ C(lr) + x", runs.assign(y=np.log(runs["effective_lr"]), x=np.log(runs["l2"]))).fit()
+    low, high = fit.conf_int(1 - CONFIDENCE).loc["x"]
+    return finite(Estimate(fit.params["x"], low, high), [])
+
+
+def projected_runs(evidence: Evidence, subject: str) -> tuple[pd.DataFrame, float]:
+    """The runs with ‖w‖ = 1, with their errors, and the critical λ."""
+    runs = evidence.runs(f"projection_{subject}")
+    runs = runs[runs["projected"]]
+    return runs.assign(error=100 * error_or_chance(runs)), float(theory.critical_l2(subject, runs["lr"].iloc[0]))
+
+
+def projected_change(evidence: Evidence, subject: str) -> Estimate:
+    """The largest departure of the test error from that at λ = 0, up to 0.1 λc."""
+    runs, critical = projected_runs(evidence, subject)
+    runs = runs[runs["l2"] <= 0.1 * critical * (1 + 1e-9)]
+    return largest(differences(runs, runs["error"], runs["l2"] == 0), "l2")
+
+
+def projected_beyond(evidence: Evidence, subject: str) -> Estimate:
+    """The test error at 1.2 λc."""
+    runs, critical = projected_runs(evidence, subject)
+    beyond = runs[runs["l2"] > critical]
+    at = beyond["l2"][np.isclose(beyond["l2"], 1.2 * critical)]
+    if at.empty:
+        raise Undecidable("no run at 1.2 λc")
+    value, low, high = pooled_mean(beyond, "error", "l2", at.iloc[0])
+    return Estimate(value, low, min(high, 100.0))
+
+
+def affine_penalty(evidence: Evidence, subject: str) -> Estimate:
+    """The change of the test error by a penalty on γ and β of the hidden layers."""
+    runs = evidence.runs("affine_penalty")
+    runs = runs[runs["affine_l2"].isin(["none", "hidden"])]
+    return mean_interval(differences(runs, 100 * error_or_chance(runs), runs["affine_l2"] == "none")["difference"])
+
+
+STATISTICS: dict[str, Callable[[Evidence, str], Estimate]] = {
+    function.__name__: function
+    for function in (
+        invariance,
+        affine_invariance,
+        norm_exponent,
+        symmetry_error,
+        symmetry_loss,
+        angle_slope,
+        angle_factor,
+        norm_factor,
+        contour_slope,
+        growth_slope,
+        l2_exponent,
+        projected_change,
+        projected_beyond,
+        affine_penalty,
+    )
+}
+
+
+# Verdicts
+
+
+def judge(estimate: Estimate, within: tuple[float, float]) -> tuple[str, str]:
+    """The verdict on a part, and the reason where it is undecided."""
+    lowest, highest = within
+    if lowest <= estimate.low and estimate.high <= highest:
+        return REPRODUCED, ""
+    if estimate.high < lowest or estimate.low > highest:
+        return NOT_REPRODUCED, ""
+    return UNDECIDED, "the interval crosses the bound of the tolerance"
+
+
+def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
+    """The verdict on a claim from those on its parts: the worst for each subject, then what subjects have in common."""
+    subjects: dict[str, str] = {}
+    order = [REPRODUCED, UNDECIDED, NOT_REPRODUCED]
+    for part in parts:
+        worst = max(part["verdict"], subjects.get(part["subject"], REPRODUCED), key=order.index)
+        subjects[part["subject"]] = worst
+    found = set(subjects.values())
+    reasons = "; ".join(
+        f"{part['subject']}: {part['why']}" for part in parts if part["why"] and subjects[part["subject"]] == UNDECIDED
+    )
+    if len(found) == 1:
+        return found.pop(), reasons
+    by = "; ".join(
+        f"{kind}: {', '.join(s for s in subjects if subjects[s] == kind)}" for kind in order if kind in found
+    )
+    if found == {REPRODUCED, NOT_REPRODUCED} or len(found) == 3:
+        return "reproduced in part", by
+    return (UNDECIDED if REPRODUCED in found else NOT_REPRODUCED), by
+
+
+def decide(name: str, claim: Claim, evidence: Evidence) -> dict[str, Any]:
+    """The verdict on a claim, with every number that it rests on."""
+    parts = []
+    for part in claim.parts:
+        try:
+            estimate = STATISTICS[part.statistic](evidence, part.subject)
+            verdict, why = judge(estimate, part.within)
+        except Undecidable as reason:
+            estimate, verdict, why = Estimate(np.nan, np.nan, np.nan), UNDECIDED, str(reason)
+        numbers = {key: None if np.isnan(value) else float(value) for key, value in estimate._asdict().items()}
+        within = [None if np.isinf(bound) else bound for bound in part.within]
+        parts.append({**part.model_dump(), "within": within, **numbers, "verdict": verdict, "why": why})
+    verdict, why = summarize(parts)
+    return {"id": name, **claim.model_dump(exclude={"parts"}), "verdict": verdict, "why": why, "parts": parts}
+
+
+def tell(result: dict[str, Any]) -> str:
+    """The verdict in a few lines, for a terminal."""
+    lines = [
+        f"{result['id']} {result['title']}: {result['verdict'].upper()}" + f" ({result['why']})" * bool(result["why"])
+    ]
+    for part in result["parts"]:
+        value = "no value" if part["value"] is None else f"{part['value']:.3g} [{part['low']:.3g}, {part['high']:.3g}]"
+        low, high = ("∞" if bound is None else f"{bound:g}" for bound in part["within"])
+        what = f"{part['subject']}, {part['statistic']}: {value} {part['unit']}".rstrip()
+        lines.append(f"  {what}, within {low} to {high}: {part['verdict']}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Decide on a claim.")
+    parser.add_argument("claim", help="C1 to C9")
+    parser.add_argument("--claims", type=Path, required=True, help="paper/claims.yaml")
+    parser.add_argument("--checks", type=Path, required=True, help="table of float64 checks")
+    parser.add_argument("--tables", type=Path, nargs="*", default=[], help="tables of the experiments")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    arguments = parser.parse_args()
+    try:
+        claim = load_claims(arguments.claims)[arguments.claim]
+        unknown = sorted({part.statistic for part in claim.parts} - STATISTICS.keys())
+        if unknown:
+            known = ", ".join(STATISTICS)
+            raise UserError(
+                f"{arguments.claims}: {arguments.claim}: statistic = '{unknown[0]}': expected one of {known}"
+            )
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    result = decide(arguments.claim, claim, Evidence(Tables(arguments.tables), pd.read_parquet(arguments.checks)))
+    arguments.output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    print(tell(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
