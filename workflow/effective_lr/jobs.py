@@ -160,7 +160,7 @@ def duration(seconds: float) -> str:
 @once
 def commit() -> str:
     """The commit of this repository, '-dirty' added where files differ from it, or 'unknown' without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--tags", "--dirty"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
     except FileNotFoundError:
