@@ -30,13 +30,21 @@ TARGETS = {
     "all": [],
     "paper": [],
     "figure_1": ["plane_sgd"],
-    "figure_2": ["plane_sgd", "plane_nesterov", "plane_adam"],
+    "figure_2": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"],
     "figure_3": [
         f"{kind}_{optimizer}" for kind in ("plane", "projection") for optimizer in ("sgd", "nesterov", "adam")
     ],
-    "table_1": ["rescaling", "plane_sgd", "plane_nesterov", "plane_adam", "rmsprop"],
+    **{f"figure_{number}": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "adamw"] for number in (4, 5)},
+    "figure_6": ["plane_sgd", "normalizations", "symmetry"],
+    "figure_7": ["growth"],
+    "figure_8": ["lr_drop"],
+    "table_1": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop"],
     "table_2": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"],
     "table_4": [],
+    "table_7": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "adamw"],
+    "claim_C2": ["symmetry"],
+    "claim_C5": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop"],
+    "claim_C8": ["projection_sgd"],
 }
 
 # Python imports a sitecustomize from PYTHONPATH at its start, which in a job is the folder of the package.
@@ -45,6 +53,7 @@ import os, pathlib, sys
 
 OUTPUTS = {
     "data": ["--tensors", "--record"], "jobs": ["--output"], "analysis": ["--metrics", "--runs"],
+    "checks": ["--output"], "claims": ["--output"],
     "figures": ["--output"], "tables": ["--output"], "benchmark": ["--output"], "manuscript": ["--build"],
 }
 words = sys.orig_argv
@@ -150,8 +159,10 @@ def test_plain_snakemake_plans_everything_from_the_data_to_the_paper(fresh: Chec
         "data": {"fashion-mnist-14"},
         "train": fresh.shards(),
         "aggregate": set(experiments),
-        "figure": {"figure_1", "figure_2", "figure_3"},
-        "table": {"table_1", "table_2", "table_4", "settings", "macros"},
+        "checks": {""},
+        "claim": {f"C{number}" for number in range(1, 10)},
+        "figure": {f"figure_{number}" for number in range(1, 9)},
+        "table": {*(f"table_{number}" for number in (1, 2, 4, 5, 6, 7)), "settings", "macros"},
         "benchmark_table": {""},
         "pdf": {""},
         "all": {""},
@@ -291,7 +302,7 @@ def test_retrain_with_forcerun_plans_every_shard(finished: Checkout) -> None:
     assert plan["train"] == finished.shards()
 
 
-RMSPROP = "l2: [0.00081, 0.00729]\n      seed: [100]"
+RMSPROP = "l2: [0.00081, 0.00729]\n      seed: [100]\n  normalizations"
 
 
 def test_an_added_penalty_trains_one_shard(finished: Checkout) -> None:
@@ -300,7 +311,7 @@ def test_an_added_penalty_trains_one_shard(finished: Checkout) -> None:
     assert plan["train"] == finished.shards("rmsprop")
     assert len(plan["train"]) == 1
     assert plan["aggregate"] == {"rmsprop"}
-    assert "figure" not in plan
+    assert plan["figure"] == {"figure_2", "figure_4", "figure_5"}  # the others do not show it
 
 
 def test_an_added_seed_trains_its_new_shard_alone(finished: Checkout) -> None:
@@ -329,8 +340,8 @@ def test_swapped_learning_rate_and_penalty_are_seen(finished: Checkout) -> None:
 
 
 def test_the_order_in_a_scale_trains_nothing(finished: Checkout) -> None:
-    finished.edit("config/scales/smoke.yaml", RMSPROP, "seed: [100]\n      l2: [0.00729, 0.00081]")
-    finished.edit("config/scales/smoke.yaml", "[0.25, 0.5, 1, 2, 4]", "[4, 2, 1, 0.5, 0.25]")
+    finished.edit("config/scales/smoke.yaml", RMSPROP, "seed: [100]\n      l2: [0.00729, 0.00081]\n  normalizations")
+    finished.edit("config/scales/smoke.yaml", "initial_norm: [1, 4]", "initial_norm: [4, 1]")
     assert "train" not in finished.planned()
 
 
@@ -370,9 +381,10 @@ def test_an_unknown_key_in_a_scale(fresh: Checkout, refusal: Callable[..., str])
 
 
 def test_a_scale_without_an_experiment_that_the_paper_shows(fresh: Checkout, refusal: Callable[..., str]) -> None:
-    fresh.edit("config/scales/smoke.yaml", "\n  rescaling:\n", "\n  scaling:\n")
+    fresh.edit("config/scales/laptop.yaml", "\n  adamw:\n", "\n  adamv:\n")
+    fresh.edit("config/scales/smoke.yaml", "\n  adamw:\n", "\n  adamv:\n")
     assert refusal() == (
-        "config/scales/smoke.yaml: experiments.rescaling: missing; table_1 in workflow/rules/tables.smk rests on it"
+        "config/scales/smoke.yaml: experiments.adamw: missing; figure_4 in workflow/rules/figures.smk rests on it"
     )
 
 

@@ -394,18 +394,17 @@ def macros(results: Results, scale: str, watermark: str) -> str:
         **equilibrium(tables),
         **projection(tables),
     }
-    measured = results.estimates("norm_exponent")
-    values |= {f"Exponent{camel(name)}": fixed(estimate.value, 3) for name, estimate in measured.items()}
     slopes = results.estimates("contour_slope")
     for optimizer in ("sgd", "nesterov", "adam", "rmsprop"):
         values[f"DiagonalSlope{camel(optimizer)}"] = fixed(slopes.get(optimizer, NO_VALUE).value)
         values[f"DiagonalCells{camel(optimizer)}"] = str(len(contour_cells(tables[PLANES[optimizer]].runs)))
+    values["DropFactor"] = number(tables["lr_drop"].runs["lr_drop"].iloc[0])
     values |= verdicts(results)
     return "".join(rf"\newcommand{{\{name}}}{{{value}}}" + "\n" for name, value in values.items())
 
 
 def verdicts(results: Results) -> dict[str, str]:
-    """How many claims have which verdict, and that of each."""
+    """How many claims have which verdict, that of each, and the value of every statistic that has digits."""
     found = [claim["verdict"] for claim in results.claims.values()]
     counts = {
         kind: plain(found.count(kind)) for kind in ("reproduced", "reproduced in part", "undecided", "not reproduced")
@@ -415,11 +414,20 @@ def verdicts(results: Results) -> dict[str, str]:
         "ClaimCount": plain(len(found)),
         **{f"Claims{camel(kind)}": count for kind, count in counts.items()},
         **{f"Verdict{letters[name[1:]]}": claim["verdict"] for name, claim in results.claims.items()},
+        **{
+            camel(f"{part['statistic']} {part['subject']}"): fixed(
+                np.nan if part["value"] is None else part["value"], STATISTICS[part["statistic"]][1]
+            )
+            for claim in results.claims.values()
+            for part in claim["parts"]
+            if STATISTICS[part["statistic"]][1]
+        },
     }
 
 
 def camel(name: str) -> str:
-    return "".join(part.capitalize() for part in name.replace("_", " ").split())
+    """A name of letters alone, as LaTeX wants its macros."""
+    return "".join(part.capitalize() for part in name.replace("_", " ").replace("2", " two ").split())
 
 
 TABLES = {
