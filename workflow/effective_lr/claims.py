@@ -311,17 +311,13 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
         worst = max(part["verdict"], subjects.get(part["subject"], REPRODUCED), key=order.index)
         subjects[part["subject"]] = worst
     found = set(subjects.values())
-    reasons = "; ".join(
-        f"{part['subject']}: {part['why']}" for part in parts if part["why"] and subjects[part["subject"]] == UNDECIDED
-    )
     if len(found) == 1:
-        return found.pop(), reasons
+        reasons = {part["why"]: None for part in parts if part["why"]}  # each once, in order
+        return found.pop(), "; ".join(reasons)
     by = "; ".join(
         f"{kind}: {', '.join(s for s in subjects if subjects[s] == kind)}" for kind in order if kind in found
     )
-    if found == {REPRODUCED, NOT_REPRODUCED} or len(found) == 3:
-        return "reproduced in part", by
-    return (UNDECIDED if REPRODUCED in found else NOT_REPRODUCED), by
+    return ("reproduced in part" if {REPRODUCED, NOT_REPRODUCED} <= found else UNDECIDED), by
 
 
 def decide(name: str, claim: Claim, evidence: Evidence) -> dict[str, Any]:

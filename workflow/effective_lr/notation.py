@@ -37,6 +37,7 @@ def latex(text: str) -> str:
     """Plain text in LaTeX: special characters escaped, Greek letters in mathematics."""
     for character in "&%$#_{}":
         text = text.replace(character, f"\\{character}")
+    text = text.replace("^", r"\^{}")
     for letter, command in {"λ": "lambda", "η": "eta", "γ": "gamma", "β": "beta"}.items():
         text = text.replace(letter, rf"$\{command}$")
     return text.replace("½", r"$\frac12$").replace("‖w‖", r"$\|w\|$")
