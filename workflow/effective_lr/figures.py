@@ -144,7 +144,7 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
         title=f"{NAMES[runs['normalization'].iloc[0]]}, {NAMES[optimizer]}",
         xlabel=r"penalty $\lambda$",
     )
-    shown = [0, *range(len(penalties) - len(positive) + 1, len(penalties), 2)]
+    shown = sorted({0, len(penalties) - len(positive) // 2 - 1, len(penalties) - 1})  # few enough to stand side by side
     axis.set_xticks(columns[shown], [f"${number(penalties[k])}$" for k in shown])
     axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.tick_params(length=0)
@@ -315,9 +315,11 @@ def figure_7(tables: Tables) -> Figure:
         axes[1].plot(curves["effective_lr"].index, curves["effective_lr"], color=color, label=label)
         if run.optimizer == "sgd":
             steps = np.arange(1, run.steps + 1)
-            growth = np.interp(steps, curves["g_squared"].index, curves["g_squared"]).cumsum()
-            predicted = (run.initial_norm**4 + 2 * run.lr**2 * growth) ** 0.25
-            axes[0].plot(steps, predicted, color="black", linestyle=(0, (2, 1.5)), linewidth=0.8)
+            grads = np.interp(steps, curves["g_squared"].index, curves["g_squared"])
+            predicted = [run.initial_norm**2]  # ‖w‖² before each step: a tangent step of length ηG/‖w‖ adds its square
+            for grad in grads[:-1]:
+                predicted.append(predicted[-1] + run.lr**2 * grad / predicted[-1])
+            axes[0].plot(steps, np.sqrt(predicted), color="black", linestyle=(0, (2, 1.5)), linewidth=0.8)
     steps = np.array([runs["steps"].iloc[0] / 30, runs["steps"].iloc[0]])
     axes[0].set(xscale="log", yscale="log", xlabel="training step", ylabel=r"norm $\|w\|$")
     axes[1].set(
@@ -325,7 +327,7 @@ def figure_7(tables: Tables) -> Figure:
     )
     level = axes[1].get_ylim()[1] / 3
     axes[1].plot(steps, level * (steps / steps[0]) ** -0.5, color="black", linewidth=0.8)
-    axes[1].text(steps[1], level * 30**-0.5 * 1.2, r"$t^{-1/2}$", ha="right", va="bottom")
+    axes[1].text(steps[0], level, r"$t^{-1/2}$ ", ha="right", va="center")
     axes[0].legend(loc="upper left")
     return figure
 
