@@ -50,6 +50,9 @@ figure_%: setup ## Redraw one figure, e.g. `make figure_2`
 table_%: setup ## Redo one table, e.g. `make table_1`
 	$(call snakemake,$@)
 
+claim_%: setup ## Decide on one claim, e.g. `make claim_C5`
+	$(call snakemake,$@)
+
 plan: setup ## Print what is left to train and how long it takes, and train nothing
 	$(activate)
 	PYTHONPATH=workflow python -m effective_lr.runs plan --scale $(or $(SCALE),laptop) --cores $(jobs)
