@@ -5,21 +5,23 @@
 # VENV     the virtual environment; several checkouts may share one by its absolute path
 # SYSTEM   no: never install system packages (LaTeX, Fashion-MNIST)
 # SCALE    smoke, laptop, study or paper (config/README.md)
+# METRICS  published: train nothing, redraw from the committed results of the scale study
 # CORES    how many cores Snakemake may use
 
 PYTHON ?= python3
 VENV ?= .venv
 SYSTEM ?= yes
 SCALE ?=
+METRICS ?=
 CORES ?= all
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 
-pdf = paper/build/$(or $(SCALE),laptop)/main.pdf
+pdf = paper/build/$(or $(METRICS),$(SCALE),laptop)/main.pdf
 jobs = $(if $(filter all,$(CORES)),$$(nproc),$(CORES))
-settings = $(if $(SCALE),scale=$(SCALE))
+settings = $(if $(SCALE),scale=$(SCALE)) $(if $(METRICS),metrics=$(METRICS))
 activate = @source '$(VENV)/bin/activate'
 
 # The target precedes the options, because --cores and --config take every word that follows.
@@ -34,7 +36,7 @@ snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) 
 }
 endef
 
-.PHONY: all paper plan bench retrain clean-runs pages test test-slow unlock lock clean setup help
+.PHONY: all paper plan bench retrain clean-runs compare reuse-published publish pages test test-slow unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -66,6 +68,18 @@ retrain: setup ## Train every network anew, then build the paper
 clean-runs: setup ## Remove trained runs that the present config and code cannot use
 	$(activate)
 	PYTHONPATH=workflow python -m effective_lr.runs clean --scale $(or $(SCALE),laptop)
+
+compare: setup ## Put a finished scale (SCALE=study) beside the published results; fails when a verdict differs
+	$(activate)
+	PYTHONPATH=workflow python -m effective_lr.published compare --scale $(or $(SCALE),study)
+
+reuse-published: setup ## Put the published runs into the run cache of the scale study: only what differs is trained then
+	$(activate)
+	PYTHONPATH=workflow python -m effective_lr.published reuse
+
+publish: setup ## Write results/published from the finished scale study
+	$(activate)
+	PYTHONPATH=workflow python -m effective_lr.published publish
 
 bench: setup ## Measure speed against usual scripts, and what the workflow adds (10 minutes on an idle machine)
 	$(activate)

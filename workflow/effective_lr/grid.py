@@ -21,6 +21,10 @@ PACKAGE = Path(__file__).parent
 # What a trained result depends on. The other modules of a training job only decide how it is made and kept.
 TRAINING_SOURCES = [PACKAGE / f"{name}.py" for name in ("config", "data", "networks", "optimizers", "training")]
 
+# What is published was trained at this scale; all its runs are in one table, in the form of a shard.
+PUBLISHED_SCALE = "study"
+PUBLISHED_TABLE = Path("results/published") / f"{PUBLISHED_SCALE}.parquet"
+
 
 class Config(BaseModel):
     """The keys of config/config.yaml, all of which `snakemake --config key=value` may override."""
@@ -28,6 +32,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scale: str = "laptop"
+    metrics: Literal["recompute", "published"] = "recompute"
     data_folder: str = "data"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gpu_slots: PositiveInt = 1

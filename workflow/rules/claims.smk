@@ -21,7 +21,7 @@ rule claim:
     input:
         # An edit of another claim changes nothing here: what counts is the param.
         claims=ancient("paper/claims.yaml"),
-        checks="results/checks.parquet",
+        checks=CHECKS,
         tables=claim_tables,
     output:
         f"{RESULTS}/claims/{{claim}}.json",

@@ -15,7 +15,9 @@ from effective_lr.config import UserError
 
 try:
     CONFIG = grid.load_config(config)
-    SCALE = grid.load_scale(Path("config/scales"), CONFIG.scale)
+    PUBLISHED = CONFIG.metrics == "published"
+    SCALE_NAME = grid.PUBLISHED_SCALE if PUBLISHED else CONFIG.scale
+    SCALE = grid.load_scale(Path("config/scales"), SCALE_NAME)
     CLAIMS = grid.load_claims(Path("paper/claims.yaml"))
     MANUSCRIPT = manuscript.scan(Path("paper/main.tex"))
 except UserError as error:
@@ -37,8 +39,9 @@ os.environ.update(
 
 START = time.time()
 
-RESULTS = f"results/{CONFIG.scale}"
-BUILD = f"paper/build/{CONFIG.scale}"
+RESULTS = "results/redrawn" if PUBLISHED else f"results/{CONFIG.scale}"
+BUILD = f"paper/build/{CONFIG.metrics if PUBLISHED else CONFIG.scale}"
+CHECKS = "results/published/checks.parquet" if PUBLISHED else "results/checks.parquet"
 
 EXPERIMENTS = SCALE.runs()
 SHARDS = grid.shards([run for runs in EXPERIMENTS.values() for run in runs])
@@ -51,7 +54,9 @@ def sources(*modules):
 
 def shards_of(experiments):
     """The tables of the shards that these experiments rest on. Every target lists them: without that, a failed
-    training would leave an old figure that Snakemake takes for new."""
+    training would leave an old figure that Snakemake takes for new. Published runs are in one table of the same form."""
+    if PUBLISHED:
+        return [str(grid.PUBLISHED_TABLE)]
     names = {run.shard_id for name in experiments for run in EXPERIMENTS[name]}
     return [f"{RESULTS}/shards/{name}.parquet" for name in sorted(names)]
 
@@ -122,7 +127,7 @@ def require_experiments():
             for experiment in experiments:
                 if experiment not in EXPERIMENTS:
                     raise SystemExit(
-                        f"config/scales/{CONFIG.scale}.yaml: experiments.{experiment}: missing; "
+                        f"config/scales/{SCALE_NAME}.yaml: experiments.{experiment}: missing; "
                         f"{name} in {file} rests on it"
                     )
 

@@ -24,7 +24,7 @@ rule table:
     input:
         tables=table_tables,
         claims=table_claims,
-        checks="results/checks.parquet",
+        checks=CHECKS,
     output:
         f"{BUILD}/{{table}}.tex",
     log:
@@ -32,7 +32,7 @@ rule table:
     conda:
         "../../environment.yml"
     params:
-        scale=CONFIG.scale,
+        scale=SCALE_NAME,
         watermark=SCALE.watermark,
         code=sources("tables", "notation", "analysis", "theory", "config"),
     shell:
