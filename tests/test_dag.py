@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -226,31 +227,37 @@ def test_comments_docstrings_and_formatting_plan_nothing(finished: Checkout) -> 
 # The rules that an edit of a source reruns, without those that follow from them.
 EDITS = {
     "workflow/effective_lr/__init__.py": set(),
-    "workflow/effective_lr/config.py": {"data", "train", "table"},
+    "workflow/effective_lr/config.py": {"data", "train", "table", "checks"},
     "workflow/effective_lr/grid.py": set(),
     "workflow/effective_lr/data.py": {"data", "train"},
-    "workflow/effective_lr/networks.py": {"train"},
-    "workflow/effective_lr/optimizers.py": {"train"},
-    "workflow/effective_lr/training.py": {"train"},
+    "workflow/effective_lr/networks.py": {"train", "checks"},
+    "workflow/effective_lr/optimizers.py": {"train", "checks"},
+    "workflow/effective_lr/training.py": {"train", "checks"},
     "workflow/effective_lr/storage.py": {"train"},
     "workflow/effective_lr/devices.py": {"train"},
     "workflow/effective_lr/jobs.py": {"train"},
     "workflow/effective_lr/runs.py": set(),
+    "workflow/effective_lr/published.py": set(),
     "workflow/effective_lr/benchmark.py": {"benchmark_table"},
-    "workflow/effective_lr/theory.py": {"aggregate", "figure", "table"},
-    "workflow/effective_lr/analysis.py": {"aggregate", "figure", "table"},
+    "workflow/effective_lr/theory.py": {"aggregate", "claim", "figure", "table"},
+    "workflow/effective_lr/checks.py": {"checks"},
+    "workflow/effective_lr/analysis.py": {"aggregate", "claim", "figure", "table"},
+    "workflow/effective_lr/claims.py": {"claim"},
     "workflow/effective_lr/notation.py": {"figure", "table"},
     "workflow/effective_lr/figures.py": {"figure"},
     "workflow/effective_lr/style.mplstyle": {"figure"},
     "workflow/effective_lr/tables.py": {"table", "benchmark_table"},
     "workflow/effective_lr/manuscript.py": {"pdf"},
+    "paper/claims.yaml": set(),  # a comment: what counts are the claims
     "paper/main.tex": {"pdf"},
     "paper/references.bib": {"pdf"},
 }
 FOLLOWS = {
     "data": {"train"},
     "train": {"aggregate"},
-    "aggregate": {"figure", "table"},
+    "checks": {"claim", "table"},
+    "aggregate": {"claim", "figure", "table"},
+    "claim": {"table"},
     "figure": {"pdf"},
     "table": {"pdf"},
     "benchmark_table": {"pdf"},
@@ -271,7 +278,13 @@ def test_every_source_has_a_line_in_this_table() -> None:
 
 @pytest.mark.parametrize("source", EDITS)
 def test_an_edit_reruns_what_rests_on_it_and_nothing_else(finished: Checkout, source: str) -> None:
-    edit = {".py": "EDITED = 1\n", ".tex": "% edited\n", ".bib": "edited\n", ".mplstyle": "lines.linewidth: 9\n"}
+    edit = {
+        ".py": "EDITED = 1\n",
+        ".tex": "% edited\n",
+        ".bib": "edited\n",
+        ".mplstyle": "lines.linewidth: 9\n",
+        ".yaml": "# edited\n",
+    }
     finished.append(source, edit[Path(source).suffix])
     plan = finished.planned()
     assert set(plan) == with_followers(EDITS[source])
@@ -436,7 +449,7 @@ def real(fresh: Checkout) -> Checkout:
 
 def test_after_a_kill_finished_runs_are_reused(real: Checkout) -> None:
     runs = grid.load_scale(SCALES, "smoke").runs()
-    shard, members = max(grid.shards(runs["plane_sgd"] + runs["projection_sgd"]).items(), key=lambda s: len(s[1]))
+    shard, members = max(grid.shards(list(chain(*runs.values()))).items(), key=lambda item: len(item[1]))
     output = f"results/smoke/shards/{shard}.parquet"
     everything = subprocess.Popen(
         [sys.executable, "-m", "snakemake", output, "--cores", "1"],
@@ -470,7 +483,8 @@ def test_every_target_can_be_made_alone(real: Checkout) -> None:
         # When it is drawn, only the tables that it asks for are there. Trained shards stay.
         shutil.rmtree(real.root / "results" / "smoke" / "experiments", ignore_errors=True)
         real.build(target)
-        assert list((real.root / "paper" / "build" / "smoke").glob(f"{target}.*"))
+        claims = (real.root / "results/smoke/claims").glob(f"{target.removeprefix('claim_')}.json")
+        assert [*(real.root / "paper" / "build" / "smoke").glob(f"{target}.*"), *claims]
 
 
 def test_a_scale_without_a_watermark_passes_an_empty_one(fresh: Checkout) -> None:

@@ -132,7 +132,8 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
     ends = np.array([positive[0] / 100, positive[-1] * 100])
     middle = len(rates) // 2
     between = np.sqrt(positive[1] / positive[0])  # half a column to the right, where no number stands
-    for l2 in positive[::2] * between if runs["normalization"].iloc[0] != "none" else []:
+    has_lines = runs["normalization"].iloc[0] != "none" and len(rates) > 1
+    for l2 in positive[::2] * between if has_lines else []:
         lrs = rates[middle] * (ends / l2) ** -slope
         x = columns[-len(positive)] + np.log(ends / positive[0]) / np.log(positive[1] / positive[0])
         y = np.log(lrs / rates[0]) / np.log(rates[1] / rates[0])
