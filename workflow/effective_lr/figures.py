@@ -124,34 +124,41 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
                 color="white" if dark else "black",
             )
 
-    # Grids are geometric, so rows and columns are linear in log η and log λ, and the diagonals are straight lines.
-    positive = penalties[penalties > 0]
-    left = columns[-len(positive)] - 0.5
-    penalised = Rectangle((left, -0.5), len(positive), len(rates), transform=axis.transData)
-    slope = theory.diagonal_slope(optimizer)
-    ends = np.array([positive[0] / 100, positive[-1] * 100])
-    middle = len(rates) // 2
-    between = np.sqrt(positive[1] / positive[0])  # half a column to the right, where no number stands
-    has_lines = runs["normalization"].iloc[0] != "none" and len(rates) > 1
-    for l2 in positive[::2] * between if has_lines else []:
-        lrs = rates[middle] * (ends / l2) ** -slope
-        x = columns[-len(positive)] + np.log(ends / positive[0]) / np.log(positive[1] / positive[0])
-        y = np.log(lrs / rates[0]) / np.log(rates[1] / rates[0])
-        (line,) = axis.plot(x, y, color="black", linewidth=0.6, alpha=0.6)
-        line.set_clip_path(penalised)
+    if runs["normalization"].iloc[0] != "none" and len(rates) > 1 and (penalties > 0).sum() > 1:
+        draw_diagonals(axis, rates, penalties, columns, theory.diagonal_slope(optimizer))
     axis.set(
         xlim=(columns[0] - 0.5, columns[-1] + 0.5),
         ylim=(-0.5, len(rates) - 0.5),
         title=f"{NAMES[runs['normalization'].iloc[0]]}, {NAMES[optimizer]}",
         xlabel=r"penalty $\lambda$",
     )
-    shown = sorted({0, len(penalties) - len(positive) // 2 - 1, len(penalties) - 1})  # few enough to stand side by side
+    shown = sorted(
+        {0, len(penalties) - (penalties > 0).sum() // 2 - 1, len(penalties) - 1}
+    )  # few enough to stand side by side
     axis.set_xticks(columns[shown], [f"${number(penalties[k])}$" for k in shown])
     axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.tick_params(length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)
     return image
+
+
+def draw_diagonals(axis: Axes, rates: Any, penalties: Any, columns: Any, slope: float) -> None:
+    """The lines log η = −slope·log λ + constant, over the cells with a penalty.
+
+    Grids are geometric, so rows and columns are linear in log η and log λ, and the diagonals are straight lines.
+    """
+    positive = penalties[penalties > 0]
+    start = columns[-len(positive)]
+    penalised = Rectangle((start - 0.5, -0.5), len(positive), len(rates), transform=axis.transData)
+    ends = np.array([positive[0] / 100, positive[-1] * 100])
+    between = np.sqrt(positive[1] / positive[0])  # half a column to the right, where no number stands
+    for l2 in positive[::2] * between:
+        lrs = rates[len(rates) // 2] * (ends / l2) ** -slope
+        x = start + np.log(ends / positive[0]) / np.log(positive[1] / positive[0])
+        y = np.log(lrs / rates[0]) / np.log(rates[1] / rates[0])
+        (line,) = axis.plot(x, y, color="black", linewidth=0.6, alpha=0.6)
+        line.set_clip_path(penalised)
 
 
 def figure_3(tables: Tables) -> Figure:
