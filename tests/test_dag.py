@@ -188,6 +188,18 @@ def test_every_scale_plans_its_own_runs(finished: Checkout, scale: str) -> None:
     assert plan.get("data", set()) == ({"cifar10-32"} if scale == "paper" else set())
 
 
+def test_published_metrics_are_redrawn_without_training(finished: Checkout) -> None:
+    for name in ("study", "checks"):
+        (finished.root / "results" / "published" / f"{name}.parquet").write_text("published")
+    plan = finished.planned("--config", "metrics=published")
+    assert {"train", "data", "checks"}.isdisjoint(plan)
+    assert plan["aggregate"] == set(grid.load_scale(SCALES, "study").experiments)
+    assert len(plan["claim"]) == 9 and len(plan["figure"]) == 8
+    finished.build("--config", "metrics=published")
+    assert (finished.root / "paper/build/published/main.pdf").exists()
+    assert (finished.root / "results/published/study.parquet").read_text() == "published"
+
+
 def test_the_snakefile_loads_no_torch(fresh: Checkout) -> None:
     # Every cluster job reads the Snakefile again.
     result = subprocess.run(

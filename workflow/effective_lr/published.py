@@ -69,7 +69,7 @@ def cells(runs: pd.DataFrame) -> pd.DataFrame:
 def compare_cells(mine: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """The settings that both have: both means, and their difference in deviations between seeds, pooled over both."""
     ours, theirs = cells(mine), cells(published)
-    both = ours.join(theirs, lsuffix="_mine", rsuffix="_published", how="inner")
+    both = ours.merge(theirs, left_index=True, right_index=True, suffixes=("_mine", "_published"))
     several = pd.concat([ours, theirs])
     several = several[several["size"] > 1]
     freedom = (several["size"] - 1).sum()
