@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pytest
 from pypdf import PdfReader
 
-from effective_lr import grid
+from effective_lr import analysis, grid, tables
 from effective_lr.config import Run
 
 ROOT = Path(__file__).parents[1]
@@ -154,3 +155,69 @@ def test_every_number_is_defined(finished: Path) -> None:
     defined = set(re.findall(r"\\newcommand\{\\(\w+)\}", (build(finished) / "macros.tex").read_text()))
     used = set(re.findall(r"\\val\{\\(\w+)\}", (ROOT / "paper/main.tex").read_text()))
     assert used and used <= defined
+
+
+# Macros that state settings, sums of settings or dates, not results.
+SETTINGS = {
+    "Watermark", "ScaleName", "DatasetName", "Resolution", "TrainSize", "ValidationSize", "TestSize", "Width",
+    "BatchSize", "Steps", "Evaluations", "StatisticsSize", "RunCount", "DivergedCount", "FirstTrained",
+    "LastTrained", "DeviceName", "TorchVersion", "SymmetryRuns", "SymmetryLambdaMin", "SymmetryLambdaMax",
+    "SymmetryDecades", "SymmetryEps", "DefaultEps", "DynamicsCount", "ProjectedLr", "CriticalLambda",
+    "PlainBestLambda", "DiagonalCellsSgd", "DiagonalCellsNesterov", "DiagonalCellsAdam", "DiagonalCellsRmsprop",
+    "DropFactor", "ClaimCount",
+}  # fmt: skip
+RESULTS = ["test_error", "test_loss", "validation_error", "validation_loss", "late_train_loss", "seconds"]
+# The columns of each table that hold results; table 4 also counts runs.
+RESULT_COLUMNS = {"table_1": [3, 6], "table_2": [4, 5], "table_4": [5, 6, 8], "table_5": [3], "table_7": [2, 3]}
+
+
+def results(finished: Path, factor: float) -> tables.Results:
+    """All that the tables are made of at the smoke scale, with every measured number multiplied."""
+    root = finished / "results"
+    found = analysis.Tables(sorted((root / "smoke/experiments").glob("*.parquet")))
+    for name, (metrics, runs) in found.items():
+        measured = runs[[*RESULTS, "samples_per_second", "peak_memory_mb"]] * factor
+        found[name] = analysis.Experiment(
+            metrics.assign(
+                value=metrics["value"].where(metrics["quantity"] == "group_size", metrics["value"] * factor)
+            ),
+            runs.assign(**{key: measured[key] for key in measured}),
+        )
+    claims = {path.stem: json.loads(path.read_text()) for path in sorted((root / "smoke/claims").glob("*.json"))}
+    for part in (part for claim in claims.values() for part in claim["parts"]):
+        for key in ("value", "low", "high"):
+            part[key] = None if part[key] is None else factor * part[key]
+    return tables.Results(found, claims, pd.read_parquet(root / "checks.parquet"))
+
+
+def test_no_result_is_typed_by_hand(finished: Path) -> None:
+    """With every measured number 1.37 times as large, every result of two or more digits is another one."""
+    plain, scaled = (results(finished, factor) for factor in (1.0, 1.37))
+    has_digits = re.compile(r"[1-9]\D?\d")  # two that count
+    first, second = (
+        dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", tables.macros(r, "smoke", ""))) for r in (plain, scaled)
+    )
+    compared = 0
+    for name in first.keys() - SETTINGS:
+        if has_digits.search(first[name]):
+            assert first[name] != second[name], name
+            compared += 1
+    assert compared > 15
+    for name, columns in RESULT_COLUMNS.items():
+        rows = [
+            [line.split(" & ") for line in tables.TABLES[name](r).splitlines() if " & " in line]
+            for r in (plain, scaled)
+        ]
+        cells = [(a[k], b[k]) for a, b in zip(*rows, strict=True) for k in columns if len(a) > k]
+        cells = [(a, b) for a, b in cells if has_digits.search(a) and not re.search(r"0\.000|[a-z]{3}", a)]
+        assert len(cells) > 3, name
+        for a, b in cells:
+            assert a != b or "10^" in a, (name, a)
+
+
+def test_the_text_types_no_decimals_among_its_results() -> None:
+    text = (ROOT / "paper/main.tex").read_text()
+    section = text[text.index(r"\section{Results}") : text.index(r"\section{What differs")]
+    # The rules of the study: the width of the masks, and fractions of λc.
+    allowed = {"0.003", "0.1", "0.25", "1.2"}
+    assert set(re.findall(r"\d+\.\d+", section)) <= allowed
