@@ -222,7 +222,7 @@ def test_a_claim_that_fails_is_not_reproduced(name: str) -> None:
     [
         (lambda table: table.iloc[:0], False, "no runs in|no check was run"),
         (without_values, True, "not a number"),
-        (one_seed, False, "a single seed gives no interval"),
+        (one_seed, False, claims.ONE_SEED),
     ],
     ids=["empty", "nan", "single seed"],
 )
@@ -233,7 +233,8 @@ def test_where_nothing_can_be_said_a_claim_is_undecided(name: str, change: Any, 
     for part in result["parts"]:
         assert part["verdict"] == "undecided"
         assert pd.Series([part["why"]]).str.contains(reason).all(), part["why"]
-        assert part["value"] is None
+        assert part["low"] is part["high"] is None
+        assert (part["value"] is None) == (reason != claims.ONE_SEED), part
     json.dumps(result, allow_nan=False)
 
 

@@ -1,7 +1,7 @@
 """The verdict on each claim of paper/claims.yaml: its statistics, their 90 % intervals, and whether these lie within.
 
 A statistic is a function of the tidy tables (analysis.py) and of the table of float64 checks (checks.py), for one
-subject. It returns an Estimate, or raises Undecidable with the reason, for instance that one seed gives no interval.
+subject. It returns an Estimate, or raises Undecidable with the reason; a value without an interval decides nothing.
 """
 
 import argparse
@@ -36,23 +36,26 @@ NORM_POWER = {"sgd": 4, "nesterov": 4, "adam": 3, "rmsprop": 3, "adamw": 2}  # i
 NO_SPREAD = Estimate(0.0, 0.0, 0.0)
 
 
+ONE_SEED = "a single seed gives no interval"
+
+
 class Undecidable(Exception):
-    """Why a statistic has no value or no interval."""
+    """Why a statistic has no value."""
 
 
 class Evidence:
-    """What the statistics read."""
+    """What the statistics read, and whether anything that they have read rests on a single seed."""
 
     def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
         self.tables, self.checks = tables, checks
+        self.has_one_seed = False
 
     def runs(self, experiment: str) -> pd.DataFrame:
-        """The runs of an experiment, which must have two seeds or more."""
+        """The runs of an experiment."""
         runs = self.tables[experiment].runs
         if runs.empty:
             raise Undecidable(f"no runs in {experiment}")
-        if runs["seed"].nunique() < 2:
-            raise Undecidable("a single seed gives no interval")
+        self.has_one_seed |= runs["seed"].nunique() < 2
         return runs
 
     def at_equilibrium(self, subject: str) -> pd.DataFrame:
@@ -69,8 +72,7 @@ def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
     values = checks.loc[(checks["check"] == check) & (checks["subject"] == subject), "value"]
     if values.empty:
         raise Undecidable("no check was run")
-    if len(values) < 2:
-        raise Undecidable("a single seed gives no interval")
+    evidence.has_one_seed |= len(values) < 2
     return finite(Estimate(values.mean(), values.min(), values.max()), values)
 
 
@@ -79,8 +81,8 @@ def finite(estimate: Estimate, values: Any) -> Estimate:
     missing = int((~np.isfinite(np.asarray(values, dtype=float))).sum())
     if missing:
         raise Undecidable(f"{missing} of {np.size(values)} values are not a number")
-    if not np.all(np.isfinite(estimate)):
-        raise Undecidable("too few values for an interval")
+    if not np.isfinite(estimate.value):
+        raise Undecidable("too few values")
     return estimate
 
 
@@ -94,11 +96,10 @@ def mean_interval(values: pd.Series) -> Estimate:
 def pooled_mean(cells: pd.DataFrame, column: str, by: str, at: Any) -> Estimate:
     """The mean over seeds in the cell by = at, with a t interval whose deviation is pooled over all cells."""
     groups = cells.groupby(by)[column]
-    freedom = len(cells) - groups.ngroups
+    cell, freedom = groups.get_group(at), len(cells) - groups.ngroups
     if freedom < 1:
-        raise Undecidable("a single seed gives no interval")
+        return finite(Estimate(cell.mean(), np.nan, np.nan), cells[column])
     deviation = np.sqrt(((cells[column] - groups.transform("mean")) ** 2).sum() / freedom)
-    cell = groups.get_group(at)
     margin = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation / np.sqrt(len(cell))
     return finite(Estimate(cell.mean(), cell.mean() - margin, cell.mean() + margin), cells[column])
 
@@ -111,7 +112,7 @@ def largest(differences: pd.DataFrame, by: str) -> Estimate:
     value, low, high = pooled_mean(differences, "difference", by, worst)
     if value < 0:
         value, low, high = -value, -high, -low
-    return Estimate(value, max(low, 0.0), high)
+    return Estimate(value, float(np.maximum(low, 0.0)), high)
 
 
 def differences(runs: pd.DataFrame, value: pd.Series, reference: pd.Series) -> pd.DataFrame:
@@ -259,7 +260,7 @@ def projected_beyond(evidence: Evidence, subject: str) -> Estimate:
     if at.empty:
         raise Undecidable("no run at 1.2 λc")
     value, low, high = pooled_mean(beyond, "error", "l2", at.iloc[0])
-    return Estimate(value, low, min(high, 100.0))
+    return Estimate(value, low, float(np.minimum(high, 100.0)))
 
 
 def affine_penalty(evidence: Evidence, subject: str) -> Estimate:
@@ -296,6 +297,8 @@ STATISTICS: dict[str, Callable[[Evidence, str], Estimate]] = {
 def judge(estimate: Estimate, within: tuple[float, float]) -> tuple[str, str]:
     """The verdict on a part, and the reason where it is undecided."""
     lowest, highest = within
+    if np.isnan(estimate.low) or np.isnan(estimate.high):
+        return UNDECIDED, "too few values for an interval"
     if lowest <= estimate.low and estimate.high <= highest:
         return REPRODUCED, ""
     if estimate.high < lowest or estimate.low > highest:
@@ -324,9 +327,12 @@ def decide(name: str, claim: Claim, evidence: Evidence) -> dict[str, Any]:
     """The verdict on a claim, with every number that it rests on."""
     parts = []
     for part in claim.parts:
+        evidence.has_one_seed = False
         try:
             estimate = STATISTICS[part.statistic](evidence, part.subject)
             verdict, why = judge(estimate, part.within)
+            if evidence.has_one_seed:
+                estimate, verdict, why = Estimate(estimate.value, np.nan, np.nan), UNDECIDED, ONE_SEED
         except Undecidable as reason:
             estimate, verdict, why = Estimate(np.nan, np.nan, np.nan), UNDECIDED, str(reason)
         numbers = {key: None if np.isnan(value) else float(value) for key, value in estimate._asdict().items()}
@@ -342,7 +348,8 @@ def tell(result: dict[str, Any]) -> str:
         f"{result['id']} {result['title']}: {result['verdict'].upper()}" + f" ({result['why']})" * bool(result["why"])
     ]
     for part in result["parts"]:
-        value = "no value" if part["value"] is None else f"{part['value']:.3g} [{part['low']:.3g}, {part['high']:.3g}]"
+        value = "no value" if part["value"] is None else f"{part['value']:.3g}"
+        value += "" if part["low"] is None else f" [{part['low']:.3g}, {part['high']:.3g}]"
         low, high = ("∞" if bound is None else f"{bound:g}" for bound in part["within"])
         what = f"{part['subject']}, {part['statistic']}: {value} {part['unit']}".rstrip()
         lines.append(f"  {what}, within {low} to {high}: {part['verdict']}")

@@ -132,9 +132,9 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
         title=f"{NAMES[runs['normalization'].iloc[0]]}, {NAMES[optimizer]}",
         xlabel=r"penalty $\lambda$",
     )
-    shown = sorted(
-        {0, len(penalties) - (penalties > 0).sum() // 2 - 1, len(penalties) - 1}
-    )  # few enough to stand side by side
+    # Few enough to stand side by side: the first, the last, and one between where the first is λ = 0.
+    between = {len(penalties) - (penalties > 0).sum() // 2 - 1} if penalties[0] == 0 else set()
+    shown = sorted({0, len(penalties) - 1} | between)
     axis.set_xticks(columns[shown], [f"${number(penalties[k])}$" for k in shown])
     axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.tick_params(length=0)

@@ -195,7 +195,8 @@ def residuals(estimate: Estimate) -> str:
     """The range of a residual, to a power of ten."""
     if np.isnan(estimate.value):
         return MISSING
-    low, high = (f"10^{{{round(np.log10(max(value, 1e-17)))}}}" for value in estimate[1:])
+    ends = estimate[1:] if np.isfinite(estimate.low) else estimate[:1]
+    low, high = (f"10^{{{round(np.log10(max(value, 1e-17)))}}}" for value in (ends[0], ends[-1]))
     return f"${low}$" if low == high else f"${low}$ to ${high}$"
 
 
