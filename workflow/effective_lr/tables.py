@@ -65,6 +65,11 @@ def interval(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
     return f"${value}$" if np.isnan(estimate.low) else f"${value}$ $[{low}, {high}]$"
 
 
+def estimate_of(part: dict[str, Any]) -> Estimate:
+    """What a part of a claim has measured; JSON has no NaN."""
+    return Estimate(*(np.nan if part[key] is None else part[key] for key in ("value", "low", "high")))
+
+
 class Results(NamedTuple):
     """What the tables are made of: tidy tables of experiments, verdicts on claims by id, float64 checks."""
 
@@ -73,13 +78,9 @@ class Results(NamedTuple):
     checks: pd.DataFrame
 
     def estimates(self, statistic: str) -> dict[str, Estimate]:
-        """The value of a claim's statistic by subject, for those that have one."""
+        """A statistic of the claims by subject."""
         parts = [part for claim in self.claims.values() for part in claim["parts"] if part["statistic"] == statistic]
-        return {
-            part["subject"]: Estimate(part["value"], part["low"], part["high"])
-            for part in parts
-            if part["value"] is not None
-        }
+        return {part["subject"]: estimate_of(part) for part in parts}
 
 
 def table_1(results: Results) -> str:
@@ -184,7 +185,7 @@ def table_3(results: Results) -> str:
         )
         for part in claim["parts"]:
             what, digits = STATISTICS[part["statistic"]]
-            found = Estimate(*(np.nan if part[key] is None else part[key] for key in ("value", "low", "high")))
+            found = estimate_of(part)
             value = interval(found, digits=digits) if digits else residuals(found)
             subject = SUBJECTS.get(part["subject"], latex(part["subject"].capitalize()))
             rows.append(["", subject, what, value, tolerance(part["within"]), part["verdict"]])
@@ -417,7 +418,7 @@ def verdicts(results: Results) -> dict[str, str]:
         **{f"Verdict{letters[name[1:]]}": claim["verdict"] for name, claim in results.claims.items()},
         **{
             camel(f"{part['statistic']} {part['subject']}"): fixed(
-                np.nan if part["value"] is None else part["value"], STATISTICS[part["statistic"]][1]
+                estimate_of(part).value, STATISTICS[part["statistic"]][1]
             )
             for claim in results.claims.values()
             for part in claim["parts"]
