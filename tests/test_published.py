@@ -1,19 +1,23 @@
 """Published results: written whole, taken into a run cache, compared with runs of one's own."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from conftest import make_run, train_or_reuse
 
-from effective_lr import grid, published
+from effective_lr import data, grid, published
 from effective_lr.analysis import Experiment, Tables
 from effective_lr.config import Run, UserError
 from effective_lr.data import Splits
 from effective_lr.jobs import RunCache
 from effective_lr.storage import read_table
+from effective_lr.training import Training, batches, plain_float32
 
+ROOT = Path(__file__).parent.parent
 CODE = grid.code_fingerprint(grid.TRAINING_SOURCES)
 RUNS = [make_run(l2=l2, seed=seed) for l2 in (0.0, 0.1) for seed in (3, 4)]
 
@@ -89,6 +93,42 @@ def test_the_deviation_is_that_between_seeds() -> None:
 def test_without_a_common_setting_verdicts_alone_are_compared() -> None:
     text, agree = published.compare(tables({RUNS[0]: 0.1}), tables({RUNS[2]: 0.1}), {}, {})
     assert agree and text.startswith("No setting is in both")
+
+
+def test_the_readme_takes_the_verdicts_between_its_marks() -> None:
+    part = {"subject": "sgd", "statistic": "contour_slope", "value": 1.0, "low": 0.98, "high": 1.0234}
+    exact = {"subject": "batch", "statistic": "invariance", "value": 1e-14, "low": 1e-15, "high": 1e-13}
+    decided = {
+        "C1": {"title": "Invariance", "verdict": "reproduced", "shown": "table_4", "parts": [exact]},
+        "C5": {"title": "Diagonals", "verdict": "undecided", "shown": "figure_2", "parts": [part]},
+    }
+    text = published.with_verdicts(f"before\n{published.BEGIN}\nold\n{published.END}\nafter\n", decided)
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "| C1 Invariance | **reproduced** | exact in float64 | `make table_4` |" in text
+    assert "| C5 Diagonals | **undecided** | sgd: 1 [0.98, 1.02] | `make figure_2` |" in text
+    assert published.with_verdicts(text, decided) == text
+
+
+@pytest.mark.skipif(not (ROOT / grid.PUBLISHED_TABLE).exists(), reason="the study is not published yet")
+def test_a_fresh_run_begins_as_the_published_one(tmp_path: Path) -> None:
+    """The first steps of three published runs, trained again. The tolerance is for other processors and libraries."""
+    if not Path("/usr/share/datasets/fashion-mnist").exists():
+        pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
+    plain_float32()
+    prepared = tmp_path / "data.pt", tmp_path / "data.json"
+    data.prepare("fashion-mnist", 14, tmp_path, *prepared)
+    table, provenance = read_table(ROOT / grid.PUBLISHED_TABLE)
+    rows = table.to_pandas()
+    for record in provenance[:: len(provenance) // 3][:3]:
+        run = Run(**record["run"])
+        training = Training(run, data.load(*prepared).subset(run.train_size, run.validation_size, run.test_size))
+        for batch in islice(batches(run, torch.device("cpu")), 30):
+            training.advance(batch)
+        measured = {(step, layer, what): value for step, layer, what, value in training.rows}
+        kept = rows[(rows["run_id"] == run.run_id) & (rows["step"] <= 30) & (rows["quantity"] == "norm_squared")]
+        assert len(kept) > 40
+        for row in kept.itertuples():
+            assert measured[row.step, row.layer, row.quantity] == pytest.approx(row.value, rel=0.01)
 
 
 def test_a_damaged_table_is_refused(results: Path, tmp_path: Path) -> None:

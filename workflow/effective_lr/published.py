@@ -1,4 +1,4 @@
-"""The published results: write them from the run cache, take them into one, compare runs of one's own with them.
+"""The published results: written from the run cache, taken into one, compared with runs of one's own, and their verdicts.
 
 They are one table of all runs of the published scale, in the form of a shard (jobs.py): tidy rows, with the provenance
 of each run and a checksum inside. So whatever reads shards reads them too.
@@ -109,6 +109,41 @@ def compare(
     return "\n".join(lines), agree
 
 
+BEGIN, END = "<!-- verdicts: written by `make pages` -->", "<!-- end of verdicts -->"
+
+
+def verdict_table(decided: dict[str, Any]) -> str:
+    """The verdicts as Markdown, with the statistic of each part that has digits to show."""
+    lines = ["| claim | verdict | measured, with 90 % interval | shown in |", "| --- | --- | --- | --- |"]
+    for name, claim in decided.items():
+        found = [
+            f"{part['subject']}: {part['value']:.3g} [{part['low']:.3g}, {part['high']:.3g}]"
+            for part in claim["parts"]
+            if part["low"] is not None and "invariance" not in part["statistic"]
+        ]
+        measured = "; ".join(found) or "exact in float64"
+        lines.append(f"| {name} {claim['title']} | **{claim['verdict']}** | {measured} | `make {claim['shown']}` |")
+    return "\n".join(lines)
+
+
+def with_verdicts(readme: str, decided: dict[str, Any]) -> str:
+    """The README with the verdicts between their marks."""
+    before, rest = readme.split(BEGIN)
+    after = rest.split(END)[1]
+    return f"{before}{BEGIN}\n{verdict_table(decided)}\n{END}{after}"
+
+
+def decide_published() -> tuple[Tables, dict[str, Any]]:
+    """The published tables, and the verdicts that they give."""
+    from effective_lr import claims  # statsmodels takes a second to import
+
+    experiments = grid.load_scale(Path("config/scales"), PUBLISHED_SCALE).runs()
+    tables = tables_of([PUBLISHED_TABLE], experiments)
+    evidence = claims.Evidence(tables, pd.read_parquet(PUBLISHED_TABLE.with_name("checks.parquet")))
+    stated = grid.load_claims(Path("paper/claims.yaml"))
+    return tables, {name: claims.decide(name, claim, evidence) for name, claim in stated.items()}
+
+
 def tables_of(shards: list[Path], experiments: dict[str, list[Run]]) -> Tables:
     """The tidy tables of these experiments, gathered from shards."""
     tables = Tables([])
@@ -119,7 +154,7 @@ def tables_of(shards: list[Path], experiments: dict[str, list[Run]]) -> Tables:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["publish", "reuse", "compare"])
+    parser.add_argument("command", choices=["publish", "reuse", "compare", "readme"])
     parser.add_argument("--scale", default=PUBLISHED_SCALE)
     parser.add_argument("--partial", action="store_true", help="publish what is finished")
     arguments = parser.parse_args()
@@ -127,6 +162,10 @@ def main() -> int:
     try:
         if arguments.command == "reuse":
             print(reuse(PUBLISHED_TABLE, results))
+            return 0
+        if arguments.command == "readme":
+            readme = Path("README.md")
+            readme.write_text(with_verdicts(readme.read_text(), decide_published()[1]))
             return 0
         experiments = grid.load_scale(Path("config/scales"), arguments.scale).runs()
         if arguments.command == "publish":
@@ -142,19 +181,12 @@ def main() -> int:
 
 def print_comparison(results: Path, experiments: dict[str, list[Run]]) -> int:
     """Compare a scale with the published one; 1 when a verdict differs."""
-    from effective_lr import claims  # statsmodels takes a second to import
-
-    stated = grid.load_claims(Path("paper/claims.yaml"))
     verdicts = {path.stem: json.loads(path.read_text()) for path in (results / "claims").glob("*.json")}
-    missing = sorted(stated.keys() - verdicts.keys())
+    missing = sorted(grid.load_claims(Path("paper/claims.yaml")).keys() - verdicts.keys())
     if missing:
         raise UserError(f"{results}/claims/{missing[0]}.json: missing; run the scale to its end first")
+    published, decided = decide_published()
     mine = tables_of(sorted((results / "shards").glob("*.parquet")), experiments)
-    theirs = grid.load_scale(Path("config/scales"), PUBLISHED_SCALE).runs()
-    published = tables_of([PUBLISHED_TABLE], theirs)
-    checks = pd.read_parquet(PUBLISHED_TABLE.with_name("checks.parquet"))
-    evidence = claims.Evidence(published, checks)
-    decided = {name: claims.decide(name, claim, evidence) for name, claim in stated.items()}
     text, agree = compare(mine, published, verdicts, decided)
     print(text)
     return 0 if agree else 1
