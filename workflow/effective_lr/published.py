@@ -1,4 +1,4 @@
-"""The published results: written from the run cache, taken into one, compared with runs of one's own, and their verdicts.
+"""Published results: written from the run cache, taken into one, compared with runs of one's own, and their verdicts.
 
 They are one table of all runs of the published scale, in the form of a shard (jobs.py): tidy rows, with the provenance
 of each run and a checksum inside. So whatever reads shards reads them too.
