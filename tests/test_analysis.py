@@ -122,11 +122,18 @@ def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
             predicted = float(theory.equilibrium_effective_lr("sgd", run.lr, run.l2, g, 1.0))
             rows.append((run.run_id, 1000, layer, "late_g_squared", g**2))
             rows.append((run.run_id, 1000, layer, "late_effective_lr", predicted))
+            norm = float(theory.equilibrium_norm("sgd", run.lr, run.l2, g, 1.0))
+            rows.append((run.run_id, 1000, layer, "late_norm_squared", norm**2))
+            angle = float(theory.equilibrium_angle("sgd", run.lr, run.l2, g, 1.0))
+            rows.append((run.run_id, 1000, layer, "late_angle_squared", angle**2))
+            rows.append((run.run_id, 1000, layer, "group_size", 9.0))
     metrics = pd.DataFrame(rows, columns=["run_id", "step", "layer", "quantity", "value"])
-    found = analysis.equilibrium_ratios(metrics, runs)
+    found = analysis.equilibrium_by_layer(metrics, runs)
     # At the smaller λ, 8ηλt is 0.2: that run is still on its way.
-    assert found["l2"].tolist() == [0.016]
-    assert found["ratio"].tolist() == [pytest.approx(1)]
+    assert found["l2"].tolist() == [0.016] * 3
+    for what in ("norm", "effective_lr", "angle"):
+        assert found[f"{what}_ratio"].tolist() == [pytest.approx(1)] * 3
+    assert list(analysis.equilibrium_by_layer(metrics, runs[runs["l2"] == 0])["angle_ratio"]) == []
 
 
 def test_gathered_tables_hold_results_settings_and_the_effective_lr(single: Splits, tmp_path: Path) -> None:

@@ -206,6 +206,9 @@ def late_layers(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return wide.merge(runs[["run_id", "optimizer", "lr", "l2", "momentum", "seed"]], on="run_id")
 
 
+FORMS = (("", ""), ("predicted_", ""), ("", "_ratio"))  # how the columns of a quantity begin and end
+
+
 def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Measured and predicted norm, effective learning rate and angle per step in the late part, for each run and layer.
 
@@ -216,7 +219,8 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
     runs = runs[on_contours(runs) & runs["diverged"].isna()]
     table = late_layers(metrics, runs)
     if table.empty:
-        return table.assign(**{f"{what}_ratio": [] for what in ("norm", "effective_lr", "angle")})
+        names = [f"{before}{what}{after}" for what in ("norm", "effective_lr", "angle") for before, after in FORMS]
+        return table.assign(**dict.fromkeys(names, pd.Series(dtype=float)))
     optimizer, grad = table["optimizer"].iloc[0], np.sqrt(table["late_g_squared"])
     settings = (optimizer, table["lr"], table["l2"], grad, table["group_size"], table["momentum"])
     measured = {
@@ -234,27 +238,6 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
         **{f"predicted_{what}": value for what, value in predicted.items()},
         **{f"{what}_ratio": value / predicted[what] for what, value in measured.items()},
     )
-
-
-def equilibrium_ratios(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Measured over predicted effective learning rate in the late part, for runs predicted to be at equilibrium.
-
-    The prediction takes the measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer. Columns: those of `runs`, and the medians over
-    layers of `predicted`, the effective learning rate, and of `ratio`.
-    """
-    runs = runs[in_equilibrium(runs) & runs["diverged"].isna()]
-    if runs.empty:
-        return runs.assign(predicted=np.nan, ratio=np.nan)
-    late = metrics[metrics["run_id"].isin(runs["run_id"]) & metrics["quantity"].str.startswith("late_")]
-    late = late.pivot(index=["run_id", "layer"], columns="quantity", values="value").reset_index()
-    table = late[late["layer"] != ""].merge(runs[["run_id", "optimizer", "lr", "l2", "momentum"]], on="run_id")
-    for optimizer, rows in table.groupby("optimizer"):
-        predicted = theory.equilibrium_effective_lr(
-            optimizer, rows["lr"], rows["l2"], np.sqrt(rows["late_g_squared"]), 1.0, rows["momentum"]
-        )
-        table.loc[rows.index, "predicted"] = predicted
-    medians = table.assign(ratio=table["late_effective_lr"] / table["predicted"]).groupby("run_id")
-    return runs.merge(medians[["predicted", "ratio"]].median(), left_on="run_id", right_index=True)
 
 
 def main() -> int:

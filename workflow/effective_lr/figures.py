@@ -25,7 +25,6 @@ from effective_lr.analysis import (
     Tables,
     dynamics,
     equilibrium_by_layer,
-    equilibrium_ratios,
     error_or_chance,
     late_layers,
     plane,
@@ -41,7 +40,10 @@ MARKERS = dict(zip(PLANES, "osD^v", strict=True))
 def figure_1(tables: Tables) -> Figure:
     """Norm and effective learning rate over training for several λ, with the predicted equilibrium."""
     metrics, runs = dynamics(tables["plane_sgd"])
-    predicted = equilibrium_ratios(metrics, runs).groupby("l2")["predicted"].mean()
+    medians = equilibrium_by_layer(metrics, runs).groupby(["l2", "run_id"])[
+        ["predicted_norm", "predicted_effective_lr"]
+    ]
+    predicted = medians.median().groupby("l2").mean()
     penalties = sorted(runs["l2"].unique())
     colors = dict(zip(penalties, ["black", *sns.color_palette("viridis_r", len(penalties))[1:]], strict=True))
     layers = metrics[metrics["layer"] != ""].merge(runs[["run_id", "l2"]], on="run_id")
@@ -56,9 +58,9 @@ def figure_1(tables: Tables) -> Figure:
         for l2 in penalties:
             curve = curves[l2] ** 0.5 if root else curves[l2]
             axis.plot(curve.index, curve, color=colors[l2], label=f"${number(l2)}$")
-            if l2 in predicted:
+            if l2 in predicted.index:
                 last = curve.index.max()
-                level = (runs["lr"].iloc[0] / predicted[l2]) ** 0.5 if root else predicted[l2]
+                level = predicted.loc[l2, "predicted_norm" if root else "predicted_effective_lr"]
                 ends = [last * 0.35, last * 1.25]
                 axis.plot(ends, [level] * 2, color=colors[l2], linestyle=(0, (2, 1.5)), linewidth=1)
         axis.set(xscale="log", yscale="log", ylabel=label)

@@ -23,7 +23,6 @@ from effective_lr.analysis import (
     contour_cells,
     dynamics,
     equilibrium_by_layer,
-    equilibrium_ratios,
     error_or_chance,
 )
 from effective_lr.config import Run
@@ -359,7 +358,8 @@ def projection(tables: Tables) -> dict[str, str]:
 
 def equilibrium(tables: Tables) -> dict[str, str]:
     """The measured over the predicted effective learning rate of the runs that figure 1 shows."""
-    ratios = equilibrium_ratios(*dynamics(tables["plane_sgd"])).groupby("l2")["ratio"].mean()
+    table = equilibrium_by_layer(*dynamics(tables["plane_sgd"]))
+    ratios = table.groupby(["l2", "run_id"])["effective_lr_ratio"].median().groupby("l2").mean()
     return {
         "DynamicsRatioMin": fixed(ratios.min()),
         "DynamicsRatioMax": fixed(ratios.max()),
