@@ -89,9 +89,10 @@ bench: setup ## Measure speed against usual scripts, and what the workflow adds 
 	python -m effective_lr.benchmark table --input results/benchmark.json --output results/benchmark.tex
 	echo 'Written: results/benchmark.json, .png, .tex; docs/performance.md shows results/published/benchmark.json.'
 
-pages: setup ## Write the generated pages of docs/ anew
+pages: setup ## Write the generated pages and sections of the documentation anew
 	$(activate)
 	export PYTHONPATH=workflow
+	python -m effective_lr.pages
 	python tests/test_needs.py
 	python -m effective_lr.benchmark page --input results/published/benchmark.json --output docs/performance.md
 	python -m effective_lr.benchmark figure --input results/published/benchmark.json --output docs/performance.png

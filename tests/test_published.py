@@ -95,20 +95,6 @@ def test_without_a_common_setting_verdicts_alone_are_compared() -> None:
     assert agree and text.startswith("No setting is in both")
 
 
-def test_the_readme_takes_the_verdicts_between_its_marks() -> None:
-    part = {"subject": "sgd", "statistic": "contour_slope", "value": 1.0, "low": 0.98, "high": 1.0234}
-    exact = {"subject": "batch", "statistic": "invariance", "value": 1e-14, "low": 1e-15, "high": 1e-13}
-    decided = {
-        "C1": {"title": "Invariance", "verdict": "reproduced", "shown": "table_4", "parts": [exact]},
-        "C5": {"title": "Diagonals", "verdict": "undecided", "shown": "figure_2", "parts": [part]},
-    }
-    text = published.with_verdicts(f"before\n{published.BEGIN}\nold\n{published.END}\nafter\n", decided)
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| C1 Invariance | **reproduced** | exact in float64 | `make table_4` |" in text
-    assert "| C5 Diagonals | **undecided** | sgd: 1 [0.98, 1.02] | `make figure_2` |" in text
-    assert published.with_verdicts(text, decided) == text
-
-
 @pytest.mark.skipif(not (ROOT / grid.PUBLISHED_TABLE).exists(), reason="the study is not published yet")
 def test_a_fresh_run_begins_as_the_published_one(tmp_path: Path) -> None:
     """The first steps of three published runs, trained again. The tolerance is for other processors and libraries."""

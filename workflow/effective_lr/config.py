@@ -46,7 +46,39 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Run(BaseModel):
-    """One training of one network. Two equal runs give equal results."""
+    """One training of one network. Two equal runs give equal results.
+
+    When to change a setting (this stands here, in a docstring, so that a better word is no reason to train again):
+
+    dataset            to move to a GPU: cifar10 is what the original used
+    resolution         halve it for speed
+    train_size         lower it for speed; all that are not validation images is the most
+    validation_size    lower it for speed; settings are then chosen less surely
+    test_size          lower it for speed; 5,000 images resolve 0.6 points of error
+    network            there is one; CONTRIBUTING.md says how to add another
+    width              raise it for a better network; its cost grows with the square
+    normalization      the subject of the paper; none is the control
+    norm_eps           to see it break the invariance: it matters where the variance of Xw is not far above it
+    initial_norm       to see that the start is forgotten, or that equilibrium takes longer from far away
+    optimizer          the subject of the paper
+    momentum           the effective learning rate has the factor 1/(1 − μ)
+    optimizer_eps      to see it break the invariance of Adam and RMSProp: it matters where gradients are small
+    lr                 an axis of every plane; diagonals fall on grid points when its factor is that of λ
+    l2                 the other axis; twice the λ of papers that write ½λ, half the weight_decay of PyTorch
+    affine_lr          'shared' is usual in practice, and lets η change the training of γ and β too
+    affine_l2          to see what the penalty does to γ and β, which are not scale invariant in the last layer
+    projected          to take the length of the weights out of training; λ then acts as a slightly larger η
+    lr_drop            to see the norm follow a change of η
+    rescaled_at_drop   with lr_drop: to see that a rescaled norm need not follow
+    batch_size         diagonals do not depend on it; the measured G does
+    steps              raise it to reach equilibrium at a smaller λ: that takes several times 1/(4ηλ) steps
+    probes             raise it for smoother curves over time
+    evaluations        raise it for steadier errors; each costs about as much as training on a third of its images
+    late_fraction      lower it where training is not settled before; its means need some hundred steps
+    batch_statistics   running is usual in practice; at a large effective learning rate it adds an error of its own
+    statistics_size    raise it for steadier batch statistics
+    seed               add seeds for narrower intervals; claims need two
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

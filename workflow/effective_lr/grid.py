@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from effective_lr.config import PositiveFloat, Run, UserError
 
@@ -26,18 +26,45 @@ PUBLISHED_SCALE = "study"
 PUBLISHED_TABLE = Path("results/published") / f"{PUBLISHED_SCALE}.parquet"
 
 
+def key(default: Any, description: str, change: str) -> Any:
+    """A key of the config; `change` says when to change it."""
+    return Field(default=default, description=description, json_schema_extra={"change": change})
+
+
 class Config(BaseModel):
     """The keys of config/config.yaml, all of which `snakemake --config key=value` may override."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale: str = "laptop"
-    metrics: Literal["recompute", "published"] = "recompute"
-    data_folder: str = "data"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    gpu_slots: PositiveInt = 1
-    checkpoint_seconds: PositiveFloat = 60
-    retrain: bool = False
+    scale: str = key(
+        "laptop",
+        "what to train, a file of config/scales: smoke (2 minutes), laptop (half an hour), study (hours), paper (GPUs)",
+        "to try everything quickly, to decide on the claims, or for a grid of your own",
+    )
+    metrics: Literal["recompute", "published"] = key(
+        "recompute",
+        "recompute trains what is missing; published trains nothing and redraws everything from the committed results",
+        "to see the published study, or to change how it is shown",
+    )
+    data_folder: str = key(
+        "data",
+        "folder that is looked at first for the data files, and that downloads go to",
+        "where the data lie elsewhere, or this disk is too small (CIFAR-10 needs 0.4 GB)",
+    )
+    device: Literal["auto", "cpu", "cuda"] = key(
+        "auto", "where to train; auto takes a GPU where one is visible", "to keep off a GPU, or to insist on one"
+    )
+    gpu_slots: PositiveInt = key(
+        1, "training jobs that share a GPU", "raise it until the GPU is busy; lower it when its memory is full"
+    )
+    checkpoint_seconds: PositiveFloat = key(
+        60, "seconds between checkpoints, all that a kill can cost a run", "raise it on a slow disk"
+    )
+    retrain: bool = key(
+        False,
+        "train every planned run again, though the run cache may hold it",
+        "to measure costs anew: `make retrain`",
+    )
 
 
 class Experiment(BaseModel):
@@ -45,9 +72,11 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    about: str
-    grid: dict[str, Any] = {}
-    cases: list[dict[str, Any]] = [{}]
+    about: str = Field(description="what the experiment is for")
+    grid: dict[str, Any] = Field(default={}, description="settings; every combination of the values in lists is run")
+    cases: list[dict[str, Any]] = Field(
+        default=[{}], description="settings that go together; the grid is run with each case in turn"
+    )
 
 
 class Scale(BaseModel):
@@ -55,10 +84,10 @@ class Scale(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    about: str
-    watermark: str = ""
-    defaults: dict[str, Any]
-    experiments: dict[str, Experiment]
+    about: str = Field(description="what the scale is for, and what it costs")
+    watermark: str = Field(default="", description="a line printed across every page of the paper")
+    defaults: dict[str, Any] = Field(description="settings that all runs share unless an experiment overrides them")
+    experiments: dict[str, Experiment] = Field(description="the experiments by name")
 
     def runs(self) -> dict[str, list[Run]]:
         """The runs of each experiment, without repetition within one; experiments may share runs.
@@ -217,10 +246,26 @@ def code_fingerprint(paths: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+# Where each key stands, for one that was found in the wrong place.
+PLACES = {
+    **dict.fromkeys(Scale.model_fields, "stands at the top of a file of config/scales"),
+    **dict.fromkeys(("grid", "cases"), "stands in an experiment of a file of config/scales"),
+    **dict.fromkeys(Run.model_fields, "is a setting of runs: defaults or an experiment of a file of config/scales"),
+    **dict.fromkeys(Config.model_fields, "stands in config/config.yaml, or follows --config"),
+}
+
+
 def nearest(key: str, known: Iterable[str]) -> str:
-    """What to write instead of an unknown key: `; did you mean 'epochs'?`, or where the known ones are listed."""
+    """What to do about an unknown key: write another one, put it where it belongs, or see where keys are listed."""
+    if key in PLACES:
+        return f" here; it {PLACES[key]}"
     close = difflib.get_close_matches(key, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else "; config/README.md lists the keys"
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    elsewhere = difflib.get_close_matches(key, PLACES, n=1)
+    if elsewhere:
+        return f"; did you mean '{elsewhere[0]}', which {PLACES[elsewhere[0]]}?"
+    return "; config/README.md lists the keys"
 
 
 def explain(error: ValidationError, known: Iterable[str]) -> list[str]:

@@ -109,30 +109,6 @@ def compare(
     return "\n".join(lines), agree
 
 
-BEGIN, END = "<!-- verdicts: written by `make pages` -->", "<!-- end of verdicts -->"
-
-
-def verdict_table(decided: dict[str, Any]) -> str:
-    """The verdicts as Markdown, with the statistic of each part that has digits to show."""
-    lines = ["| claim | verdict | measured, with 90 % interval | shown in |", "| --- | --- | --- | --- |"]
-    for name, claim in decided.items():
-        found = [
-            f"{part['subject']}: {part['value']:.3g} [{part['low']:.3g}, {part['high']:.3g}]"
-            for part in claim["parts"]
-            if part["low"] is not None and "invariance" not in part["statistic"]
-        ]
-        measured = "; ".join(found) or "exact in float64"
-        lines.append(f"| {name} {claim['title']} | **{claim['verdict']}** | {measured} | `make {claim['shown']}` |")
-    return "\n".join(lines)
-
-
-def with_verdicts(readme: str, decided: dict[str, Any]) -> str:
-    """The README with the verdicts between their marks."""
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{verdict_table(decided)}\n{END}{after}"
-
-
 def decide_published() -> tuple[Tables, dict[str, Any]]:
     """The published tables, and the verdicts that they give."""
     from effective_lr import claims  # statsmodels takes a second to import
@@ -154,7 +130,7 @@ def tables_of(shards: list[Path], experiments: dict[str, list[Run]]) -> Tables:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("command", choices=["publish", "reuse", "compare", "readme"])
+    parser.add_argument("command", choices=["publish", "reuse", "compare"])
     parser.add_argument("--scale", default=PUBLISHED_SCALE)
     parser.add_argument("--partial", action="store_true", help="publish what is finished")
     arguments = parser.parse_args()
@@ -162,10 +138,6 @@ def main() -> int:
     try:
         if arguments.command == "reuse":
             print(reuse(PUBLISHED_TABLE, results))
-            return 0
-        if arguments.command == "readme":
-            readme = Path("README.md")
-            readme.write_text(with_verdicts(readme.read_text(), decide_published()[1]))
             return 0
         experiments = grid.load_scale(Path("config/scales"), arguments.scale).runs()
         if arguments.command == "publish":
