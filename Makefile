@@ -36,7 +36,7 @@ snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) 
 }
 endef
 
-.PHONY: all paper plan bench retrain clean-runs compare reuse-published publish pages test test-slow unlock lock clean setup help
+.PHONY: all paper report plan bench retrain clean-runs compare reuse-published publish pages test test-slow unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -45,6 +45,10 @@ all: setup ## Train what is missing and build the whole paper (the default)
 paper: setup ## Build the PDF and what it rests on
 	$(call snakemake,paper)
 	echo "The paper: $(pdf)"
+
+report: setup ## Write one self-contained HTML page with all figures, tables, verdicts, notebooks and provenance
+	$(call snakemake,report)
+	snakemake report --report '$(dir $(pdf))report.html' --cores 1 $(if $(strip $(settings)),--config $(settings))
 
 figure_%: setup ## Redraw one figure, e.g. `make figure_2`
 	$(call snakemake,$@)

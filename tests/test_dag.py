@@ -250,6 +250,8 @@ EDITS = {
     "workflow/effective_lr/jobs.py": {"train"},
     "workflow/effective_lr/runs.py": set(),
     "workflow/effective_lr/published.py": set(),
+    "workflow/effective_lr/pages.py": set(),
+    "workflow/effective_lr/report.py": set(),  # of the target report alone
     "workflow/effective_lr/benchmark.py": {"benchmark_table"},
     "workflow/effective_lr/theory.py": {"aggregate", "claim", "figure", "table"},
     "workflow/effective_lr/checks.py": {"checks"},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -221,3 +222,69 @@ def test_the_text_types_no_decimals_among_its_results() -> None:
     # The rules of the study: the width of the masks, and fractions of λc.
     allowed = {"0.003", "0.1", "0.25", "1.2"}
     assert set(re.findall(r"\d+\.\d+", section)) <= allowed
+
+
+@pytest.mark.slow
+def test_the_report_in_a_browser(finished: Path, tmp_path: Path) -> None:
+    """`make report`, opened by Chromium without a network: every figure, every table, the verdicts, nothing amiss."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("no Chromium: install the Debian packages chromium and chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    assert snakemake(finished, "report").returncode == 0
+    report = tmp_path / "report.html"
+    assert snakemake(finished, "report", "--report", str(report)).returncode == 0
+
+    options = webdriver.ChromeOptions()
+    for argument in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-background-networking",
+        "window-size=1600,1000",
+    ):
+        options.add_argument(f"--{argument}")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options=options, service=service) as browser:
+        wait = WebDriverWait(browser, 20)
+
+        def show(category: str) -> list[Any]:
+            """Open a category; the buttons that show its items."""
+            browser.get(report.as_uri())
+            wait.until(lambda _: browser.find_elements(By.XPATH, f"//*[normalize-space(text())='{category}']"))[
+                0
+            ].click()
+            return wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a.inline-block"))[::2]
+
+        assert len(show("Figures")) == len(PANELS)
+        for number in range(len(PANELS)):
+            show("Figures")[number].click()
+            image = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "img[src*='image/png']"))[0]
+            wait.until(lambda _, image=image: image.get_property("naturalWidth") > 500)
+        browser.save_screenshot(str(report.with_name("figures.png")))
+
+        def text_of(item: Any) -> str:
+            item.click()
+            frame = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "iframe[src*='text/html']"))[0]
+            browser.switch_to.frame(frame)
+            text: str = wait.until(lambda _: browser.find_element(By.TAG_NAME, "body").text)
+            browser.switch_to.default_content()
+            return text
+
+        assert len(show("Tables")) == 8
+        assert "Effective learning rate" in text_of(show("Tables")[2])
+        browser.save_screenshot(str(report.with_name("verdicts.png")))
+        claims = text_of(show("Claims")[0])
+        assert all(f"C{number} " in claims for number in range(1, 10)) and "reproduced" in claims
+        assert "torch" in text_of(show("Provenance")[0])
+        assert len(show("Paper")) == 1
+
+        problems = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        assert problems == []
+        sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+        asked = [event["params"]["request"]["url"] for event in sent if event["method"] == "Network.requestWillBeSent"]
+        assert asked and not [url for url in asked if url.startswith("http")]

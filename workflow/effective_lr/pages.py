@@ -1,4 +1,4 @@
-"""The generated pages and sections of the documentation: `make pages` writes them, and a test holds them to their source.
+"""The generated pages of the documentation: `make pages` writes them, and a test holds them to their source.
 
 config/config.yaml              every key of the config at its default (grid.Config)
 config/README.md                tables of the keys and of the settings of a run (config.Run)

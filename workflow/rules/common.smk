@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,28 @@ def table_shards(table):
     """The shards that a table rests on, through its own experiments and those of its claims."""
     claims = [experiment for claim in TABLE_CLAIMS.get(table, []) for experiment in CLAIMS[claim].experiments]
     return shards_of([*TABLES[table], *claims])
+
+
+def labels_of(target, experiments):
+    """What the report says beside an item: its number and name in the paper, its normalizations and optimizers."""
+    kind, _, number = target.partition("_")
+    label = re.search(rf"\{{{target}\}}.*?\\label\{{\w+:(.*?)\}}", Path("paper/main.tex").read_text(), flags=re.DOTALL)
+    runs = [run for name in experiments for run in EXPERIMENTS[name]]
+    return {
+        kind: f"{number} {label[1]}",
+        "normalization": ", ".join(dict.fromkeys(run.normalization for run in runs)) or "–",
+        "optimizer": ", ".join(dict.fromkeys(run.optimizer for run in runs)) or "–",
+    }
+
+
+def figure_labels(wildcards):
+    return labels_of(wildcards.figure, FIGURES[wildcards.figure])
+
+
+def table_labels(wildcards):
+    experiments = TABLES.get(wildcards.page, [])
+    claims = [name for claim in TABLE_CLAIMS.get(wildcards.page, []) for name in CLAIMS[claim].experiments]
+    return labels_of(wildcards.page, [*experiments, *claims])
 
 
 def tell_what_was_trained():

@@ -5,7 +5,12 @@ rule pdf:
         # The paper names its generated files without a folder; they lie in BUILD.
         [f"{BUILD}/{name}" for name in MANUSCRIPT.generated],
     output:
-        f"{BUILD}/main.pdf",
+        report(
+            f"{BUILD}/main.pdf",
+            caption="../report/paper.rst",
+            category="Paper",
+            labels={"shows": "the whole paper"},
+        ),
     log:
         f"{RESULTS}/logs/pdf.log",
     conda:

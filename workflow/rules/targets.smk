@@ -8,6 +8,17 @@ rule paper:
         shards_of(EXPERIMENTS),
 
 
+rule report:
+    """All that the HTML report shows: `make report` writes it"""
+    input:
+        rules.pdf.output,
+        expand(f"{BUILD}/{{figure}}.png", figure=FIGURES),
+        [f"{BUILD}/{name.replace('.tex', '.html')}" for name in MANUSCRIPT.generated if name.startswith("table_")],
+        rules.claims_view.output,
+        rules.provenance_view.output,
+        shards_of(EXPERIMENTS),
+
+
 rule figure_1:
     """Norm and effective learning rate over training"""
     input:
