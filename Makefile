@@ -36,7 +36,7 @@ snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) 
 }
 endef
 
-.PHONY: all paper report plan bench retrain clean-runs compare reuse-published publish pages test test-slow unlock lock clean setup help
+.PHONY: all paper report plan bench retrain clean-runs compare reuse-published publish pages test test-slow archive unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -113,6 +113,12 @@ test: setup ## Run all that CI runs: linters, types, tests
 test-slow: setup ## Run the slow tests, which train and build for real
 	$(activate)
 	pytest -m slow
+
+archive: ## Bundle the last commit, published results included, for an archive that gives it a DOI
+	@name=effective-lr-$$(sed -n 's/^version: //p' CITATION.cff)
+	mkdir -p dist
+	git archive --prefix="$$name/" --output="dist/$$name.tar.gz" HEAD
+	echo "dist/$$name.tar.gz: $$(git describe --always --dirty), $$(du -h "dist/$$name.tar.gz" | cut -f1)"
 
 unlock: setup ## Free the folder after a run was killed
 	$(activate)

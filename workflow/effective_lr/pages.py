@@ -8,6 +8,7 @@ README.md                       targets with their cost, and the verdicts on the
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,17 @@ def scale_schema() -> dict[str, Any]:
     return {**scale, "$defs": {"settings": one, "grid": many, "Experiment": experiment}}
 
 
-# The README
+# The documents
+
+
+def rule_graph() -> str:
+    """Which rule uses what others make, as Mermaid, which code hosts draw."""
+    command = [sys.executable, "-m", "snakemake", "report", "--rulegraph", "mermaid-js", "--forceall"]
+    graph = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
+    arrows = sorted({(names[start], names[end]) for start, end in re.findall(r"(id\d+) --> (id\d+)", graph)})
+    lines = ["```mermaid", "flowchart LR", *(f"    {start} --> {end}" for start, end in arrows), "```"]
+    return "\n".join(lines)
 
 
 def shown() -> dict[str, tuple[str, list[str] | None]]:
@@ -197,11 +208,12 @@ def verdicts_table(decided: dict[str, Any]) -> str:
 
 def generated() -> dict[Path, str]:
     """Every generated file, whole, as it should be."""
-    readme, config = Path("README.md"), Path("config/README.md")
+    readme, config, developers = Path("README.md"), Path("config/README.md"), Path("docs/developers.md")
     text = section(readme.read_text(), "targets", targets_table())
     described = section(config.read_text(), "keys", keys_table())
     return {
         readme: section(text, "verdicts", verdicts_table(decide_published()[1])),
+        developers: section(developers.read_text(), "graph", rule_graph()),
         config: section(described, "settings", settings_table()),
         Path("config/config.yaml"): config_file(),
         Path("workflow/schemas/config.json"): as_json(grid.Config.model_json_schema()),
