@@ -137,5 +137,5 @@ setup: ## Install what is missing, and stop there
 
 help: ## List the targets
 	@sed -n 's/^\([a-z_%-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do
-	    printf 'make %-10s %s\n' "$$target" "$$what"
+	    printf 'make %-16s %s\n' "$$target" "$$what"
 	done
