@@ -15,6 +15,7 @@ from conftest import make_run, train_or_reuse
 from effective_lr import grid, runs, storage
 from effective_lr.config import Run, UserError
 from effective_lr.data import Splits
+from effective_lr.networks import build_network, normalized_layers
 
 ALL = [make_run(l2=l2, seed=seed) for l2 in (0, 0.01, 0.1) for seed in (3, 4)]
 
@@ -74,6 +75,21 @@ def test_this_machine_is_measured() -> None:
     start, speeds = runs.measure([make_run(), make_run(normalization="none", optimizer="adam")])
     assert start >= 0 and len(speeds) == 2
     assert all(0 < image < step < 1 for step, image in speeds)
+
+
+@pytest.mark.parametrize("dataset", [{}, {"dataset": "cifar10", "resolution": 32, "width": 8}])
+def test_operations_are_those_of_the_layers(dataset: dict[str, Any]) -> None:
+    run = make_run(**dataset)
+    forward, sides = [], (run.resolution, run.resolution // 2, run.resolution // 4, 1)
+    for (_, layer), side in zip(normalized_layers(build_network(run)), sides, strict=True):
+        forward.append(2 * side**2 * layer.weight.numel())
+    assert runs.operations(run) == 3 * sum(forward) - forward[0]
+
+
+def test_gpu_hours_follow_from_the_arithmetic() -> None:
+    long = make_run(steps=10**9)
+    hours = (10**9 * 16 + 2 * (30 + 40 + 64) / 3) * runs.operations(long) / 1e13 / 3600
+    assert f" {hours:,.1f} hours of a GPU" in runs.gpu_hours([long]) and hours > 0.1
 
 
 def test_summary_counts_runs_and_hours(results: Path) -> None:

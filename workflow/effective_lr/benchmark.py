@@ -35,6 +35,7 @@ from effective_lr import data, grid
 from effective_lr.config import Run, UserError
 from effective_lr.jobs import commit
 from effective_lr.networks import build_network, normalized_layers
+from effective_lr.runs import operations
 from effective_lr.storage import read_table
 from effective_lr.tables import tabular
 from effective_lr.training import Training, batches, plain_float32, train_run
@@ -306,16 +307,6 @@ def speeds(folder: Path, cores: int, rounds: int, window: float) -> Result:
             }
         )
     return {"sgemm_gflops": limit / 1e9, "scripts": rows}
-
-
-def operations(run: Run) -> int:
-    """Floating point operations of a training image: forward, and as much again for each of both gradients."""
-    network, side, forward = build_network(run), run.resolution, []
-    for name, layer in normalized_layers(network):
-        places = side**2 if layer.convolution else 1
-        forward.append(2 * places * layer.weight.numel())
-        side = side // 2 if name in ("conv1", "conv2") else side
-    return 3 * sum(forward) - forward[0]  # nobody asks for the gradient of the images
 
 
 OPERATIONS = {

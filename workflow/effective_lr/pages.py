@@ -6,6 +6,7 @@ workflow/schemas/*.json         by which editors complete and check the files of
 README.md                       targets with their cost, and the verdicts on the published study
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -222,6 +223,7 @@ def generated() -> dict[Path, str]:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description="Write the generated pages of the documentation.").parse_args()
     for path, text in generated().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

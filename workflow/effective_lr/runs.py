@@ -20,6 +20,7 @@ from effective_lr.jobs import RunCache, duration, recorded_data
 
 MEASURED_SECONDS = 0.5  # of steps, for each kind of run
 PARTIAL_FILE_AGE = 3600.0  # seconds after which nobody can be writing a file any more
+GPU_SPEED = 1e13  # floating point operations per second: a sixth of what an H100 is sold for, in float32 without TF32
 Kind = tuple[Any, ...]  # the settings that decide the speed of a run
 Speed = tuple[float, float]  # seconds for a step, seconds for an evaluated image
 
@@ -77,6 +78,25 @@ def run_seconds(run: Run, speed: Speed) -> float:
     return run.steps * speed[0] + evaluated * speed[1]
 
 
+def operations(run: Run) -> int:
+    """Floating point operations of a training image: forward, and as much again for each of both gradients."""
+    side, width = run.resolution, run.width
+    first = 9 * DATASETS[run.dataset].channels * width * side**2
+    others = 9 * width * 2 * width * (side // 2) ** 2 + 9 * 2 * width * 4 * width * (side // 4) ** 2
+    others += 4 * width * 10  # classes
+    return 2 * (3 * (first + others) - first)  # nobody asks for the gradient of the images
+
+
+def gpu_hours(runs: list[Run]) -> str:
+    """What these runs take on a GPU by their arithmetic alone; an evaluated image needs a third of a training image."""
+    total = sum(run_seconds(run, (run.batch_size, 1 / 3)) * operations(run) for run in runs)
+    hours = total / GPU_SPEED / 3600
+    return (
+        f"By arithmetic {total:.1e} floating point operations: {hours:,.1f} hours of a GPU that sustains "
+        f"{GPU_SPEED / 1e12:.0f} TFLOP/s in float32, which is a guess: no GPU was measured."
+    )
+
+
 def plan(scale: str, runs: list[Run], results: Path, cores: int) -> str:
     """What is left to train, and how long it takes by the speed that is measured here, with all cores at work."""
     missing = [run for run in runs if not cache_of(results, run).table_path(run).exists()]
@@ -108,6 +128,7 @@ def plan(scale: str, runs: list[Run], results: Path, cores: int) -> str:
         "",
         f"About {duration(total / cores)} with {cores} jobs at a time ({total / 3600:.2f} hours of one), each of "
         f"{len(grid.shards(missing))} taking {mean(starts):.1f} s to start, at the speed measured just now.",
+        gpu_hours(missing),
     ]
     return "\n".join(lines)
 
