@@ -87,9 +87,9 @@ def test_operations_are_those_of_the_layers(dataset: dict[str, Any]) -> None:
 
 
 def test_gpu_hours_follow_from_the_arithmetic() -> None:
-    long = make_run(steps=10**9)
-    hours = (10**9 * 16 + 2 * (30 + 40 + 64) / 3) * runs.operations(long) / 1e13 / 3600
-    assert f" {hours:,.1f} hours of a GPU" in runs.gpu_hours([long]) and hours > 0.1
+    long = make_run(steps=10**13)
+    hours = (10**13 * 16 + 2 * (30 + 40 + 64) / 3) * runs.operations(long) / 1e13 / 3600
+    assert f" {hours:,.1f} hours of a GPU" in runs.gpu_hours([long]) and hours > 100
 
 
 def test_summary_counts_runs_and_hours(results: Path) -> None:
