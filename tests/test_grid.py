@@ -335,7 +335,9 @@ def test_a_scale_based_on_another_states_what_differs(tmp_path: Path) -> None:
     assert len(grid.load_scale(tmp_path, "base").runs()["plane"]) == 2
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**base, "based_on": "other"}))
     said = refusal(lambda: grid.load_scale(tmp_path, "other"))
-    assert said == f"{tmp_path}/other.yaml: based_on = 'other': expected one of the other scales, not in a circle"
+    assert said == f"{tmp_path}/base.yaml: based_on = 'other': expected one of the other scales, not in a circle"
+    (tmp_path / "base.yaml").write_text("about: [\n")  # the mistake is told where it stands
+    assert refusal(lambda: grid.load_scale(tmp_path, "other")).startswith(f"{tmp_path}/base.yaml: line 2: not valid")
 
 
 def test_an_unknown_scale() -> None:
@@ -450,9 +452,10 @@ NO_CASES = "experiments.plane: no runs: cases is empty; fill it or leave it out"
         ({"text": "about: ''\ndefaults: {}\n"}, "experiments: missing; set it"),
         (
             {"text": "about: [\n"},
-            "not valid YAML: while parsing a flow node expected the node content, but found '<stream end>' in "
-            '"<unicode string>", line 2, column 1: ^',
+            "line 2: not valid YAML: expected the node content, but found '<stream end>'",
         ),
+        ({"text": "about: a: b\n"}, "line 1: not valid YAML: mapping values are not allowed here"),
+        ({"text": "about: '\x07'\n"}, "not a text file; restore it"),
     ],
 )
 def test_a_mistake_in_a_scale(mistake: Callable[..., str], parts: dict[str, Any], sentence: str) -> None:

@@ -156,7 +156,7 @@ class Claim(BaseModel):
 def load_claims(path: Path) -> dict[str, Claim]:
     """The checked claims by their names. Raises UserError with one sentence for each problem."""
     problems, claims = [], {}
-    for name, content in yaml.safe_load(path.read_text()).items():
+    for name, content in _read_yaml(path, "claims by their names").items():
         try:
             claims[name] = Claim(**content)
         except ValidationError as error:
@@ -181,11 +181,10 @@ def load_scale(folder: Path, name: str) -> Scale:
     known = sorted(other.stem for other in folder.glob("*.yaml"))
     if name not in known:
         raise UserError(f"config: scale = '{name}': expected one of {', '.join(known)}")
+    content = _read_scale(path)
     try:
-        scale = Scale(**_read_scale(path))
+        scale = Scale(**content)
         scale.runs()
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         known = [*Scale.model_fields, *Experiment.model_fields]
         raise UserError("\n".join(f"{path}: {text}" for text in explain(error, known))) from None
@@ -196,17 +195,29 @@ def load_scale(folder: Path, name: str) -> Scale:
 
 def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]:
     """What the file says, over what the scale says that it is based on."""
-    content = yaml.safe_load(path.read_text())
-    if not isinstance(content, dict):
-        raise UserError(f"expected the keys about, defaults and experiments, found {content!r}")
+    content = _read_yaml(path, "the keys about, defaults and experiments")
     base = content.pop("based_on", None)
     if base is None:
         return content
     chain = (*based_on_it, path.stem)
     others = sorted(other.stem for other in path.parent.glob("*.yaml") if other.stem not in chain)
     if base not in others:
-        raise UserError(f"based_on = {base!r}: expected one of the other scales, not in a circle")
+        raise UserError(f"{path}: based_on = {base!r}: expected one of the other scales, not in a circle")
     return _over(_read_scale(path.with_stem(base), chain), content)
+
+
+def _read_yaml(path: Path, expected: str) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError where there is none."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise UserError(f"{path}: line {line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UserError(f"{path}: not a text file; restore it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected {expected}, found {content!r}")
+    return content
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
