@@ -95,7 +95,18 @@ def test_without_a_common_setting_verdicts_alone_are_compared() -> None:
     assert agree and text.startswith("No setting is in both")
 
 
-@pytest.mark.skipif(not (ROOT / grid.PUBLISHED_TABLE).exists(), reason="the study is not published yet")
+def test_every_run_of_the_study_is_published_by_one_code() -> None:
+    runs = grid.load_scale(ROOT / "config/scales", grid.PUBLISHED_SCALE).runs()
+    _, provenance = read_table(ROOT / grid.PUBLISHED_TABLE)
+    planned = {run.run_id for experiment in runs.values() for run in experiment}
+    assert {record["run_id"] for record in provenance} == planned
+    assert len({record["code"] for record in provenance}) == len({record["data"] for record in provenance}) == 1
+    assert not [
+        record["commit"] for record in provenance if "dirty" in record["commit"] or record["commit"] == "unknown"
+    ]
+    assert (ROOT / grid.PUBLISHED_TABLE).stat().st_size < 10_000_000
+
+
 def test_a_fresh_run_begins_as_the_published_one(tmp_path: Path) -> None:
     """The first steps of three published runs, trained again. The tolerance is for other processors and libraries."""
     if not Path("/usr/share/datasets/fashion-mnist").exists():
