@@ -15,6 +15,7 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/claims.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/notebooks.smk"
 include: "workflow/rules/paper.smk"
 
 
@@ -37,3 +38,4 @@ rule all:
     default_target: True
     input:
         rules.paper.input,
+        rules.notebooks.input,

@@ -8,6 +8,13 @@ rule paper:
         shards_of(EXPERIMENTS),
 
 
+rule notebooks:
+    """The notebooks, executed: theory, a tour of one run, and the results to be reviewed"""
+    input:
+        expand(rules.notebook.output, notebook=NOTEBOOKS),
+        shards_of(EXPERIMENTS),
+
+
 rule figure_1:
     """Norm and effective learning rate over training"""
     input:
