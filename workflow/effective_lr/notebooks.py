@@ -57,7 +57,14 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
     """
     notebook = jupytext.read(source)
     try:
-        return papermill.execute_notebook(notebook, executed, parameters, kernel_name="python3", progress_bar=False)
+        return papermill.execute_notebook(
+            notebook,
+            executed,
+            parameters,
+            kernel_name="python3",
+            start_timeout=600,  # seconds: a busy machine starts it late
+            progress_bar=False,
+        )
     except papermill.PapermillExecutionError as error:
         why = textwrap.shorten(f"{error.ename}: {error.evalue}", 300)
         raise UserError(f"{source}: cell {error.exec_count} failed ({why}); {executed} shows where") from error
