@@ -20,6 +20,7 @@ SHELL := bash
 .ONESHELL:
 
 pdf = paper/build/$(or $(METRICS),$(SCALE),laptop)/main.pdf
+executed = results/$(if $(METRICS),redrawn,$(or $(SCALE),laptop))/notebooks
 jobs = $(if $(filter all,$(CORES)),$$(nproc),$(CORES))
 settings = $(if $(SCALE),scale=$(SCALE)) $(if $(METRICS),metrics=$(METRICS))
 activate = @source '$(VENV)/bin/activate'
@@ -36,7 +37,8 @@ snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) 
 }
 endef
 
-.PHONY: all paper report plan bench retrain clean-runs compare reuse-published publish pages test test-slow archive unlock lock clean setup help
+.PHONY: all paper report notebooks lab plan bench retrain clean-runs compare reuse-published publish pages test test-slow archive unlock \
+    lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -58,6 +60,17 @@ table_%: setup ## Redo one table, e.g. `make table_1`
 
 claim_%: setup ## Decide on one claim, e.g. `make claim_C5`
 	$(call snakemake,$@)
+
+notebooks: setup ## Execute the notebooks and write them as pages of HTML
+	$(call snakemake,$@)
+	echo "The notebooks: $(executed)/*.html"
+
+lab: setup ## Open the notebooks in Jupyter
+	$(activate)
+	# Known to this environment alone: a click on a .py file opens it as a notebook.
+	jupytext-config --settings-file '$(VENV)/etc/jupyter/labconfig/default_setting_overrides.json' \
+	    set-default-viewer python
+	PYTHONPATH="$$PWD/workflow" jupyter lab --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 plan: setup ## Print what is left to train and how long it takes, and train nothing
 	$(activate)

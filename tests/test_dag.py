@@ -30,6 +30,7 @@ SCALES = ROOT / "config" / "scales"
 TARGETS = {
     "all": [],
     "paper": [],
+    "notebooks": [],
     "figure_1": ["plane_sgd"],
     "figure_2": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"],
     "figure_3": [
@@ -56,6 +57,7 @@ OUTPUTS = {
     "data": ["--tensors", "--record"], "jobs": ["--output"], "analysis": ["--metrics", "--runs"],
     "checks": ["--output"], "claims": ["--output"],
     "figures": ["--output"], "tables": ["--output"], "benchmark": ["--output"], "manuscript": ["--build"],
+    "notebooks": ["--executed", "--notebook", "--page"],
 }
 words = sys.orig_argv
 module = words[words.index("-m") + 1].removeprefix("effective_lr.") if "-m" in words else ""
@@ -123,7 +125,7 @@ def copy_of_repository(root: Path) -> Checkout:
     for name in ("Snakefile", "environment.yml"):
         shutil.copy2(ROOT / name, root)
     skip = shutil.ignore_patterns("__pycache__", ".*", "build")
-    for folder in ("config", "paper", "profiles", "workflow", "results/published"):
+    for folder in ("config", "notebooks", "paper", "profiles", "workflow", "results/published"):
         shutil.copytree(ROOT / folder, root / folder, ignore=skip)
     checkout = Checkout(root)
     checkout.edit("config/config.yaml", "scale: laptop", "scale: smoke")
@@ -166,6 +168,7 @@ def test_plain_snakemake_plans_everything_from_the_data_to_the_paper(fresh: Chec
         "table": {*(f"table_{number}" for number in (1, 2, 3, 4, 5, 7, 8)), "macros"},
         "benchmark_table": {""},
         "pdf": {""},
+        "notebook": {"1_theory", "2_one_run", "3_results"},
         "all": {""},
     }
 
@@ -222,7 +225,8 @@ def test_a_finished_paper_plans_nothing(finished: Checkout) -> None:
 
 
 def test_new_time_stamps_plan_nothing(finished: Checkout) -> None:
-    for folder in ("Snakefile", "environment.yml", "config", "paper", "profiles", "workflow", "results/data"):
+    folders = ("config", "notebooks", "paper", "profiles", "workflow", "results/data")
+    for folder in ("Snakefile", "environment.yml", *folders):
         for path in [finished.root / folder, *(finished.root / folder).rglob("*")]:
             path.touch()
     assert finished.planned() == {}
@@ -239,13 +243,13 @@ def test_comments_docstrings_and_formatting_plan_nothing(finished: Checkout) -> 
 # The rules that an edit of a source reruns, without those that follow from them.
 EDITS = {
     "workflow/effective_lr/__init__.py": set(),
-    "workflow/effective_lr/config.py": {"data", "train", "table", "checks"},
-    "workflow/effective_lr/grid.py": set(),
+    "workflow/effective_lr/config.py": {"data", "train", "table", "checks", "notebook"},
+    "workflow/effective_lr/grid.py": {"notebook"},
     "workflow/effective_lr/data.py": {"data", "train"},
     "workflow/effective_lr/networks.py": {"train", "checks"},
     "workflow/effective_lr/optimizers.py": {"train", "checks"},
     "workflow/effective_lr/training.py": {"train", "checks"},
-    "workflow/effective_lr/storage.py": {"train"},
+    "workflow/effective_lr/storage.py": {"train", "notebook"},
     "workflow/effective_lr/devices.py": {"train"},
     "workflow/effective_lr/jobs.py": {"train"},
     "workflow/effective_lr/runs.py": set(),
@@ -253,29 +257,34 @@ EDITS = {
     "workflow/effective_lr/pages.py": set(),
     "workflow/effective_lr/report.py": set(),  # of the target report alone
     "workflow/effective_lr/benchmark.py": {"benchmark_table"},
-    "workflow/effective_lr/theory.py": {"aggregate", "claim", "figure", "table"},
+    "workflow/effective_lr/theory.py": {"aggregate", "claim", "figure", "table", "notebook"},
     "workflow/effective_lr/checks.py": {"checks"},
     "workflow/effective_lr/analysis.py": {"aggregate", "claim", "figure", "table"},
     "workflow/effective_lr/claims.py": {"claim"},
-    "workflow/effective_lr/notation.py": {"figure", "table"},
-    "workflow/effective_lr/figures.py": {"figure"},
-    "workflow/effective_lr/style.mplstyle": {"figure"},
+    "workflow/effective_lr/notation.py": {"figure", "table", "notebook"},
+    "workflow/effective_lr/figures.py": {"figure", "notebook"},
+    "workflow/effective_lr/style.mplstyle": {"figure", "notebook"},
     "workflow/effective_lr/tables.py": {"table", "benchmark_table"},
     "workflow/effective_lr/manuscript.py": {"pdf"},
+    "workflow/effective_lr/notebooks.py": {"notebook"},
     "paper/claims.yaml": set(),  # a comment: what counts are the claims
     "paper/main.tex": {"pdf"},
     "paper/references.bib": {"pdf"},
+    "notebooks/1_theory.py": {"notebook"},
+    "notebooks/2_one_run.py": {"notebook"},
+    "notebooks/3_results.py": {"notebook"},
 }
 FOLLOWS = {
-    "data": {"train"},
+    "data": {"train", "notebook"},
     "train": {"aggregate"},
     "checks": {"claim", "table"},
-    "aggregate": {"claim", "figure", "table"},
-    "claim": {"table"},
+    "aggregate": {"claim", "figure", "table", "notebook"},
+    "claim": {"table", "notebook"},
     "figure": {"pdf"},
     "table": {"pdf"},
     "benchmark_table": {"pdf"},
     "pdf": {"all"},
+    "notebook": {"all"},
     "all": set(),
 }
 
@@ -285,7 +294,7 @@ def with_followers(rules: set[str]) -> set[str]:
 
 
 def test_every_source_has_a_line_in_this_table() -> None:
-    folders = [ROOT / "workflow" / "effective_lr", ROOT / "paper"]
+    folders = [ROOT / "workflow" / "effective_lr", ROOT / "paper", ROOT / "notebooks"]
     files = {str(path.relative_to(ROOT)) for folder in folders for path in folder.iterdir() if path.is_file()}
     assert files == set(EDITS)
 
@@ -493,7 +502,7 @@ def test_after_a_kill_finished_runs_are_reused(real: Checkout) -> None:
 
 @pytest.mark.slow
 def test_every_target_can_be_made_alone(real: Checkout) -> None:
-    for target in sorted(TARGETS.keys() - {"all", "paper"}):
+    for target in sorted(TARGETS.keys() - {"all", "paper", "notebooks"}):
         # When it is drawn, only the tables that it asks for are there. Trained shards stay.
         shutil.rmtree(real.root / "results" / "smoke" / "experiments", ignore_errors=True)
         real.build(target)

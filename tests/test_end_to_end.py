@@ -20,7 +20,7 @@ from effective_lr import analysis, grid, tables
 from effective_lr.config import Run
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["config", "paper", "profiles", "workflow", "results/published"]
+FOLDERS = ["config", "notebooks", "paper", "profiles", "workflow", "results/published"]
 PANELS = {  # rows and columns of each figure, and how many of these places are taken
     "figure_1": (2, 1, 2),
     "figure_2": (2, 4, 7),
@@ -150,6 +150,15 @@ def test_pdf_is_whole(finished: Path) -> None:
     assert not [size for size in overfull if size > 2], overfull
     for page in render(build(finished) / "main.pdf", scale=1.0):
         assert (page < 128).mean() > 0.01, "a page is empty"
+
+
+@pytest.mark.parametrize("notebook", ["1_theory", "2_one_run", "3_results"])
+def test_notebooks_ran_without_an_error_and_show_something(finished: Path, notebook: str) -> None:
+    folder = finished / "results/smoke/notebooks"
+    cells = json.loads((folder / f"{notebook}.ipynb").read_text())["cells"]
+    outputs = [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
+    assert "error" not in {output["output_type"] for output in outputs}
+    assert "data:image/png;base64" in (folder / f"{notebook}.html").read_text()
 
 
 def test_every_number_is_defined(finished: Path) -> None:

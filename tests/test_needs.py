@@ -138,7 +138,7 @@ def smoke(folder: Path, *config: str) -> subprocess.CompletedProcess[str]:
     """The smoke scale in a copy of the repository."""
     for name in ("Snakefile", "environment.yml", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
-    for name in ("config", "paper", "profiles", "workflow", "results/published"):
+    for name in ("config", "notebooks", "paper", "profiles", "workflow", "results/published"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
     command = [sys.executable, "-m", "snakemake", "--cores", "4", "--config", "scale=smoke", *config]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

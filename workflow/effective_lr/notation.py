@@ -1,4 +1,6 @@
-"""How the paper writes names and numbers, in figures and tables alike."""
+"""How the paper writes names and numbers, in figures and tables alike, and how pages show its formulas."""
+
+import re
 
 NAMES = {
     "sgd": "SGD",
@@ -41,3 +43,20 @@ def latex(text: str) -> str:
     for letter, command in {"λ": "lambda", "η": "eta", "γ": "gamma", "β": "beta"}.items():
         text = text.replace(letter, rf"$\{command}$")
     return text.replace("½", r"$\frac12$").replace("‖w‖", r"$\|w\|$")
+
+
+# Norms do not grow with what stands beside them, a slash needs no room, and a sign is not a difference.
+BETTER = {
+    "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',
+    "<mo>&#x0002F;</mo>": '<mo lspace="0" rspace="0">&#x0002F;</mo>',
+}
+
+
+def mathml(formula: str, display: str = "inline") -> str:
+    """A formula of LaTeX as MathML, which browsers show by themselves; `display` is inline or block."""
+    from latex2mathml.converter import convert  # only pages need it
+
+    elements: str = convert(re.sub(r"(?<=[\[ ])(-[\d.]+)", r"{\1}", formula.strip()), display=display)
+    for plain_form, better in BETTER.items():
+        elements = elements.replace(plain_form, better)
+    return elements

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import latex2mathml.converter
+from effective_lr.notation import mathml
 
 if TYPE_CHECKING:  # seconds of imports that most pages do not need
     import pandas as pd
@@ -45,8 +45,7 @@ def text_to_html(latex: str) -> str:
     if "\\" in text:
         raise ValueError(f"{latex}: a command that pages do not know; add it to text_to_html")
     for formula in pieces[1::2]:
-        formula = re.sub(r"(?<=[\[ ])(-[\d.]+)", r"{\1}", formula)  # a sign, not a difference
-        text = text.replace("\0", latex2mathml.converter.convert(formula), 1)
+        text = text.replace("\0", mathml(formula), 1)
     return text.strip()
 
 

@@ -67,11 +67,15 @@ def tables_of(experiments):
     return [f"{RESULTS}/experiments/{name}.{kind}.parquet" for name in experiments for kind in ("metrics", "runs")]
 
 
-def shard_data(wildcards):
-    """The data of a shard. Its record is compared by content; the tensors are too large for that, and the job checks
+def prepared_data(run):
+    """The data of a run. Its record is compared by content; the tensors are too large for that, and the job checks
     them against the record."""
-    data = "results/data/{0.dataset}-{0.resolution}".format(SHARDS[wildcards.shard][0])
+    data = f"results/data/{run.dataset}-{run.resolution}"
     return {"record": f"{data}.json", "tensors": ancient(f"{data}.pt")}
+
+
+def shard_data(wildcards):
+    return prepared_data(SHARDS[wildcards.shard][0])
 
 
 def shard_runs(wildcards):
@@ -136,6 +140,35 @@ def table_labels(wildcards):
     experiments = TABLES.get(wildcards.page, [])
     claims = [name for claim in TABLE_CLAIMS.get(wildcards.page, []) for name in CLAIMS[claim].experiments]
     return labels_of(wildcards.page, [*experiments, *claims])
+
+
+def notebook_inputs(wildcards):
+    """What a notebook reads: nothing, the data, or all tables and verdicts."""
+    match wildcards.notebook:
+        case "2_one_run":
+            return prepared_data(EXPERIMENTS["plane_sgd"][0])
+        case "3_results":
+            return {"tables": tables_of(EXPERIMENTS), "claims": [f"{RESULTS}/claims/{claim}.json" for claim in CLAIMS]}
+    return {}
+
+
+def notebook_parameters(wildcards, input):
+    """The values for its cell of parameters."""
+    match wildcards.notebook:
+        case "2_one_run":
+            return json.dumps({"scale": SCALE_NAME, "record": input.record, "tensors": input.tensors})
+        case "3_results":
+            return json.dumps({"scale": SCALE_NAME, "results": RESULTS})
+    return "{}"
+
+
+def notebook_scale(wildcards):
+    """The scale, where a notebook reads it: another grid is another tour. Comments in its file do not count."""
+    return "" if wildcards.notebook == "1_theory" else SCALE.model_dump_json()
+
+
+def notebook_code(wildcards):
+    return sources("notebooks", *NOTEBOOKS[wildcards.notebook])
 
 
 def tell_what_was_trained():

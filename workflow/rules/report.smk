@@ -17,7 +17,7 @@ rule figure_view:
     conda:
         "../../environment.yml"
     params:
-        code=sources("report"),
+        code=sources("report", "notation"),
     shell:
         "python -m effective_lr.report figure --input {input} --output {output} 2>&1 | tee {log}"
 
@@ -40,7 +40,7 @@ rule table_view:
     conda:
         "../../environment.yml"
     params:
-        code=sources("report"),
+        code=sources("report", "notation"),
     shell:
         "python -m effective_lr.report table --input {input} --output {output} 2>&1 | tee {log}"
 
@@ -61,7 +61,7 @@ rule claims_view:
     conda:
         "../../environment.yml"
     params:
-        code=sources("report"),
+        code=sources("report", "notation"),
     shell:
         "python -m effective_lr.report claims --input {input} --output {output} 2>&1 | tee {log}"
 
@@ -82,6 +82,6 @@ rule provenance_view:
     conda:
         "../../environment.yml"
     params:
-        code=sources("report", "analysis"),
+        code=sources("report", "notation", "analysis"),
     shell:
         "python -m effective_lr.report provenance --input {input} --output {output} 2>&1 | tee {log}"

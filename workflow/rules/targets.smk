@@ -8,6 +8,13 @@ rule paper:
         shards_of(EXPERIMENTS),
 
 
+rule notebooks:
+    """The notebooks, executed: theory, a tour of one run, and the results to be reviewed"""
+    input:
+        expand(rules.notebook.output, notebook=NOTEBOOKS),
+        shards_of(EXPERIMENTS),
+
+
 rule report:
     """All that the HTML report shows: `make report` writes it"""
     input:
@@ -16,6 +23,7 @@ rule report:
         [f"{BUILD}/{name.replace('.tex', '.html')}" for name in MANUSCRIPT.generated if name.startswith("table_")],
         rules.claims_view.output,
         rules.provenance_view.output,
+        expand(rules.notebook.output, notebook=NOTEBOOKS),
         shards_of(EXPERIMENTS),
 
 
