@@ -46,7 +46,7 @@ from effective_lr.config import Run
 from effective_lr.figures import PALETTE
 from effective_lr.networks import build_network, normalized_layers
 from effective_lr.notation import NAMES, NORMALIZATIONS
-from effective_lr.optimizers import Optimizer
+from effective_lr.optimizers import MEAN_DECAY_ADAM, SQUARE_DECAY_ADAM, Optimizer
 from effective_lr.training import Training, batches, plain_float32
 
 # The package draws for files; from here on figures appear below their cells.
@@ -334,6 +334,61 @@ for color, (layer, path) in zip(PALETTE, groups.groupby("layer", sort=False), st
 axis.set(xlabel="step", ylabel=r"effective learning rate $\eta_{\mathrm{eff}}$")
 axis.legend()
 plt.show()
+
+# %% [markdown]
+# ## Where the theory of Adam falls short
+#
+# The theory expects $\lVert w\rVert^2=\eta d/4\lambda$ at equilibrium under AdamW, for $d$ weights in a group. Measured
+# norms are shorter. Why? With $\hat g=\nabla L/\sqrt{\hat s}$, the gradient over its root mean square, and the momentum
+# $\hat m=m/\sqrt{\hat s}$, let $y=w-\eta\frac{\beta_1}{1-\beta_1}\hat m$ be the place where $w$ would come to rest if no
+# further gradient came. Where $\hat s$ hardly changes, $y'=y-2\eta\lambda w-\eta\hat g$. So at equilibrium
+#
+# $$ 4\eta\lambda\langle y,w\rangle=\eta^2\lVert\hat g\rVert^2-2\eta\langle y,\hat g\rangle
+# =\eta^2d\,(A+B+C), $$
+#
+# $$ A=\frac{\lVert\hat g\rVert^2}{d},\qquad B=-\frac{2\langle w,\hat g\rangle}{\eta d},\qquad
+# C=\frac{2\beta_1}{1-\beta_1}\frac{\langle\hat m,\hat g\rangle}{d}, \qquad
+# \frac{\lVert w\rVert^2}{\eta d/4\lambda}=(A+B+C)\,F,\qquad F=\frac{\lVert w\rVert^2}{\langle y,w\rangle}. $$
+#
+# The theory takes $A=F=1$ and $B=C=0$: the divisor is the size of the gradient that it divides, the divided gradient is
+# still tangent, it does not know the gradients before it, and steps are infinitely small. Here is what a run has, as means
+# over its second half and medians over the groups of a layer. No number here is fitted.
+
+
+# %%
+def account(run):
+    """A, B, C, F and the norm squared over its prediction, for each layer of an AdamW run."""
+    training, lag = Training(run, splits), MEAN_DECAY_ADAM / (1 - MEAN_DECAY_ADAM)
+    totals = {}
+    for batch in batches(run, training.device):
+        means = [mean.clone() for mean in training.optimizer.weights.means]
+        weights = [layer.weight.detach().clone() for _, layer in training.layers]
+        training.advance(batch)
+        if training.step <= run.steps // 2:
+            continue
+        looked_at = zip(training.layers, weights, means, training.optimizer.weights.squares, strict=True)
+        for (name, layer), w, mean, square in looked_at:
+            root = (square / (1 - SQUARE_DECAY_ADAM**training.step)).sqrt()
+            w, g, m = (x.double().flatten(1) for x in (w, layer.weight.grad / root, mean / root))
+            unit = run.lr * layer.group_size
+            terms = (run.lr * g**2, -2 * w * g, 2 * run.lr * lag * m * g, w * (w - run.lr * lag * m), w**2)
+            totals[name] = totals.get(name, 0) + torch.stack([term.sum(1) / unit for term in terms])
+    table = {}
+    for name, total in totals.items():
+        a, b, c, rest, norm = total / (run.steps - run.steps // 2)
+        parts = {"A": a, "B": b, "C": c, "F": norm / rest, "(A + B + C) F": (a + b + c) * norm / rest}
+        parts["‖w‖² / predicted"] = norm * 4 * run.l2
+        table[name] = {what: float(value.quantile(0.5)) for what, value in parts.items()}
+    return pd.DataFrame(table).T
+
+
+of_adamw = min(experiments["adamw"], key=lambda run: abs(np.log(run.lr * run.l2 / 0.01)))
+account(Run(**{**of_adamw.model_dump(), **changes, "steps": 3 * steps, "probes": 1}))
+
+# %% [markdown]
+# The last two columns agree as far as the run is settled. Look at which of $A$, $C$ and $F$ departs from the theory: a
+# negative $C$ says that a gradient undoes part of what the gradients before it did, and $F$ is smaller for larger
+# $\eta\lambda$. $B$ is near 0: to divide each weight's gradient by its own size hardly tilts it out of the tangent.
 
 # %% [markdown]
 # ## From here

@@ -14,7 +14,7 @@ import pytest
 from test_dag import TARGETS, Checkout, fresh  # noqa: F401  (a fixture)
 from test_setup import Machine, machine  # noqa: F401  (a fixture)
 
-from effective_lr.notebooks import mathml
+from effective_lr.notebooks import with_formulas
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ["1_theory", "2_one_run", "3_results"]  # in the order of reading
@@ -109,7 +109,7 @@ def test_make(machine: Machine) -> None:  # noqa: F811
 
 
 def test_formulas_become_elements() -> None:
-    page = mathml(r"From $\rho_*$ follows $$\frac{\eta}{\lVert w\rVert^2},$$ and no more.")
+    page = with_formulas(r"From $\rho_*$ follows $$\frac{\eta}{\lVert w\rVert^2},$$ and no more.")
     assert page.startswith("From <math") and page.endswith("</math> and no more.")
     assert page.count("<math") == 2 and "\\" not in page and "$" not in page
     assert 'stretchy="false">&#x02016;' in page
