@@ -339,9 +339,9 @@ plt.show()
 # ## Where the theory of Adam falls short
 #
 # The theory expects $\lVert w\rVert^2=\eta d/4\lambda$ at equilibrium under AdamW, for $d$ weights in a group. Measured
-# norms are shorter. Why? With $\hat g=\nabla L/\sqrt{\hat s}$, the gradient over its root mean square, and the momentum
-# $\hat m=m/\sqrt{\hat s}$, let $y=w-\eta\frac{\beta_1}{1-\beta_1}\hat m$ be the place where $w$ would come to rest if no
-# further gradient came. Where $\hat s$ hardly changes, $y'=y-2\eta\lambda w-\eta\hat g$. So at equilibrium
+# norms are shorter. Why? Let $\hat g=\nabla L/\sqrt{\hat s}$ be the gradient over its root mean square,
+# $\hat m=m/\sqrt{\hat s}$ the momentum, and $y=w-\eta\frac{\beta_1}{1-\beta_1}\hat m$ the place where $w$ would come to
+# rest if no further gradient came. Where $\hat s$ hardly changes, $y'=y-2\eta\lambda w-\eta\hat g$. So at equilibrium
 #
 # $$ 4\eta\lambda\langle y,w\rangle=\eta^2\lVert\hat g\rVert^2-2\eta\langle y,\hat g\rangle
 # =\eta^2d\,(A+B+C), $$
@@ -351,8 +351,8 @@ plt.show()
 # \frac{\lVert w\rVert^2}{\eta d/4\lambda}=(A+B+C)\,F,\qquad F=\frac{\lVert w\rVert^2}{\langle y,w\rangle}. $$
 #
 # The theory takes $A=F=1$ and $B=C=0$: the divisor is the size of the gradient that it divides, the divided gradient is
-# still tangent, it does not know the gradients before it, and steps are infinitely small. Here is what a run has, as means
-# over its second half and medians over the groups of a layer. No number here is fitted.
+# still tangent, it does not know the gradients before it, and steps are infinitely small. Here is what a run has, as
+# means over its second half and medians over the groups of a layer. No number here is fitted.
 
 
 # %%
