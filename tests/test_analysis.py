@@ -8,7 +8,7 @@ import pytest
 from conftest import make_run, train_or_reuse
 from scipy import stats
 
-from effective_lr import analysis, claims, storage, theory
+from effective_lr import analysis, claims, figures, storage, theory
 from effective_lr.config import UserError
 from effective_lr.data import Splits
 
@@ -133,7 +133,16 @@ def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
     assert found["l2"].tolist() == [0.016] * 3
     for what in ("norm", "effective_lr", "angle"):
         assert found[f"{what}_ratio"].tolist() == [pytest.approx(1)] * 3
+    assert found["has_gradient"].all()
     assert list(analysis.equilibrium_by_layer(metrics, runs[runs["l2"] == 0])["angle_ratio"]) == []
+
+    # A layer whose units have lost their gradient is no part of the comparison that figures show.
+    lost = (metrics["layer"] == "b") & metrics["quantity"].isin(["late_g_squared", "late_norm_squared"])
+    metrics.loc[lost, "value"] = 0.0
+    tables = analysis.Tables([])
+    tables["plane_sgd"] = analysis.Experiment(metrics, runs)
+    [(_, shown)] = figures.equilibria(tables)
+    assert shown["layer"].tolist() == ["a", "c"] and np.isfinite(shown["norm_ratio"]).all()
 
 
 def test_gathered_tables_hold_results_settings_and_the_effective_lr(single: Splits, tmp_path: Path) -> None:

@@ -44,12 +44,15 @@ def frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return runs
 
 
+LAYERS = ("conv1", "conv2", "linear")
+
+
 def metrics(runs: pd.DataFrame, quantities: dict[str, Any], step: Any = 5000) -> pd.DataFrame:
-    """These quantities of every run, alike in two layers."""
+    """These quantities of every run, alike in all layers."""
     parts = [
         pd.DataFrame({"run_id": runs["run_id"], "step": step, "layer": layer, "quantity": name, "value": value})
         for name, value in quantities.items()
-        for layer in ("conv1", "conv2")
+        for layer in LAYERS
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -238,6 +241,34 @@ def test_where_nothing_can_be_said_a_claim_is_undecided(name: str, change: Any, 
     json.dumps(result, allow_nan=False)
 
 
+def without_gradient(table: pd.DataFrame) -> pd.DataFrame:
+    """The hidden layers as units are that got no gradient: shrunk to nothing."""
+    if "layer" not in table:
+        return table
+    lost = (table["layer"] != "linear") & table["quantity"].isin(["late_g_squared", "late_norm_squared"])
+    rates = (table["layer"] != "linear") & (table["quantity"] == "late_effective_lr")
+    return table.assign(value=table["value"].where(~lost, 0.0).where(~rates, np.inf))
+
+
+@pytest.mark.parametrize("name", ["C4", "C7"])
+def test_layers_without_a_gradient_are_named_and_leave_the_last_layer_to_explore(name: str) -> None:
+    whole = claims.decide(name, CLAIMS[name], evidence(name))
+    result = claims.decide(name, CLAIMS[name], changed(evidence(name), without_gradient, metrics=True))
+    assert result["verdict"] == "undecided"
+    assert "runs most units of a layer have no gradient" in claims.tell(result)
+    assert [what["value"] for what in whole["explored"]] == [what["value"] for what in result["explored"]]
+    assert result["explored"] and None not in [what["low"] for what in result["explored"]]
+
+
+def test_what_was_explored_is_no_part_of_a_verdict() -> None:
+    whole = evidence("C7")
+    explored = CLAIMS["C7"].explored
+    assert explored and not {what.statistic for what in explored} & {part.statistic for part in CLAIMS["C7"].parts}
+    without = CLAIMS["C7"].model_copy(update={"explored": []})
+    first, second = (claims.decide("C7", claim, whole) for claim in (CLAIMS["C7"], without))
+    assert {**first, "explored": []} == second
+
+
 def test_an_interval_across_the_bound_is_undecided() -> None:
     assert claims.judge(Estimate(1.0, 0.9, 1.1), (0.95, 1.05))[0] == "undecided"
     assert claims.judge(Estimate(1.0, 0.96, 1.04), (0.95, 1.05))[0] == "reproduced"
@@ -265,6 +296,6 @@ def test_a_claim_follows_from_its_parts(verdicts: list[tuple[str, str]], expecte
 
 
 def test_every_statistic_is_known_and_written() -> None:
-    used = {part.statistic for claim in CLAIMS.values() for part in claim.parts}
+    used = {part.statistic for claim in CLAIMS.values() for part in [*claim.parts, *claim.explored]}
     assert used == set(claims.STATISTICS) == set(WRITTEN)
     assert list(CLAIMS) == [f"C{number}" for number in range(1, 10)]

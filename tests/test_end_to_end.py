@@ -175,6 +175,8 @@ SETTINGS = {
     "SymmetryDecades", "SymmetryEps", "DefaultEps", "DynamicsCount", "ProjectedLr", "CriticalLambda",
     "PlainBestLambda", "DiagonalCellsSgd", "DiagonalCellsNesterov", "DiagonalCellsAdam", "DiagonalCellsRmsprop",
     "DropFactor", "ClaimCount",
+    *(f"{what}{name}" for what in ("Layers", "WithoutGradient")
+      for name in ("Sgd", "Nesterov", "Adam", "Rmsprop", "Adamw")),
 }  # fmt: skip
 RESULTS = ["test_error", "test_loss", "validation_error", "validation_loss", "late_train_loss", "seconds"]
 # The columns of each table that hold results; table 7 also counts runs.

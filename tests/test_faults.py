@@ -285,7 +285,9 @@ def test_two_snakemakes_in_one_folder(real: Checkout) -> None:  # noqa: F811
     first = subprocess.Popen(command, cwd=real.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while first.poll() is None and not (real.root / "results/smoke/logs").exists():
         time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # or a short training might be over before the second has looked
     second = real.snakemake(output, "--cores", "1")
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 1 and "cannot be locked" in second.stdout + second.stderr
     said, _ = first.communicate(timeout=120)
     assert first.returncode == 0, said

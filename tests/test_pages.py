@@ -32,14 +32,18 @@ def test_verdicts_are_shown_with_what_has_digits() -> None:
     part = {"subject": "sgd", "statistic": "contour_slope", "value": 1.0, "low": 0.98, "high": 1.0234}
     exact = {"subject": "batch", "statistic": "invariance", "value": 1e-14, "low": 1e-15, "high": 1e-13}
     single = {"subject": "adam", "statistic": "contour_slope", "value": 0.5, "low": None, "high": None}
+    claim = {"title": "Diagonals", "verdict": "undecided", "shown": "figure_2", "explored": []}
     text = pages.verdicts_table(
         {
-            "C1": {"title": "Invariance", "verdict": "reproduced", "shown": "table_4", "parts": [exact]},
-            "C5": {"title": "Diagonals", "verdict": "undecided", "shown": "figure_2", "parts": [part, single]},
+            "C1": {**claim, "title": "Invariance", "verdict": "reproduced", "shown": "table_4", "parts": [exact]},
+            "C5": {**claim, "parts": [{**part, "verdict": "reproduced"}, {**single, "verdict": "undecided"}]},
+            "C6": {**claim, "parts": [], "explored": [part]},
         }
     )
     assert "| C1 Invariance | **reproduced** | exact in float64 | `make claim_C1`, `make table_4` |" in text
-    assert "| C5 Diagonals | **undecided** | sgd: 1 [0.98, 1.02] | `make claim_C5`, `make figure_2` |" in text
+    found = "contour slope: sgd 1 [0.98, 1.02], adam no value"
+    assert f"| C5 Diagonals | **undecided** | {found} | `make claim_C5`, `make figure_2` |" in text
+    assert "| contour slope (explored afterwards): sgd 1 [0.98, 1.02] |" in text
 
 
 def test_every_setting_says_when_to_change_it() -> None:

@@ -56,9 +56,11 @@ def test_claims_show_verdict_statistic_and_tolerance() -> None:
     }
     claim = {key: key for key in ("title", "claim", "original", "shown", "reason", "why")}
     claim |= {"experiments": [], "verdict": "not reproduced", "parts": [{**part, "verdict": "reproduced"}]}  # type: ignore[dict-item]
+    claim["explored"] = [{**part, "statistic": "seen later"}]  # type: ignore[dict-item]
     html = report.claims_to_html({"C5": claim})
     assert '<b class="not">not reproduced</b>' in html and '<b class="reproduced">reproduced</b>' in html
     assert "<td>[0.98, 1.02]</td><td>≥ 0.9</td>" in html
+    assert "<td>seen later</td>" in html and "<td>explored after the results were seen</td>" in html
     assert "float64 checks" in html
 
 

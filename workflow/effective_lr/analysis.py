@@ -214,13 +214,14 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
 
     For the runs of one optimizer that `on_contours` chooses, without those that diverged. The prediction takes the
     measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer. Columns: those of `late_layers`; norm, effective_lr, angle, each also with
-    `predicted_` before it and `_ratio` after it.
+    `predicted_` before it and `_ratio` after it; `has_gradient`, false where the median unit has none: most units of
+    the layer then put out a constant, and the theory, which balances gradient and penalty, says nothing about them.
     """
     runs = runs[on_contours(runs) & runs["diverged"].isna()]
     table = late_layers(metrics, runs)
     if table.empty:
         names = [f"{before}{what}{after}" for what in ("norm", "effective_lr", "angle") for before, after in FORMS]
-        return table.assign(**dict.fromkeys(names, pd.Series(dtype=float)))
+        return table.assign(**dict.fromkeys(names, pd.Series(dtype=float)), has_gradient=pd.Series(dtype=bool))
     optimizer, grad = table["optimizer"].iloc[0], np.sqrt(table["late_g_squared"])
     settings = (optimizer, table["lr"], table["l2"], grad, table["group_size"], table["momentum"])
     measured = {
@@ -237,6 +238,7 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
         **measured,
         **{f"predicted_{what}": value for what, value in predicted.items()},
         **{f"{what}_ratio": value / predicted[what] for what, value in measured.items()},
+        has_gradient=table["late_g_squared"] > 0,
     )
 
 

@@ -27,9 +27,10 @@ from effective_lr.analysis import (
     error_or_chance,
 )
 from effective_lr.config import UserError
-from effective_lr.grid import Claim, load_claims
+from effective_lr.grid import Claim, Measurement, load_claims
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+LAST_LAYER = "linear"
 NORM_POWER = {"sgd": 4, "nesterov": 4, "adam": 3, "rmsprop": 3, "adamw": 2}  # in which ‖w*‖ is compared
 
 
@@ -44,11 +45,16 @@ class Undecidable(Exception):
 
 
 class Evidence:
-    """What the statistics read, and whether anything that they have read rests on a single seed."""
+    """What the statistics read, and what a reader must know of it: whether it rests on a single seed, and a note."""
 
     def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
         self.tables, self.checks = tables, checks
+        self.start()
+
+    def start(self) -> None:
+        """Forget what was read for another statistic."""
         self.has_one_seed = False
+        self.note = ""
 
     def runs(self, experiment: str) -> pd.DataFrame:
         """The runs of an experiment."""
@@ -63,7 +69,16 @@ class Evidence:
         table = equilibrium_by_layer(self.tables[PLANES[subject]].metrics, self.runs(PLANES[subject]))
         if table.empty:
             raise Undecidable("no cell of the grid reaches equilibrium at small steps")
+        has_all = table.groupby("run_id")["has_gradient"].all()
+        if not has_all.all():
+            self.note = f"in {(~has_all).sum()} of {len(has_all)} runs most units of a layer have no gradient"
         return table
+
+    def last_layer(self, subject: str) -> pd.DataFrame:
+        """`at_equilibrium` for the classifier alone: no ReLU follows it, so its units always have a gradient."""
+        table = self.at_equilibrium(subject)
+        self.note = ""
+        return table[table["layer"] == LAST_LAYER]
 
 
 def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
@@ -88,9 +103,10 @@ def finite(estimate: Estimate, values: Any) -> Estimate:
 
 def mean_interval(values: pd.Series) -> Estimate:
     """The mean and its t interval."""
+    finite(NO_SPREAD, values)
     spread = values.std(ddof=1) / np.sqrt(len(values))
     margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * spread if len(values) > 1 else np.nan
-    return finite(Estimate(values.mean(), values.mean() - margin, values.mean() + margin), values)
+    return finite(Estimate(values.mean(), values.mean() - margin, values.mean() + margin), [])
 
 
 def pooled_mean(cells: pd.DataFrame, column: str, by: str, at: Any) -> Estimate:
@@ -180,8 +196,16 @@ def angle_factor(evidence: Evidence, subject: str) -> Estimate:
 def norm_factor(evidence: Evidence, subject: str) -> Estimate:
     """‖w‖⁴ (Adam, RMSProp: ‖w‖³, AdamW: ‖w‖²) over its prediction from the measured G, median over layers: geometric
     mean over the runs at equilibrium."""
-    ratios = evidence.at_equilibrium(subject).groupby("run_id")["norm_ratio"].median()
-    return Estimate(*np.exp(NORM_POWER[subject] * np.array(mean_interval(np.log(ratios)))))
+    return power_of_ratio(evidence.at_equilibrium(subject), subject)
+
+
+def norm_factor_of_the_last_layer(evidence: Evidence, subject: str) -> Estimate:
+    return power_of_ratio(evidence.last_layer(subject), subject)
+
+
+def power_of_ratio(table: pd.DataFrame, subject: str) -> Estimate:
+    ratios = table.groupby("run_id")["norm_ratio"].median()
+    return Estimate(*np.exp(NORM_POWER[subject] * np.array(mean_interval(np.log(ratios.where(ratios > 0))))))
 
 
 def contour_slope(evidence: Evidence, subject: str) -> Estimate:
@@ -228,7 +252,14 @@ def growth_slope(evidence: Evidence, subject: str) -> Estimate:
 
 def l2_exponent(evidence: Evidence, subject: str) -> Estimate:
     """The exponent of λ in η_eff at fixed η: least squares of log η_eff on log λ with an intercept for each η."""
-    table = evidence.at_equilibrium(subject)
+    return exponent_of_l2(evidence.at_equilibrium(subject))
+
+
+def l2_exponent_of_the_last_layer(evidence: Evidence, subject: str) -> Estimate:
+    return exponent_of_l2(evidence.last_layer(subject))
+
+
+def exponent_of_l2(table: pd.DataFrame) -> Estimate:
     runs = table.groupby("run_id").agg({"effective_lr": "median", "lr": "first", "l2": "first"})
     if (runs.groupby("lr")["l2"].nunique() > 1).sum() < 1:
         raise Undecidable("no η has two λ in equilibrium")
@@ -281,9 +312,11 @@ STATISTICS: dict[str, Callable[[Evidence, str], Estimate]] = {
         angle_slope,
         angle_factor,
         norm_factor,
+        norm_factor_of_the_last_layer,
         contour_slope,
         growth_slope,
         l2_exponent,
+        l2_exponent_of_the_last_layer,
         projected_change,
         projected_beyond,
         affine_penalty,
@@ -323,23 +356,37 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     return ("reproduced in part" if {REPRODUCED, NOT_REPRODUCED} <= found else UNDECIDED), by
 
 
+def measure(what: Measurement, evidence: Evidence) -> tuple[Estimate, str]:
+    """The statistic, and why it decides nothing where that is so already."""
+    evidence.start()
+    try:
+        estimate = STATISTICS[what.statistic](evidence, what.subject)
+    except Undecidable as reason:
+        return Estimate(np.nan, np.nan, np.nan), str(reason)
+    if evidence.has_one_seed:
+        return Estimate(estimate.value, np.nan, np.nan), ONE_SEED
+    return estimate, ""
+
+
+def as_json(estimate: Estimate) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {key: None if np.isnan(value) else float(value) for key, value in estimate._asdict().items()}
+
+
 def decide(name: str, claim: Claim, evidence: Evidence) -> dict[str, Any]:
-    """The verdict on a claim, with every number that it rests on."""
+    """The verdict on a claim, with every number that it rests on, and those that were explored afterwards."""
     parts = []
     for part in claim.parts:
-        evidence.has_one_seed = False
-        try:
-            estimate = STATISTICS[part.statistic](evidence, part.subject)
-            verdict, why = judge(estimate, part.within)
-            if evidence.has_one_seed:
-                estimate, verdict, why = Estimate(estimate.value, np.nan, np.nan), UNDECIDED, ONE_SEED
-        except Undecidable as reason:
-            estimate, verdict, why = Estimate(np.nan, np.nan, np.nan), UNDECIDED, str(reason)
-        numbers = {key: None if np.isnan(value) else float(value) for key, value in estimate._asdict().items()}
+        estimate, why = measure(part, evidence)
+        verdict, why = (UNDECIDED, why) if why else judge(estimate, part.within)
+        if verdict != REPRODUCED and evidence.note:
+            why = "; ".join(filter(None, [why, evidence.note]))
         within = [None if np.isinf(bound) else bound for bound in part.within]
-        parts.append({**part.model_dump(), "within": within, **numbers, "verdict": verdict, "why": why})
+        parts.append({**part.model_dump(), "within": within, **as_json(estimate), "verdict": verdict, "why": why})
+    explored = [{**what.model_dump(), **as_json(measure(what, evidence)[0])} for what in claim.explored]
     verdict, why = summarize(parts)
-    return {"id": name, **claim.model_dump(exclude={"parts"}), "verdict": verdict, "why": why, "parts": parts}
+    text = claim.model_dump(exclude={"parts", "explored"})
+    return {"id": name, **text, "verdict": verdict, "why": why, "parts": parts, "explored": explored}
 
 
 def tell(result: dict[str, Any]) -> str:
@@ -348,12 +395,17 @@ def tell(result: dict[str, Any]) -> str:
         f"{result['id']} {result['title']}: {result['verdict'].upper()}" + f" ({result['why']})" * bool(result["why"])
     ]
     for part in result["parts"]:
-        value = "no value" if part["value"] is None else f"{part['value']:.3g}"
-        value += "" if part["low"] is None else f" [{part['low']:.3g}, {part['high']:.3g}]"
         low, high = ("∞" if bound is None else f"{bound:g}" for bound in part["within"])
-        what = f"{part['subject']}, {part['statistic']}: {value} {part['unit']}".rstrip()
-        lines.append(f"  {what}, within {low} to {high}: {part['verdict']}")
+        why = f" ({part['why']})" * bool(part["why"])
+        lines.append(f"  {tell_value(part)}, within {low} to {high}: {part['verdict']}{why}")
+    lines += [f"  {tell_value(what)}: explored after the results were seen" for what in result["explored"]]
     return "\n".join(lines)
+
+
+def tell_value(measured: dict[str, Any]) -> str:
+    value = "no value" if measured["value"] is None else f"{measured['value']:.3g}"
+    value += "" if measured["low"] is None else f" [{measured['low']:.3g}, {measured['high']:.3g}]"
+    return f"{measured['subject']}, {measured['statistic']}: {value} {measured['unit']}".rstrip()
 
 
 def main() -> int:

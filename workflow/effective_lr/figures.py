@@ -68,7 +68,7 @@ def figure_1(tables: Tables) -> Figure:
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
     axes[1].set_xlabel("training step")
-    axes[0].legend(title=r"$\lambda$", ncols=2, loc="lower left", labelspacing=0.3, columnspacing=1)
+    axes[0].legend(title=r"$\lambda$", ncols=2, loc="upper left", labelspacing=0.3, columnspacing=1)
     return figure
 
 
@@ -229,9 +229,16 @@ def figure_4(tables: Tables) -> Figure:
 
 
 def equilibria(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each optimizer with runs at equilibrium, what was measured there and predicted, by run and layer."""
+    """For each optimizer with runs at equilibrium, what was measured there and predicted, by run and layer.
+
+    Without layers most units of which have no gradient: there is no equilibrium of theirs to compare with.
+    """
     for optimizer, experiment in PLANES.items():
-        if experiment in tables and len(table := equilibrium_by_layer(*tables[experiment])):
+        if experiment not in tables:
+            continue
+        table = equilibrium_by_layer(*tables[experiment])
+        table = table[table["has_gradient"]]
+        if len(table):
             yield optimizer, table
 
 

@@ -128,14 +128,19 @@ class Scale(BaseModel):
         return experiments
 
 
-class Part(BaseModel):
-    """A statistic for one subject, and the tolerance that its interval must lie within."""
+class Measurement(BaseModel):
+    """A statistic for one subject."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     subject: str
     statistic: str
     unit: str = ""
+
+
+class Part(Measurement):
+    """A statistic for one subject, and the tolerance that its interval must lie within."""
+
     within: tuple[float, float]
 
 
@@ -151,6 +156,7 @@ class Claim(BaseModel):
     shown: str
     parts: list[Part]
     reason: str
+    explored: list[Measurement] = []  # after the results were seen: shown, and no part of the verdict
 
 
 def load_claims(path: Path) -> dict[str, Claim]:

@@ -151,7 +151,8 @@ def shown() -> dict[str, tuple[str, list[str] | None]]:
     known: dict[str, Any] = {"EXPERIMENTS": experiments, "CLAIMS": claims}
     for name in ("figures", "tables"):  # Snakemake's language is Python up to the first directive
         exec((rules / f"{name}.smk").read_text().partition("\nwildcard_constraints")[0], known)
-    needs: dict[str, list[str]] = {**known["FIGURES"], **known["TABLES"], "paper": list(experiments)}
+    needs: dict[str, list[str]] = {**known["FIGURES"], **known["TABLES"]}
+    needs |= {name: list(experiments) for name in ("paper", "notebooks", "report")}
     for table, names in known["TABLE_CLAIMS"].items():
         needs[table] = [*needs[table], *(name for claim in names for name in claims[claim].experiments)]
     needs |= {f"claim_{name}": claim.experiments for name, claim in claims.items()}
@@ -196,12 +197,16 @@ def verdicts_table(decided: dict[str, Any]) -> str:
     """The verdicts on the published study, with each statistic that has digits to show."""
     rows = []
     for name, claim in decided.items():
-        found = [
-            f"{part['subject']}: {part['value']:.3g} [{part['low']:.3g}, {part['high']:.3g}]"
-            for part in claim["parts"]
-            if part["low"] is not None and "invariance" not in part["statistic"]
-        ]
-        measured = "; ".join(found) or "exact in float64"
+        found: dict[str, list[str]] = {}
+        for part in claim["parts"] + claim["explored"]:
+            if "invariance" in part["statistic"]:
+                continue
+            value = (
+                "no value" if part["low"] is None else f"{part['value']:.3g} [{part['low']:.3g}, {part['high']:.3g}]"
+            )
+            explored = " (explored afterwards)" * ("verdict" not in part)
+            found.setdefault(part["statistic"].replace("_", " ") + explored, []).append(f"{part['subject']} {value}")
+        measured = "; ".join(f"{what}: {', '.join(values)}" for what, values in found.items()) or "exact in float64"
         commands = f"`make claim_{name}`, `make {claim['shown']}`"
         rows.append([f"{name} {claim['title']}", f"**{claim['verdict']}**", measured, commands])
     return markdown(["claim", "verdict", "measured, with 90 % interval", "see"], rows)

@@ -95,6 +95,10 @@ def claims_to_html(decided: dict[str, dict[str, Any]]) -> str:
             shown.append(ends(*part["within"]))
             parts.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in shown))
             parts.append(f"<td>{verdict(part['verdict'])}</td></tr>")
+        for part in claim["explored"]:
+            shown = [part["subject"], part["statistic"], number(part["value"]), ends(part["low"], part["high"]), "–"]
+            shown.append("explored after the results were seen")
+            parts.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in shown) + "</tr>")
         parts.append("</table>")
     return page("Claims", *parts)
 

@@ -160,9 +160,11 @@ STATISTICS = {
     "angle_slope": (r"slope of the angle in $\eta\lambda$", 2),
     "angle_factor": ("angle / predicted", 2),
     "norm_factor": (r"$\|w\|^{4,3,2}$ / predicted", 2),
+    "norm_factor_of_the_last_layer": (r"the same in the last layer alone", 2),
     "contour_slope": ("slope of contours", 2),
     "growth_slope": (r"slope of $\eta_{\mathrm{eff}}$ in $t$", 2),
     "l2_exponent": (r"exponent of $\lambda$ in $\eta_{\mathrm{eff}}$", 2),
+    "l2_exponent_of_the_last_layer": ("the same in the last layer alone", 2),
     "projected_change": (r"largest change of the error up to $0.1\lambda_{\mathrm{c}}$, points", 1),
     "projected_beyond": (r"error at $1.2\lambda_{\mathrm{c}}$, \%", 1),
     "affine_penalty": ("change of the error, points", 1),
@@ -171,7 +173,7 @@ SUBJECTS = {**NAMES, "projected": r"SGD, $\|w\|=1$", "gauss_newton": "Gauss--New
 
 
 def table_3(results: Results) -> str:
-    """Claims and verdicts: each statistic with its interval, its tolerance and what follows."""
+    """Claims and verdicts: each statistic with its interval, its tolerance and what follows; then what was explored."""
     rows: list[list[str]] = []
     for name, claim in results.claims.items():
         rows += [[]] if rows else []
@@ -183,12 +185,18 @@ def table_3(results: Results) -> str:
             ]
         )
         for part in claim["parts"]:
-            what, digits = STATISTICS[part["statistic"]]
-            found = estimate_of(part)
-            value = interval(found, digits=digits) if digits else residuals(found)
-            subject = SUBJECTS.get(part["subject"], latex(part["subject"].capitalize()))
-            rows.append(["", subject, what, value, tolerance(part["within"]), part["verdict"]])
+            rows.append(["", *measured(part), tolerance(part["within"]), part["verdict"]])
+        for part in claim["explored"]:
+            rows.append(["", *measured(part), "--", "explored"])
     return tabular("llllll", ["", "Subject", "Statistic", "Value", "Tolerance", "Verdict"], rows)
+
+
+def measured(part: dict[str, Any]) -> list[str]:
+    """Subject, statistic and value of a part of a claim."""
+    what, digits = STATISTICS[part["statistic"]]
+    found = estimate_of(part)
+    value = interval(found, digits=digits) if digits else residuals(found)
+    return [SUBJECTS.get(part["subject"], latex(part["subject"].capitalize())), what, value]
 
 
 def residuals(estimate: Estimate) -> str:
@@ -232,25 +240,29 @@ def table_4(results: Results) -> str:
 
 
 def table_5(results: Results) -> str:
-    """Equilibrium by layer: measured over predicted angle per step and norm, geometric means over runs."""
+    """Equilibrium by layer: measured over predicted angle per step and norm, geometric means over runs whose layer has
+    gradients; how many runs there are, and in how many most units of the layer have none."""
     rows: list[list[str]] = []
     for optimizer, experiment in PLANES.items():
         ratios = equilibrium_by_layer(*results.tables[experiment])
         if ratios.empty:
             continue
-        means = ratios.groupby("layer", sort=False)[["angle_ratio", "norm_ratio"]].agg(stats.gmean)
+        means = ratios[ratios["has_gradient"]].groupby("layer")[["angle_ratio", "norm_ratio"]].agg(stats.gmean)
         rows += [[]] if rows else []
-        for layer, row in means.iterrows():
+        for layer, runs in ratios.groupby("layer", sort=False):
+            row = means.reindex([layer]).iloc[0]
+            without = (~runs["has_gradient"]).sum()
             rows.append(
                 [
                     NAMES[optimizer],
                     str(layer),
                     fixed(row["angle_ratio"]),
                     fixed(row["norm_ratio"]),
-                    str(ratios["run_id"].nunique()),
+                    str(len(runs)),
+                    str(without) if without else "--",
                 ]
             )
-    return tabular("llrrr", ["Optimizer", "Layer", "angle", r"$\|w\|$", "runs"], rows)
+    return tabular("llrrrr", ["Optimizer", "Layer", "angle", r"$\|w\|$", "runs", "without"], rows)
 
 
 def table_7(results: Results) -> str:
@@ -292,7 +304,7 @@ def table_8(results: Results) -> str:
                 value
             )
         for tag, tagged in by_source.items():
-            rows.append([latex(field.description or ""), listing(tagged), f"[{tag}]"])
+            rows.append([latex((field.description or "").replace("`", "")), listing(tagged), f"[{tag}]"])
     return tabular(r"p{0.5\linewidth}p{0.3\linewidth}l", ["Setting", "Values", "Source"], rows)
 
 
@@ -357,10 +369,17 @@ def projection(tables: Tables) -> dict[str, str]:
 
 
 def equilibrium(tables: Tables) -> dict[str, str]:
-    """The measured over the predicted effective learning rate of the runs that figure 1 shows."""
+    """The measured over the predicted effective learning rate of the runs that figure 1 shows; how many layers are at
+    equilibrium under each optimizer, and how many of them have a median unit without a gradient."""
     table = equilibrium_by_layer(*dynamics(tables["plane_sgd"]))
     ratios = table.groupby(["l2", "run_id"])["effective_lr_ratio"].median().groupby("l2").mean()
+    counts = {}
+    for optimizer, experiment in PLANES.items():
+        has_gradient = equilibrium_by_layer(*tables[experiment])["has_gradient"]
+        counts[f"Layers{camel(optimizer)}"] = str(len(has_gradient))
+        counts[f"WithoutGradient{camel(optimizer)}"] = str(int((~has_gradient).sum()))
     return {
+        **counts,
         "DynamicsRatioMin": fixed(ratios.min()),
         "DynamicsRatioMax": fixed(ratios.max()),
         "DynamicsCount": str(len(ratios)),
@@ -421,7 +440,7 @@ def verdicts(results: Results) -> dict[str, str]:
                 estimate_of(part).value, STATISTICS[part["statistic"]][1]
             )
             for claim in results.claims.values()
-            for part in claim["parts"]
+            for part in claim["parts"] + claim["explored"]
             if STATISTICS[part["statistic"]][1]
         },
     }
