@@ -124,6 +124,7 @@ def test_tables_have_their_rows(finished: Path) -> None:
     assert len(rows("table_4")) == 7
     assert len(rows("table_5")) >= 4
     assert len(rows("table_8")) >= len(Run.model_fields)
+    assert len(rows("table_9")) == 2 + 2 + 4 + 2 + 2
 
 
 def test_verdicts_at_the_smoke_scale(finished: Path) -> None:
@@ -142,7 +143,7 @@ def test_pdf_is_whole(finished: Path) -> None:
     text = "\n".join(page.extract_text() for page in reader.pages)
     assert "??" not in text
     assert "not a result" in text  # the watermark of the smoke scale
-    for name in (*(f"Figure {n}" for n in range(1, 9)), *(f"Table {n}" for n in range(1, 9)), "References"):
+    for name in (*(f"Figure {n}" for n in range(1, 9)), *(f"Table {n}" for n in range(1, 10)), "References"):
         assert name in text, name
     log = (build(finished) / "main.log").read_text(errors="replace")
     assert not re.findall(r"(?:Reference|Citation) `[^']*' .*undefined", log)
@@ -247,6 +248,10 @@ def test_the_report_in_a_browser(finished: Path, tmp_path: Path) -> None:
     assert snakemake(finished, "report").returncode == 0
     report = tmp_path / "report.html"
     assert snakemake(finished, "report", "--report", str(report)).returncode == 0
+    content = report.read_text()
+    for kind in ("figure", "table", "notebook"):
+        captions = re.findall(r'^"\w+": "([\w ,]+)', (ROOT / f"workflow/report/{kind}.rst").read_text(), re.MULTILINE)
+        assert captions and not [caption for caption in captions if f'"caption": "<p>{caption}' not in content]
 
     options = webdriver.ChromeOptions()
     for argument in (
@@ -286,7 +291,7 @@ def test_the_report_in_a_browser(finished: Path, tmp_path: Path) -> None:
             browser.switch_to.default_content()
             return text
 
-        assert len(show("Tables")) == 8
+        assert len(show("Tables")) == 9
         assert "Effective learning rate" in text_of(show("Tables")[2])
         browser.save_screenshot(str(report.with_name("verdicts.png")))
         claims = text_of(show("Claims")[0])

@@ -41,9 +41,10 @@ def test_verdicts_are_shown_with_what_has_digits() -> None:
         }
     )
     assert "| C1 Invariance | **reproduced** | exact in float64 | `make claim_C1`, `make table_4` |" in text
-    found = "contour slope: sgd 1 [0.98, 1.02], adam no value"
+    found = "contour slope: sgd 1.00 [0.98, 1.02], adam no value"
     assert f"| C5 Diagonals | **undecided** | {found} | `make claim_C5`, `make figure_2` |" in text
-    assert "| contour slope (explored afterwards): sgd 1 [0.98, 1.02] |" in text
+    assert "| contour slope (explored afterwards): sgd 1.00 [0.98, 1.02] |" in text
+    assert pages.interval(0.001, -0.001, 12.34) == "0.0 [0.0, 12.3]"
 
 
 def test_every_setting_says_when_to_change_it() -> None:

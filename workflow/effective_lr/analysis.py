@@ -8,7 +8,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -119,6 +119,17 @@ class Estimate(NamedTuple):
     high: float
 
 
+def pooled_mean(cells: pd.DataFrame, column: str, by: str, at: Any) -> Estimate:
+    """The mean over seeds in the cell by = at, with a t interval whose deviation is pooled over all cells."""
+    groups = cells.groupby(by)[column]
+    cell, freedom = groups.get_group(at), len(cells) - groups.ngroups
+    if freedom < 1:
+        return Estimate(cell.mean(), np.nan, np.nan)
+    deviation = np.sqrt(((cells[column] - groups.transform("mean")) ** 2).sum() / freedom)
+    margin = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation / np.sqrt(len(cell))
+    return Estimate(cell.mean(), cell.mean() - margin, cell.mean() + margin)
+
+
 class BestSetting(NamedTuple):
     """The setting of a grid with the lowest validation error, and its test error."""
 
@@ -196,6 +207,33 @@ def contour_cells(runs: pd.DataFrame) -> pd.DataFrame:
     cells = cells[cells["diverged"].isna()]
     u = np.log(cells["lr"]) + slope * np.log(cells["l2"])
     return cells.assign(u=u - u.mean(), v=np.log(cells["lr"]) - slope * np.log(cells["l2"]))
+
+
+def are_enough(cells: pd.DataFrame) -> bool:
+    """Whether a slope of contours can be taken from these cells."""
+    return bool(cells["u"].round(6).nunique() >= 3 and len(cells) >= 6)
+
+
+def slope_of_contours(runs: pd.DataFrame) -> Estimate:
+    """s of the contours log η = −s·log λ + const of the test error; NaN where the cells are not enough.
+
+    Least squares of logit(error) on u, u² and v (`contour_cells`) give s = s₀(b_u − b_v)/(b_u + b_v), with s₀ the
+    predicted slope; its interval is by the delta method. As u is centred, b_u is the slope in the middle of the cells.
+    """
+    import statsmodels.formula.api as smf  # takes a second, which figures need not wait
+
+    cells = contour_cells(runs)
+    if not are_enough(cells):
+        return Estimate(np.nan, np.nan, np.nan)
+    s = theory.diagonal_slope(runs["optimizer"].iloc[0])
+    cells = cells.assign(logit=np.log(cells["test_error"] / (1 - cells["test_error"])))
+    fit = smf.ols("logit ~ u + I(u**2) + v", cells).fit()
+    b_u, b_v = fit.params["u"], fit.params["v"]
+    gradient = 2 * s * np.array([b_v, -b_u]) / (b_u + b_v) ** 2
+    covariance = fit.cov_params().loc[["u", "v"], ["u", "v"]].to_numpy()
+    margin = stats.t.ppf((1 + CONFIDENCE) / 2, fit.df_resid) * np.sqrt(gradient @ covariance @ gradient)
+    slope = s * (b_u - b_v) / (b_u + b_v)
+    return Estimate(slope, slope - margin, slope + margin)
 
 
 def late_layers(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from effective_lr import data, grid
 from effective_lr.config import Run, UserError
 from effective_lr.jobs import commit
 from effective_lr.networks import build_network, normalized_layers
+from effective_lr.pages import shown
 from effective_lr.runs import operations
 from effective_lr.storage import read_table
 from effective_lr.tables import tabular
@@ -412,14 +413,15 @@ def timed(command: list[str], folder: Path, **environment: str) -> tuple[float, 
 def copy_of_repository(folder: Path, prepared_data: Path) -> Path:
     for name in ("Snakefile", "environment.yml", "requirements.lock"):
         shutil.copy(name, folder)
-    for name in ("config", "paper", "profiles", "workflow", "results/published"):
+    for name in ("config", "notebooks", "paper", "profiles", "workflow", "results/published"):
         shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
     shutil.copytree(prepared_data, folder / "results" / "data", ignore=shutil.ignore_patterns("*-28*"))
     return folder
 
 
-def workflow(prepared_data: Path, plans: list[int]) -> Result:
-    """Planning by size of the grid, the start of a training, redrawing a figure, and doing nothing."""
+def workflow(prepared_data: Path, plans: list[int], targets: list[str]) -> Result:
+    """Planning by size of the grid, the start of a training, redrawing a figure, doing nothing, and these targets from
+    the published metrics."""
     snakemake = [sys.executable, "-m", "snakemake"]
     result: Result = {"plans": []}
     with tempfile.TemporaryDirectory(prefix="effective-lr-bench-") as scratch:
@@ -443,7 +445,20 @@ def workflow(prepared_data: Path, plans: list[int]) -> Result:
         (copy / "paper/build/smoke/figure_2.pdf").unlink()
         result["redraw_seconds"], _ = timed(figure, copy)
         result["nothing_to_do_seconds"], _ = timed(figure, copy)
+        result["published_seconds"] = published_seconds(copy, targets)
     return result
+
+
+def published_seconds(copy: Path, names: list[str]) -> dict[str, float]:
+    """How long each of these targets takes from the published metrics, where nothing else was made before."""
+    seconds = {}
+    for name in names:
+        for made in ("results/redrawn", "paper/build/published"):
+            shutil.rmtree(copy / made, ignore_errors=True)
+        command = [sys.executable, "-m", "snakemake", name, "--cores", str(os.cpu_count())]
+        seconds[name], _ = timed([*command, "--config", "metrics=published"], copy)
+        print(f"{name} from published metrics: {seconds[name]:.0f} s", flush=True)
+    return seconds
 
 
 def shard(runs: list[Run], prepared_data: Path) -> Result:
@@ -497,7 +512,11 @@ def measure(folder: Path, output: Path, quick: bool) -> None:
         "errors": errors(folder, [100, 101], steps=20 if quick else 1000),
         "shard": shard([laptop_run(14, l2=0.001 * k, steps=20 if quick else 1000) for k in range(8)], folder),
         "growth": [] if quick else growth(folder),
-        "workflow": workflow(folder, [100] if quick else [100, 1_000, 10_000]),
+        "workflow": workflow(
+            folder,
+            plans=[100] if quick else [100, 1_000, 10_000],
+            targets=["figure_7"] if quick else [name for name in shown() if not name.startswith("claim_")],
+        ),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1) + "\n")

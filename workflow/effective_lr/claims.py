@@ -22,9 +22,12 @@ from effective_lr.analysis import (
     PLANES,
     Estimate,
     Tables,
+    are_enough,
     contour_cells,
     equilibrium_by_layer,
     error_or_chance,
+    pooled_mean,
+    slope_of_contours,
 )
 from effective_lr.config import UserError
 from effective_lr.grid import Claim, Measurement, load_claims
@@ -109,23 +112,12 @@ def mean_interval(values: pd.Series) -> Estimate:
     return finite(Estimate(values.mean(), values.mean() - margin, values.mean() + margin), [])
 
 
-def pooled_mean(cells: pd.DataFrame, column: str, by: str, at: Any) -> Estimate:
-    """The mean over seeds in the cell by = at, with a t interval whose deviation is pooled over all cells."""
-    groups = cells.groupby(by)[column]
-    cell, freedom = groups.get_group(at), len(cells) - groups.ngroups
-    if freedom < 1:
-        return finite(Estimate(cell.mean(), np.nan, np.nan), cells[column])
-    deviation = np.sqrt(((cells[column] - groups.transform("mean")) ** 2).sum() / freedom)
-    margin = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation / np.sqrt(len(cell))
-    return finite(Estimate(cell.mean(), cell.mean() - margin, cell.mean() + margin), cells[column])
-
-
 def largest(differences: pd.DataFrame, by: str) -> Estimate:
     """The largest absolute mean difference over the cells, with its pooled interval, cut at 0."""
     finite(NO_SPREAD, differences["difference"])
     means = differences.groupby(by)["difference"].mean()
     worst = means.abs().idxmax()
-    value, low, high = pooled_mean(differences, "difference", by, worst)
+    value, low, high = finite(pooled_mean(differences, "difference", by, worst), [])
     if value < 0:
         value, low, high = -value, -high, -low
     return Estimate(value, float(np.maximum(low, 0.0)), high)
@@ -209,24 +201,13 @@ def power_of_ratio(table: pd.DataFrame, subject: str) -> Estimate:
 
 
 def contour_slope(evidence: Evidence, subject: str) -> Estimate:
-    """s of the contours log η = −s·log λ + const of the test error.
-
-    Least squares of logit(error) on u, u² and v (`contour_cells`) give s = s₀(b_u − b_v)/(b_u + b_v), with s₀ the
-    predicted slope; its interval is by the delta method. As u is centred, b_u is the slope in the middle of the cells.
-    """
-    cells = contour_cells(evidence.runs(PLANES[subject]))
-    s = theory.diagonal_slope(subject)
-    if cells["u"].round(6).nunique() < 3 or len(cells) < 6:
+    """s of the contours log η = −s·log λ + const of the test error."""
+    runs = evidence.runs(PLANES[subject])
+    cells = contour_cells(runs)
+    if not are_enough(cells):
         raise Undecidable("fewer than three diagonals or six cells")
     finite(NO_SPREAD, cells["test_error"])
-    cells = cells.assign(logit=np.log(cells["test_error"] / (1 - cells["test_error"])))
-    fit = smf.ols("logit ~ u + I(u**2) + v", cells).fit()
-    b_u, b_v = fit.params["u"], fit.params["v"]
-    gradient = 2 * s * np.array([b_v, -b_u]) / (b_u + b_v) ** 2
-    covariance = fit.cov_params().loc[["u", "v"], ["u", "v"]].to_numpy()
-    margin = stats.t.ppf((1 + CONFIDENCE) / 2, fit.df_resid) * np.sqrt(gradient @ covariance @ gradient)
-    slope = s * (b_u - b_v) / (b_u + b_v)
-    return finite(Estimate(slope, slope - margin, slope + margin), cells["logit"])
+    return finite(slope_of_contours(runs), [])
 
 
 def growth_slope(evidence: Evidence, subject: str) -> Estimate:
@@ -290,7 +271,7 @@ def projected_beyond(evidence: Evidence, subject: str) -> Estimate:
     at = beyond["l2"][np.isclose(beyond["l2"], 1.2 * critical)]
     if at.empty:
         raise Undecidable("no run at 1.2 λc")
-    value, low, high = pooled_mean(beyond, "error", "l2", at.iloc[0])
+    value, low, high = finite(pooled_mean(beyond, "error", "l2", at.iloc[0]), beyond["error"])
     return Estimate(value, low, float(np.minimum(high, 100.0)))
 
 

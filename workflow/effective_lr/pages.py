@@ -176,7 +176,7 @@ def targets_table() -> str:
     """The targets: command, what it shows, cost from raw data and redrawn."""
     runs = grid.load_scale(Path("config/scales"), README_SCALE).runs()
     measured = json.loads(Path("results/published/benchmark.json").read_text())
-    redrawn = f"{measured['workflow']['redraw_seconds']:.0f} s"
+    redrawn = measured["workflow"]["published_seconds"]
     seconds = speeds()
     rows = []
     for name, (title, experiments) in shown().items():
@@ -189,8 +189,15 @@ def targets_table() -> str:
             cost += run_seconds(run, (step, step / run.batch_size * FORWARD_SHARE))
         minutes = round(cost / 60 / README_CORES)
         raw = f"{max(minutes, 1)} min ({len(needed)} trainings)" if needed else "no training"
-        rows.append([f"`make {name}`", title, raw, redrawn])
+        rows.append([f"`make {name}`", title, raw, f"{redrawn[name]:.0f} s"])
     return markdown(["command", "shows", "from raw data", "from published metrics"], rows)
+
+
+def interval(*estimate: float) -> str:
+    """A value and its ends, in brackets, with two decimals; one where they are large."""
+    digits = 2 if max(map(abs, estimate)) < 10 else 1
+    value, low, high = (f"{round(number, digits) + 0.0:.{digits}f}" for number in estimate)  # + 0.0: no -0.00
+    return f"{value} [{low}, {high}]"
 
 
 def verdicts_table(decided: dict[str, Any]) -> str:
@@ -201,9 +208,7 @@ def verdicts_table(decided: dict[str, Any]) -> str:
         for part in claim["parts"] + claim["explored"]:
             if "invariance" in part["statistic"]:
                 continue
-            value = (
-                "no value" if part["low"] is None else f"{part['value']:.3g} [{part['low']:.3g}, {part['high']:.3g}]"
-            )
+            value = "no value" if part["low"] is None else interval(part["value"], part["low"], part["high"])
             explored = " (explored afterwards)" * ("verdict" not in part)
             found.setdefault(part["statistic"].replace("_", " ") + explored, []).append(f"{part['subject']} {value}")
         measured = "; ".join(f"{what}: {', '.join(values)}" for what, values in found.items()) or "exact in float64"

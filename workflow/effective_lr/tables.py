@@ -24,6 +24,9 @@ from effective_lr.analysis import (
     dynamics,
     equilibrium_by_layer,
     error_or_chance,
+    late_layers,
+    pooled_mean,
+    slope_of_contours,
 )
 from effective_lr.config import Run
 from effective_lr.notation import NAMES, NORMALIZATIONS, latex, number, plain
@@ -321,6 +324,51 @@ def listing(values: list[Any]) -> str:
     return f"${number(values[0])}$ to ${number(values[-1])}$ ({len(values)} values)"
 
 
+# Experiments that try other choices than the rest of the study, and how table 9 names them: those that vary a setting,
+# and those whose usual choice is in the plane of SGD, at the same settings and seeds.
+VARIED = {
+    "starting_norms": ("initial_norm", r"starting norm $\|w_0\|$"),
+    "norm_eps": ("norm_eps", r"$\varepsilon$ of the normalization, at $\|w_0\|=2^{-4}$"),
+    "affine_penalty": ("affine_l2", r"layers whose $\gamma$ and $\beta$ are penalised"),
+}
+COMPARED = {
+    "running_statistics": ("batch statistics of an evaluation", "recomputed", "running"),
+    "shared_affine_lr": (r"learning rate of $\gamma$ and $\beta$", "their own", "that of $w$"),
+}
+
+
+def table_9(results: Results) -> str:
+    """Choices of the study, one changed at a time: test error and the norm late in training."""
+    tables, rows = results.tables, []
+    plane = tables["plane_sgd"]
+    for experiment, (setting, title) in VARIED.items():
+        metrics, runs = tables[experiment]
+        values = {value: listing([value]) for value in runs[setting].unique()}
+        rows += choices(title, metrics, runs.assign(choice=runs[setting].map(values)))
+    for experiment, (title, *names) in COMPARED.items():
+        metrics, tried = tables[experiment]
+        usual = plane.runs.merge(tried[["lr", "l2", "seed"]])
+        runs = pd.concat([part.assign(choice=name) for part, name in zip([usual, tried], names, strict=True)])
+        rows += choices(title, pd.concat([metrics, plane.metrics]), runs)
+    header = ["Choice", "", r"$\eta$", r"$\lambda$", r"test error (\%)", r"$\|w\|$", "seeds"]
+    return tabular("llllllr", header, rows[1:])
+
+
+def choices(title: str, metrics: pd.DataFrame, runs: pd.DataFrame) -> list[list[str]]:
+    """Rows of table 9 for runs with their `choice`: one for each setting, or for their mean where there are many."""
+    norms = np.sqrt(late_layers(metrics, runs).groupby("run_id")["late_norm_squared"].median())
+    runs = runs.assign(error=error_or_chance(runs), norm=runs["run_id"].map(norms))
+    is_mean = runs.groupby(["lr", "l2"]).ngroups > 3
+    runs["cell"] = runs.groupby(["choice"] if is_mean else ["l2", "choice"], sort=False).ngroup()
+    rows: list[list[str]] = [[]]
+    for cell, group in runs.groupby("cell"):
+        error = Estimate(group["error"].mean(), np.nan, np.nan) if is_mean else pooled_mean(runs, "error", "cell", cell)
+        settings = [listing(sorted(group[key].unique())) for key in ("lr", "l2")]
+        found = [interval(error, 100, 1), f"{group['norm'].mean():.2g}", str(group["seed"].nunique())]
+        rows.append([title if not cell else "", group["choice"].iloc[0], *settings, *found])
+    return rows
+
+
 def symmetry(tables: Tables) -> dict[str, str]:
     """How far runs that should be one function are apart, in points of test error from the one with a = 1."""
     runs = tables["symmetry"].runs
@@ -419,6 +467,11 @@ def macros(results: Results, scale: str, watermark: str) -> str:
     for optimizer in ("sgd", "nesterov", "adam", "rmsprop"):
         values[f"DiagonalSlope{camel(optimizer)}"] = fixed(slopes.get(optimizer, NO_VALUE).value)
         values[f"DiagonalCells{camel(optimizer)}"] = str(len(contour_cells(tables[PLANES[optimizer]].runs)))
+    shared = tables["shared_affine_lr"].runs
+    values["OwnAffineSlope"] = fixed(
+        slope_of_contours(tables["plane_sgd"].runs.merge(shared[["lr", "l2", "seed"]])).value
+    )
+    values["SharedAffineSlope"] = fixed(slope_of_contours(shared).value)
     values["DropFactor"] = number(tables["lr_drop"].runs["lr_drop"].iloc[0])
     values |= verdicts(results)
     return "".join(rf"\newcommand{{\{name}}}{{{value}}}" + "\n" for name, value in values.items())
@@ -454,7 +507,8 @@ def camel(name: str) -> str:
 # Table 6 is made by benchmark.py.
 TABLES = {
     f"table_{k}": make
-    for k, make in ((1, table_1), (2, table_2), (3, table_3), (4, table_4), (5, table_5), (7, table_7), (8, table_8))
+    for k, make in enumerate((table_1, table_2, table_3, table_4, table_5, None, table_7, table_8, table_9), start=1)
+    if make
 }
 
 

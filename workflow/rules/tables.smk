@@ -7,6 +7,7 @@ TABLES = {
     "table_5": ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "adamw"],
     "table_7": list(EXPERIMENTS),
     "table_8": list(EXPERIMENTS),
+    "table_9": ["plane_sgd", "starting_norms", "norm_eps", "affine_penalty", "running_statistics", "shared_affine_lr"],
     "macros": list(EXPERIMENTS),
 }
 

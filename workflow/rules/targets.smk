@@ -138,6 +138,13 @@ rule table_8:
         table_shards("table_8"),
 
 
+rule table_9:
+    """Choices of this study, one changed at a time"""
+    input:
+        f"{BUILD}/table_9.tex",
+        table_shards("table_9"),
+
+
 rule claim_C1:
     """Invariance: the verdict and its statistics"""
     input:
