@@ -251,7 +251,8 @@ def test_the_report_in_a_browser(finished: Path, tmp_path: Path) -> None:
     content = report.read_text()
     for kind in ("figure", "table", "notebook"):
         captions = re.findall(r'^"\w+": "([\w ,]+)', (ROOT / f"workflow/report/{kind}.rst").read_text(), re.MULTILINE)
-        assert captions and not [caption for caption in captions if f'"caption": "<p>{caption}' not in content]
+        escaped = [json.dumps(caption)[1:-1] for caption in captions]
+        assert captions and not [caption for caption in escaped if f'"caption": "<p>{caption}' not in content]
 
     options = webdriver.ChromeOptions()
     for argument in (
