@@ -428,7 +428,7 @@ def test_a_scale_without_an_experiment_that_the_paper_shows(fresh: Checkout, ref
     ("inclusion", "file"),
     [
         (r"\includegraphics{figure_9}", "figure_9.pdf"),
-        (r"\input{table_9}", "table_9.tex"),
+        (r"\input{table_0}", "table_0.tex"),
         (r"\input{figure_1}", "figure_1.tex"),  # there is a figure_1.pdf
         (r"\includegraphics{table_1.png}", "table_1.png"),
     ],
