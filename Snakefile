@@ -23,6 +23,23 @@ include: "workflow/rules/paper.smk"
 include: "workflow/rules/report.smk"
 
 
+# On a cluster only training is worth a place in the queue. Elsewhere this changes nothing.
+localrules:
+    data,
+    checks,
+    aggregate,
+    claim,
+    figure,
+    table,
+    benchmark_table,
+    notebook,
+    pdf,
+    figure_view,
+    table_view,
+    claims_view,
+    provenance_view,
+
+
 onsuccess:
     tell_what_was_trained()
 

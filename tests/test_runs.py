@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from conftest import make_run, train_or_reuse
 
-from effective_lr import grid, runs, storage
+from effective_lr import costs, grid, runs, storage
 from effective_lr.config import Run, UserError
 from effective_lr.data import Splits
 from effective_lr.networks import build_network, normalized_layers
@@ -83,12 +83,12 @@ def test_operations_are_those_of_the_layers(dataset: dict[str, Any]) -> None:
     forward, sides = [], (run.resolution, run.resolution // 2, run.resolution // 4, 1)
     for (_, layer), side in zip(normalized_layers(build_network(run)), sides, strict=True):
         forward.append(2 * side**2 * layer.weight.numel())
-    assert runs.operations(run) == 3 * sum(forward) - forward[0]
+    assert costs.operations(run) == 3 * sum(forward) - forward[0]
 
 
 def test_gpu_hours_follow_from_the_arithmetic() -> None:
     long = make_run(steps=10**13)
-    hours = (10**13 * 16 + 2 * (30 + 40 + 64) / 3) * runs.operations(long) / 1e13 / 3600
+    hours = (10**13 * 16 + 2 * (30 + 40 + 64) / 3) * costs.operations(long) / 1e13 / 3600
     assert f" {hours:,.1f} hours of a GPU" in runs.gpu_hours([long]) and hours > 100
 
 

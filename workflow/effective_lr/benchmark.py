@@ -33,10 +33,10 @@ from torch.nn import functional as F
 
 from effective_lr import data, grid
 from effective_lr.config import Run, UserError
+from effective_lr.costs import operations
 from effective_lr.jobs import commit
 from effective_lr.networks import build_network, normalized_layers
 from effective_lr.pages import shown
-from effective_lr.runs import operations
 from effective_lr.storage import read_table
 from effective_lr.tables import tabular
 from effective_lr.training import Training, batches, plain_float32, train_run

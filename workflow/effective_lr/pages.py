@@ -18,11 +18,10 @@ import pandas as pd
 
 from effective_lr import grid
 from effective_lr.config import Run
+from effective_lr.costs import FORWARD_SHARE, run_seconds
 from effective_lr.published import decide_published
-from effective_lr.runs import run_seconds
 from effective_lr.storage import read_table
 
-FORWARD_SHARE = 1 / 3  # of the arithmetic of a training image, what an evaluated image needs: no backward pass
 README_SCALE = "laptop"
 README_CORES = 2
 

@@ -16,13 +16,12 @@ import pyarrow.parquet as pq
 
 from effective_lr import grid
 from effective_lr.config import DATASETS, Run, UserError
+from effective_lr.costs import GPU_SPEED, Speed, run_seconds, total_operations
 from effective_lr.jobs import RunCache, duration, recorded_data
 
 MEASURED_SECONDS = 0.5  # of steps, for each kind of run
 PARTIAL_FILE_AGE = 3600.0  # seconds after which nobody can be writing a file any more
-GPU_SPEED = 1e13  # floating point operations per second: a sixth of what an H100 is sold for, in float32 without TF32
 Kind = tuple[Any, ...]  # the settings that decide the speed of a run
-Speed = tuple[float, float]  # seconds for a step, seconds for an evaluated image
 
 
 def kind(run: Run) -> Kind:
@@ -71,25 +70,9 @@ def measure(runs: list[Run]) -> tuple[float, list[Speed]]:
     return start_seconds, speeds
 
 
-def run_seconds(run: Run, speed: Speed) -> float:
-    """The time that a run takes at this speed."""
-    statistics = run.statistics_size if run.normalization == "batch" and run.batch_statistics == "recomputed" else 0
-    evaluated = run.evaluations * (run.validation_size + run.test_size + statistics)
-    return run.steps * speed[0] + evaluated * speed[1]
-
-
-def operations(run: Run) -> int:
-    """Floating point operations of a training image: forward, and as much again for each of both gradients."""
-    side, width = run.resolution, run.width
-    first = 9 * DATASETS[run.dataset].channels * width * side**2
-    others = 9 * width * 2 * width * (side // 2) ** 2 + 9 * 2 * width * 4 * width * (side // 4) ** 2
-    others += 4 * width * 10  # classes
-    return 2 * (3 * (first + others) - first)  # nobody asks for the gradient of the images
-
-
 def gpu_hours(runs: list[Run]) -> str:
-    """What these runs take on a GPU by their arithmetic alone; an evaluated image needs a third of a training image."""
-    total = sum(run_seconds(run, (run.batch_size, 1 / 3)) * operations(run) for run in runs)
+    """What these runs take on a GPU by their arithmetic alone."""
+    total = total_operations(runs)
     hours = total / GPU_SPEED / 3600
     return (
         f"By arithmetic {total:.1e} floating point operations: {hours:,.1f} hours of a GPU that sustains "

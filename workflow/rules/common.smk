@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE_ROOT = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGE_ROOT))
 
-from effective_lr import grid, manuscript
+from effective_lr import costs, grid, manuscript
 from effective_lr.config import UserError
 
 try:
@@ -80,6 +80,14 @@ def shard_data(wildcards):
 
 def shard_runs(wildcards):
     return grid.to_json(SHARDS[wildcards.shard])
+
+
+def shard_minutes(wildcards, attempt):
+    return attempt * costs.time_limit(SHARDS[wildcards.shard], is_gpu=CONFIG.device == "cuda")
+
+
+def shard_megabytes(wildcards, attempt):
+    return attempt * costs.memory_limit(SHARDS[wildcards.shard][0])
 
 
 def experiment_shards(wildcards):

@@ -15,6 +15,8 @@ rule train:
     threads: 1
     resources:
         gpu=int(CONFIG.device == "cuda"),
+        runtime=shard_minutes,
+        mem_mb=shard_megabytes,
     params:
         runs=shard_runs,
         code=grid.code_fingerprint(grid.TRAINING_SOURCES),
