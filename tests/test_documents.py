@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from effective_lr import grid
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "config/README.md")]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
@@ -30,6 +32,17 @@ def test_commands_exist(page: Path) -> None:
     asked = re.findall(r"`make ([a-z]\w*(?:-\w+)*)", page.read_text())
     unknown = [name for name in asked if not any(re.fullmatch(pattern, name) for pattern in patterns)]
     assert unknown == []
+
+
+def test_the_numbers_of_trainings_are_those_of_the_grids() -> None:
+    counts = {}
+    for name in ("smoke", "laptop", "study", "paper"):
+        experiments = grid.load_scale(ROOT / "config/scales", name).runs().values()
+        counts[name] = f"{len({run.run_id for runs in experiments for run in runs}):,}"
+    readme, reviewers = ((ROOT / name).read_text() for name in ("README.md", "docs/reviewers.md"))
+    for name in ("laptop", "study", "paper"):
+        assert f"{counts[name]} trainings" in readme, name
+    assert f"{counts['smoke']} tiny trainings" in reviewers and f"{counts['laptop']} runs to train" in reviewers
 
 
 def test_versions_agree() -> None:
