@@ -56,6 +56,7 @@ include: "workflow/rules/targets.smk"
 
 
 rule all:
+    """The paper and the executed notebooks: what plain `snakemake` makes"""
     default_target: True
     input:
         rules.paper.input,
