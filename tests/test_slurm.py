@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def test_the_profile_has_options_that_snakemake_knows() -> None:
     known = subprocess.run([sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True).stdout
     for option in yaml.safe_load(PROFILE.read_text()):
         assert re.search(rf"--{option}[ \],]", known), option
+
+
+def test_the_profile_plans_without_a_cluster(fresh: Checkout) -> None:  # noqa: F811
+    plan = fresh.snakemake("paper", "--dry-run", "--workflow-profile", "profiles/slurm")
+    assert plan.returncode == 0 and "train" in plan.stdout, plan.stdout + plan.stderr
 
 
 def test_only_training_goes_to_the_cluster() -> None:
@@ -71,6 +77,8 @@ def test_limits_follow_from_what_was_measured() -> None:
         assert record["diverged"] or allowed / 100 < record["seconds"] < allowed
         assert record["peak_memory_mb"] < costs.memory_limit(run)
         assert costs.time_limit([run], is_gpu=True) < costs.time_limit([run] * 8, is_gpu=False)
+        assert costs.time_limit([run], True, attempt=2) == 2 * costs.time_limit([run], True)
+        assert costs.time_limit([run] * 10**6, False) == costs.LONGEST_MINUTES
 
 
 # A real Slurm
@@ -173,13 +181,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(folder)
     finally:
         subprocess.run(["scancel", f"--user={os.environ.get('USER', 'root')}"], check=False, capture_output=True)
-        for name in reversed(DAEMONS):
-            pid = folder / f"{name}.pid"
-            if pid.exists():
-                os.kill(int(pid.read_text()), signal.SIGTERM)
         for file in files:
             if file.is_symlink() and file.readlink().parent == folder:
                 file.unlink()
+        for name in reversed(DAEMONS):
+            if (folder / f"{name}.pid").exists():
+                stop(int((folder / f"{name}.pid").read_text()))
+
+
+def stop(pid: int) -> None:
+    """End a process that is not ours to wait for."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(100):
+            os.kill(pid, 0)
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
@@ -196,19 +213,20 @@ def test_the_smoke_scale_through_slurm_to_its_pdf(cluster: Cluster, fresh: Check
 @pytest.mark.slow
 def test_a_job_killed_by_the_scheduler_resumes(cluster: Cluster, real: Checkout, tmp_path: Path) -> None:  # noqa: F811
     (real.root / "config/scales/long.yaml").write_text(
-        "based_on: smoke\nabout: one run of many steps\ndefaults: {steps: 6000}\n"
+        "based_on: smoke\nabout: one run of many steps\ndefaults: {steps: 20000}\n"
         "experiments: {growth: {cases: [{optimizer: sgd, affine_lr: 0.1, lr: [0.64]}]}}\n"
     )
-    config = ("--config", "scale=long", "checkpoint_seconds=0.5")
+    config = ("--config", "scale=long", "checkpoint_seconds=1000")  # the only one is that of the signal
     runs = grid.load_scale(real.root / "config/scales", "long").runs()["growth"]
     [shard] = grid.shards(runs)
     output = f"results/long/shards/{shard}.parquet"
     before = len(cluster.submissions)
 
     process = cluster.start(real, output, *config)
-    cache = real.root / "results/long/runs"
-    while process.poll() is None and not list(cache.glob("*.checkpoint")):
+    log = real.root / "results/long/logs" / f"{shard}.log"
+    while process.poll() is None and not (log.exists() and "runs to train" in log.read_text()):
         time.sleep(0.1)
+    time.sleep(5)  # in which it reads the data and begins
     jobs = subprocess.run(["squeue", "--noheader", "--format=%i"], capture_output=True, text=True).stdout.split()
     assert len(jobs) == 1, "there is no job to kill"
     subprocess.run(["scancel", jobs[0]], check=True)

@@ -14,6 +14,7 @@ FORWARD_SHARE = 1 / 3  # of the arithmetic of a training image, what an evaluate
 CPU_SPEED = 3e10  # floating point operations per second of one core, as the published study had them
 GPU_SPEED = 1e13  # a sixth of what an H100 is sold for, in float32 without TF32; a guess, no GPU was measured
 SAFETY = 4  # how much slower a machine may be before a scheduler stops a job, which then goes on from a checkpoint
+LONGEST_MINUTES = 24 * 60  # that partitions usually allow; what is left then goes on in the next attempt
 START_MINUTES = 10  # to find a node, start Python there and read the data
 PROCESS_MEGABYTES = 1500  # a training process held up to 1.2 GB (docs/performance.md), most of it PyTorch
 
@@ -39,14 +40,14 @@ def total_operations(runs: Iterable[Run]) -> float:
     return sum(run_seconds(run, (run.batch_size, FORWARD_SHARE)) * operations(run) for run in runs)
 
 
-def time_limit(runs: Iterable[Run], is_gpu: bool) -> int:
-    """Minutes that a training job asks for: several times what its runs should take."""
+def time_limit(runs: Iterable[Run], is_gpu: bool, attempt: int = 1) -> int:
+    """Minutes that a training job asks for: several times what its runs should take, and more at each attempt."""
     seconds = total_operations(runs) / (GPU_SPEED if is_gpu else CPU_SPEED)
-    return START_MINUTES + math.ceil(SAFETY * seconds / 60)
+    return min(attempt * (START_MINUTES + math.ceil(SAFETY * seconds / 60)), LONGEST_MINUTES)
 
 
-def memory_limit(run: Run) -> int:
+def memory_limit(run: Run, attempt: int = 1) -> int:
     """Megabytes that a training job asks for, on the host: PyTorch, and the data with the copies made in reading it."""
     facts = DATASETS[run.dataset]
     images = 4 * facts.channels * run.resolution**2 * (facts.train + facts.test)
-    return PROCESS_MEGABYTES + math.ceil(4 * images / 1e6)
+    return attempt * (PROCESS_MEGABYTES + math.ceil(4 * images / 1e6))

@@ -83,11 +83,11 @@ def shard_runs(wildcards):
 
 
 def shard_minutes(wildcards, attempt):
-    return attempt * costs.time_limit(SHARDS[wildcards.shard], is_gpu=CONFIG.device == "cuda")
+    return costs.time_limit(SHARDS[wildcards.shard], CONFIG.device == "cuda", attempt)
 
 
 def shard_megabytes(wildcards, attempt):
-    return attempt * costs.memory_limit(SHARDS[wildcards.shard][0])
+    return costs.memory_limit(SHARDS[wildcards.shard][0], attempt)
 
 
 def experiment_shards(wildcards):
