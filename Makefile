@@ -98,7 +98,7 @@ publish: setup ## Write results/published from the finished scale study
 	$(activate)
 	PYTHONPATH=workflow python -m effective_lr.published publish
 
-bench: setup ## Measure speed against usual scripts, and what the workflow adds (10 minutes on an idle machine)
+bench: setup ## Measure speed against usual scripts, and what the workflow adds (16 minutes on an idle machine)
 	$(activate)
 	export PYTHONPATH=workflow
 	python -m effective_lr.benchmark measure --output results/benchmark.json

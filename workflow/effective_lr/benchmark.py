@@ -637,6 +637,7 @@ def bound(result: Result, script: str, size: int, factor: float) -> str:
 def page(result: Result) -> str:
     """The measurement as a page of documentation."""
     machine, speed, work, errors = (result[key] for key in ("machine", "speed", "workflow", "errors"))
+    beside = [job["other_seconds"] for job in (*result["growth"], result["shard"])]
     lines = [
         "# Performance",
         "",
@@ -671,6 +672,10 @@ def page(result: Result) -> str:
         ),
         "",
         *(f"- {bound(result, *goal)}" for goal in (("usual", 14, 5.0), ("usual", 28, 3.5), ("tensors", 14, 1.8))),
+        f"- What a job does beside training is to start Python and PyTorch, and to read the data: {min(beside):.1f} to "
+        f"{max(beside):.1f} s, whether it has one run or several.",
+        f"- Of a redrawn figure Snakemake itself takes {work['nothing_to_do_seconds']:.1f} s, as where nothing is to "
+        "be done; the rest is to start Python, to read the tables and to draw.",
         "",
         f"Test error after {errors['steps']} steps, by seed: "
         + "; ".join(f"{NAMES[k]} {', '.join(f'{100 * e:.1f} %' for e in errors[k])}" for k in ("usual", "ours"))

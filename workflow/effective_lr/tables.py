@@ -365,7 +365,7 @@ def choices(title: str, metrics: pd.DataFrame, runs: pd.DataFrame) -> list[list[
         error = Estimate(group["error"].mean(), np.nan, np.nan) if is_mean else pooled_mean(runs, "error", "cell", cell)
         settings = [listing(sorted(group[key].unique())) for key in ("lr", "l2")]
         norm = group["norm"].mean()
-        found = [interval(error, 100, 1), MISSING if np.isnan(norm) else f"{norm:.2g}", str(group["seed"].nunique())]
+        found = [interval(error, 100, 1), MISSING if np.isnan(norm) else f"{norm:#.2g}", str(group["seed"].nunique())]
         rows.append([title if not cell else "", group["choice"].iloc[0], *settings, *found])
     return rows
 
