@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torchvision.datasets import CIFAR10, FashionMNIST  # type: ignore[import-untyped]
 
-from effective_lr import data
+from effective_lr import data, extract_inside
 from effective_lr.config import DATASETS, VALIDATION_SIZE, UserError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -382,6 +382,26 @@ def test_cifar10_archive_gives_the_same_record(cifar: tuple[Path, Tensor, Tensor
     packed(user)
     outputs.prepare("cifar10", 32, user)
     assert outputs.record.read_bytes() == first
+
+
+@pytest.mark.parametrize("extract", [tarfile.TarFile.extractall, extract_inside], ids=["python", "without filters"])
+def test_archives_are_unpacked_inside_of_their_folder(extract: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    for name, kind in [("folder/file", tarfile.REGTYPE), ("../file", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)]:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname, member.size = kind, "/etc/passwd", 7 if kind == tarfile.REGTYPE else 0
+        with tarfile.open(tmp_path / "a.tar", "w") as archive, (tmp_path / "file").open("rb") as content:
+            archive.addfile(member, content)
+        place = tmp_path / "place"
+        with tarfile.open(tmp_path / "a.tar") as archive:
+            if name == "folder/file":
+                extract(archive, place, filter="data")
+                assert (place / name).read_text() == "content"
+            else:
+                with pytest.raises(tarfile.TarError):
+                    extract(archive, place, filter="data")
+        assert [path.name for path in place.rglob("*")] == ["folder", "file"]
+    assert (tmp_path / "file").read_text() == "content"
 
 
 def test_cifar10_damage_is_named(cifar: tuple[Path, Tensor, Tensor], tmp_path: Path, outputs: Outputs) -> None:

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
 from pathlib import Path
 
@@ -117,8 +116,7 @@ def test_the_archive_unpacks_and_plans(tmp_path: Path) -> None:
     subprocess.run(
         ["git", "archive", "--prefix=bundle/", f"--output={tmp_path}/bundle.tar.gz", "HEAD"], cwd=ROOT, check=True
     )
-    with tarfile.open(tmp_path / "bundle.tar.gz") as bundle:
-        bundle.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xf", "bundle.tar.gz"], cwd=tmp_path, check=True)
     plan = subprocess.run(
         [sys.executable, "-m", "snakemake", "figure_7", "--cores", "1", "--config", "metrics=published"],
         cwd=tmp_path / "bundle",
