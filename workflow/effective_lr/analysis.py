@@ -119,7 +119,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def pooled_mean(cells: pd.DataFrame, column: str, by: str, at: Any) -> Estimate:
+def pooled_mean(cells: pd.DataFrame, column: str, by: str | list[str], at: Any) -> Estimate:
     """The mean over seeds in the cell by = at, with a t interval whose deviation is pooled over all cells."""
     groups = cells.groupby(by)[column]
     cell, freedom = groups.get_group(at), len(cells) - groups.ngroups
@@ -143,20 +143,15 @@ def best_setting(runs: pd.DataFrame, only_without_penalty: bool = False) -> Best
     """Choose (η, λ) by the mean validation error over seeds and report the test error there.
 
     The t interval of the mean takes its deviation from all cells with a test error below USEFUL_ERROR, pooled,
-    because two seeds say little about one cell. With a single seed there is no interval.
+    because two seeds say little about one cell. With a single seed, or a larger error, there is no interval.
     """
     table = runs.assign(test=error_or_chance(runs), validation=error_or_chance(runs, "validation"))
     cells = table.groupby(["lr", "l2"])[["test", "validation"]].mean().assign(seeds=table.groupby(["lr", "l2"]).size())
     best = (cells[cells.index.get_level_values("l2") == 0] if only_without_penalty else cells)["validation"].idxmin()
-    mean, seeds = cells.loc[best, "test"], int(cells.loc[best, "seeds"])
-
-    table = table.join(cells["test"].rename("mean"), on=["lr", "l2"])
-    useful = table[table["mean"] < USEFUL_ERROR]
-    freedom = len(useful) - useful.groupby(["lr", "l2"]).ngroups
-    error = Estimate(mean, np.nan, np.nan)
-    if seeds > 1 and freedom > 0:
-        deviation = np.sqrt(((useful["test"] - useful["mean"]) ** 2).sum() / freedom)
-        error = Estimate(mean, *stats.t.interval(CONFIDENCE, freedom, loc=mean, scale=deviation / np.sqrt(seeds)))
+    error, seeds = Estimate(cells.loc[best, "test"], np.nan, np.nan), int(cells.loc[best, "seeds"])
+    if seeds > 1 and error.value < USEFUL_ERROR:
+        means = table.groupby(["lr", "l2"])["test"].transform("mean")
+        error = pooled_mean(table[means < USEFUL_ERROR], "test", ["lr", "l2"], best)
     return BestSetting(lr=best[0], l2=best[1], error=error, seeds=seeds)
 
 
