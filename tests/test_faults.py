@@ -61,6 +61,9 @@ def end_of_many_kills(trainer: Trainer, kills: int, resumes: int, seed: int) -> 
     killed, resumed, finished = 0, 0, set()
     while killed < kills or resumed < resumes:
         assert killed < 10 * kills, "the runs are too short to be killed"
+        if len(list(trainer.cache.glob("*.parquet"))) == len(SIX):  # nothing is left to be killed: once more
+            shutil.rmtree(trainer.cache)
+            finished.clear()
         process = trainer.start(SIX, *options)
         assert process.stdout is not None and process.stderr is not None
         told = process.stdout.readline()
