@@ -247,8 +247,8 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
 
     For the runs of one optimizer that `on_contours` chooses, without those that diverged. The prediction takes the
     measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer. Columns: those of `late_layers`; norm, effective_lr, angle, each also with
-    `predicted_` before it and `_ratio` after it; `has_gradient`, false where the median unit has none: most units of
-    the layer then put out a constant, and the theory, which balances gradient and penalty, says nothing about them.
+    `predicted_` before it and `_ratio` after it; `has_gradient`, false where the median unit got none in the
+    late part: the theory, which balances gradient and penalty, then says nothing about most units of the layer.
     """
     runs = runs[on_contours(runs) & runs["diverged"].isna()]
     table = late_layers(metrics, runs)

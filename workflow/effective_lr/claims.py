@@ -78,7 +78,7 @@ class Evidence:
         return table
 
     def last_layer(self, subject: str) -> pd.DataFrame:
-        """`at_equilibrium` for the classifier alone: no ReLU follows it, so its units always have a gradient."""
+        """`at_equilibrium` for the classifier alone: no ReLU follows it that could switch off a unit."""
         table = self.at_equilibrium(subject)
         self.note = ""
         return table[table["layer"] == LAST_LAYER]

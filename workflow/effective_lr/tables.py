@@ -328,7 +328,7 @@ def listing(values: list[Any]) -> str:
 # and those whose usual choice is in the plane of SGD, at the same settings and seeds.
 VARIED = {
     "starting_norms": ("initial_norm", r"starting norm $\|w_0\|$"),
-    "norm_eps": ("norm_eps", r"$\varepsilon$ of the normalization, at $\|w_0\|=2^{-4}$"),
+    "norm_eps": ("norm_eps", r"$\varepsilon$ of the normalization, at a small norm"),
     "affine_penalty": ("affine_l2", r"layers whose $\gamma$ and $\beta$ are penalised"),
 }
 COMPARED = {
