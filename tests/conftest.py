@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from shared import SMALL
 from torch import Tensor
 
 from effective_lr.prepare.prepared import sha256
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import VALIDATION_SIZE
+from shared import SMALL
 
 torch.set_num_threads(1)  # as in training: sums of floats depend on the number of threads
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_run, train_or_reuse
+from effective_lr.config import UserError
 from scipy import stats
 
 from effective_lr import analysis, claims, figures, storage, theory
-from effective_lr.config import UserError
-from effective_lr.data import Splits
+from effective_lr.studies.normalization.data import Splits
+from shared import make_run, train_or_reuse
 
 
 def plane(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
-from effective_lr import claims, theory
-from effective_lr.analysis import Estimate, Experiment, Tables, on_contours
 from effective_lr.grid import Claim, load_claims
 from effective_lr.tables import STATISTICS as WRITTEN
+
+from effective_lr import claims, theory
+from effective_lr.studies.normalization.analysis import Estimate, Experiment, Tables, on_contours
 
 CLAIMS = load_claims(Path(__file__).parent.parent / "paper" / "claims.yaml")
 Values = dict[tuple[str, str], float]  # (statistic, subject): the value that the tables are to have
