@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import NORMALIZATIONS, OPTIMIZERS, make_run, train_rows
 
 from effective_lr import data
-from effective_lr.checks import small_run, synthetic_splits
-from effective_lr.config import Run
-from effective_lr.data import Splits
-from effective_lr.networks import build_network, normalized_layers
-from effective_lr.training import batches, plain_float32
+from effective_lr.studies.normalization.checks import small_run, synthetic_splits
+from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.networks import build_network, normalized_layers
+from effective_lr.studies.normalization.settings import Run
+from effective_lr.studies.normalization.training import batches, plain_float32
+from shared import NORMALIZATIONS, OPTIMIZERS, make_run, train_rows
 
 SCRIPT = Path(__file__).with_name("plain_pytorch.py")
 pytestmark = pytest.mark.slow

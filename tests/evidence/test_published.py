@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import make_run, train_or_reuse
-
-from effective_lr import data, grid, published
 from effective_lr.analysis import Experiment, Tables
 from effective_lr.config import Run, UserError
 from effective_lr.data import Splits
 from effective_lr.jobs import RunCache
 from effective_lr.storage import read_table
 from effective_lr.training import Training, batches, plain_float32
+
+from conftest import make_run, train_or_reuse
+from effective_lr import data, grid, published
 
 ROOT = Path(__file__).parent.parent
 CODE = grid.code_fingerprint(grid.TRAINING_SOURCES)
