@@ -1,4 +1,4 @@
-"""Copies of the repository: with nothing made, with everything made by stand-ins, and with the smoke scale made for real."""
+"""Copies of the repository: with nothing made, with all made by stand-ins, with the smoke scale made for real."""
 
 import fcntl
 import json
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkouts import Checkout
 
+from checkouts import Checkout
 from effective_lr.prepare.prepared import sha256
 from effective_lr.studies.normalization.settings import VALIDATION_SIZE
 

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from checkouts import ROOT, Checkout, listed_shards
 
+from checkouts import Checkout, listed_shards
 from effective_lr.document import manuscript
 from effective_lr.engine import contents, grid
+from shared import ROOT
 
 SCALES = sorted({scale for name in contents.names() for scale in grid.scales(ROOT / "config" / name)})
 STUDY = "workflow/effective_lr/studies/normalization"

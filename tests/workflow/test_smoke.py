@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pytest
-from checkouts import Checkout
 from matplotlib import pyplot as plt
 from pypdf import PdfReader
 
+from checkouts import Checkout
 from effective_lr.document import manuscript, numbers, style
 from effective_lr.document.table import Results
 from effective_lr.engine.storage import read_table
@@ -164,9 +164,13 @@ def test_results_are_not_typed_by_hand(smoke: Checkout, study: str) -> None:
     if not len(plain.tables.runs()):
         pytest.skip("its optional data are not here")
     first, second = (numbers.all_numbers(one, "smoke") for one in (plain, scaled))
-    statistics = {f"{part['statistic']}/{part['subject']}" for claim in plain.claims.values() for part in claim["parts"]}
+    statistics = {
+        f"{part['statistic']}/{part['subject']}" for claim in plain.claims.values() for part in claim["parts"]
+    }
     has_digits = re.compile(r"[1-9]\D?\d")  # two that count
-    same = [name for name in statistics & first.keys() if has_digits.search(first[name]) and first[name] == second[name]]
+    same = [
+        name for name in statistics & first.keys() if has_digits.search(first[name]) and first[name] == second[name]
+    ]
     assert same == []
     own = plain.study.module("tables")
     chapter = smoke.chapters()[study]

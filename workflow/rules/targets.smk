@@ -85,4 +85,4 @@ for target, (title, files) in TARGETS.items():
         input:
             files,
 
-    workflow.get_rule(target).docstring = title
+    getattr(rules, target).rule.docstring = title  # which a module may call otherwise

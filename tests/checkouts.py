@@ -10,9 +10,8 @@ from pathlib import Path
 
 from effective_lr.engine import contents, grid
 from effective_lr.engine.contents import Chapter
+from shared import copy_repository
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("config", "notebooks", "paper", "profiles", "workflow", "results/published")
 Plan = dict[str, set[str]]  # rule: the wildcards of its jobs, joined by slashes
 
 
@@ -24,12 +23,7 @@ class Checkout:
 
     @classmethod
     def new(cls, root: Path) -> "Checkout":
-        skip = shutil.ignore_patterns("__pycache__", ".*", "build")
-        for folder in FOLDERS:
-            shutil.copytree(ROOT / folder, root / folder, ignore=skip)
-        shutil.copy2(ROOT / "Snakefile", root)
-        (root / "config/config.yaml").write_text("scale: smoke\n")
-        return cls(root)
+        return cls(copy_repository(root, {"scale": "smoke"}))
 
     def copy(self, root: Path) -> "Checkout":
         return Checkout(Path(shutil.copytree(self.root, root)))
