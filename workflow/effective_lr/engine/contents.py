@@ -140,10 +140,12 @@ class Chapter:
 
     def check(self, config: Path, paper: Path) -> Self:
         """Refuse contents and claims that name what there is not."""
-        for file, items in {
-            paper / "contents.yaml": {**self.contents.figures, **self.contents.tables, **self.contents.notebooks},
-            paper / "claims.yaml": self.claims,
-        }.items():
+        shown: dict[str, Item] = {**self.contents.figures, **self.contents.tables}
+        places: list[tuple[Path, dict[str, Any]]] = [
+            (paper / "contents.yaml", {**shown, **self.contents.notebooks}),
+            (paper / "claims.yaml", self.claims),
+        ]
+        for file, items in places:
             for name, item in items.items():
                 for claim in set(self.claim_names(item)) - self.claims.keys():
                     raise UserError(f"{file}: {name}: claims: '{claim}': expected one of {', '.join(self.claims)}")
@@ -151,11 +153,10 @@ class Chapter:
                 for experiment in needed:
                     if experiment not in self.experiments:
                         raise UserError(f"{config}: experiments.{experiment}: missing; {name} in {file} rests on it")
-        shown = {*self.contents.figures, *self.contents.tables}
-        for name, claim in self.claims.items():
-            if claim.shown not in shown:
+        for name, stated in self.claims.items():
+            if stated.shown not in shown:
                 expected = f"expected one of {', '.join(sorted(shown))}"
-                raise UserError(f"{paper / 'claims.yaml'}: {name}: shown = '{claim.shown}': {expected}")
+                raise UserError(f"{paper / 'claims.yaml'}: {name}: shown = '{stated.shown}': {expected}")
         return self
 
 
