@@ -7,16 +7,17 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from effective_lr.config import Run
 
-from effective_lr import grid, pages
+from effective_lr.document import pages
+from effective_lr.engine import contents, grid
+from effective_lr.engine.study import load
+from shared import ROOT
 
-ROOT = Path(__file__).parents[1]
-SCALES = sorted((ROOT / "config" / "scales").glob("*.yaml"))
+SCALES = sorted((ROOT / "config").glob("*/*.yaml"))
+CONTENTS = sorted((ROOT / "paper").glob("*/contents.yaml"))
 
 
-def test_every_generated_file_is_as_its_source_makes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_generated_file_is_as_its_source_makes_it() -> None:
     for path, text in pages.generated().items():
         assert path.read_text() == text, f"{path}: type `make pages`"
 
@@ -28,35 +29,19 @@ def test_a_section_is_replaced_between_its_marks() -> None:
     assert pages.section(new, "keys", "new") == new
 
 
-def test_verdicts_are_shown_with_what_has_digits() -> None:
-    part = {"subject": "sgd", "statistic": "contour_slope", "value": 1.0, "low": 0.98, "high": 1.0234}
-    exact = {"subject": "batch", "statistic": "invariance", "value": 1e-14, "low": 1e-15, "high": 1e-13}
-    single = {"subject": "adam", "statistic": "contour_slope", "value": 0.5, "low": None, "high": None}
-    claim = {"title": "Diagonals", "verdict": "undecided", "shown": "figure_2", "explored": []}
-    text = pages.verdicts_table(
-        {
-            "C1": {**claim, "title": "Invariance", "verdict": "reproduced", "shown": "table_4", "parts": [exact]},
-            "C5": {**claim, "parts": [{**part, "verdict": "reproduced"}, {**single, "verdict": "undecided"}]},
-            "C6": {**claim, "parts": [], "explored": [part]},
-        }
-    )
-    assert "| C1 Invariance | **reproduced** | exact in float64 | `make claim_C1`, `make table_4` |" in text
-    found = "contour slope: sgd 1.00 [0.98, 1.02], adam no value"
-    assert f"| C5 Diagonals | **undecided** | {found} | `make claim_C5`, `make figure_2` |" in text
-    assert "| contour slope (explored afterwards): sgd 1.00 [0.98, 1.02] |" in text
-    assert pages.interval(0.001, -0.001, 12.34) == "0.0 [0.0, 12.3]"
+@pytest.mark.parametrize("study", contents.names())
+def test_every_setting_has_a_line_with_its_source_and_when_to_change_it(study: str) -> None:
+    page = (ROOT / "config" / study / "README.md").read_text()
+    for key in load(study).run.model_fields:
+        [line] = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
+        *_, source, change, _ = (cell.strip() for cell in line.split("|"))
+        assert source and (change or key == "seed"), key
 
 
-def test_every_setting_says_when_to_change_it() -> None:
-    assert list(pages.advice()) == list(Run.model_fields)
-
-
-def test_every_target_is_described_and_rests_on_known_experiments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    shown = pages.shown()
-    assert {name for name, (_, needs) in shown.items() if needs is None} <= {"table_6"}
-    assert shown["figure_7"] == ("Growth of the norm without a penalty", ["growth"])
-    assert set(shown["table_1"][1] or []) == {"plane_sgd", "plane_nesterov", "plane_adam", "rmsprop"}
+def test_the_default_config_is_the_config_at_its_defaults() -> None:
+    written = yaml.safe_load((ROOT / "config/config.default.yaml").read_text())
+    assert grid.Config(**written) == grid.Config()
+    assert written.keys() == grid.Config.model_fields.keys()
 
 
 def complaints(content: Any, schema: dict[str, Any]) -> list[str]:
@@ -64,11 +49,16 @@ def complaints(content: Any, schema: dict[str, Any]) -> list[str]:
     return [error.message for error in jsonschema.Draft202012Validator(schema).iter_errors(content)]
 
 
-@pytest.mark.parametrize("path", SCALES, ids=lambda path: path.stem)
-def test_editors_accept_the_committed_scales(path: Path) -> None:
+def schema_named_in(path: Path) -> dict[str, Any]:
+    """The schema that the first line of a file names, for editors."""
     first, *_ = path.read_text().splitlines()
-    assert first == "# yaml-language-server: $schema=../../workflow/schemas/scale.json"
-    assert complaints(yaml.safe_load(path.read_text()), pages.scale_schema()) == []
+    schema: dict[str, Any] = yaml.safe_load((path.parent / first.partition("$schema=")[2]).read_text())
+    return schema
+
+
+@pytest.mark.parametrize("path", [*SCALES, *CONTENTS], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_editors_accept_the_committed_files(path: Path) -> None:
+    assert complaints(yaml.safe_load(path.read_text()), schema_named_in(path)) == []
 
 
 @pytest.mark.parametrize(
@@ -85,17 +75,18 @@ def test_editors_accept_the_committed_scales(path: Path) -> None:
     ],
 )
 def test_editors_mark_a_mistake_in_a_scale(place: tuple[str, ...], key: str, value: Any) -> None:
-    content = copy.deepcopy(yaml.safe_load((ROOT / "config/scales/laptop.yaml").read_text()))
+    path = ROOT / "config/normalization/laptop.yaml"
+    content = copy.deepcopy(yaml.safe_load(path.read_text()))
     part = content
     for step in place:
         part = part[step]
     part[key] = value
-    assert len(complaints(content, pages.scale_schema())) == 1
+    assert len(complaints(content, schema_named_in(path))) == 1
 
 
 def test_editors_know_the_config() -> None:
-    schema = grid.Config.model_json_schema()
-    values = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    schema = schema_named_in(ROOT / "config/config.yaml")
+    values = yaml.safe_load((ROOT / "config/config.default.yaml").read_text())
     assert complaints(values, schema) == []
     assert len(complaints({**values, "scael": "smoke"}, schema)) == 1
     assert len(complaints({**values, "device": "gpu"}, schema)) == 1

