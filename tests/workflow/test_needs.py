@@ -19,7 +19,8 @@ from effective_lr.engine.devices import on_device
 from effective_lr.engine.plan import measure
 from effective_lr.engine.storage import read_table
 from effective_lr.errors import UserError
-from effective_lr.prepare import images, prepared
+from effective_lr.prepare import images
+from effective_lr.prepare.prepared import load, write
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.training import Training, plain_float32
 from effective_lr.studies.normalization.training import train as train_run
@@ -117,9 +118,8 @@ def test_gpu_out_of_memory(single: Splits, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("GPU", "`make plan` measures its speed; how many jobs should share it, and what a study costs there")
-def test_gpu_speed_is_measured(request: pytest.FixtureRequest) -> None:
+def test_gpu_speed_is_measured(prepared: Path) -> None:
     assert torch.cuda.is_available()
-    folder = request.getfixturevalue("prepared")
     start, [speed] = measure(
         "normalization", [make_run()], {"fashion-mnist-14": (folder / "data.pt", folder / "data.json")}
     )
@@ -148,8 +148,8 @@ def test_tectonic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.needs("CIFAR-10", "the real files of CIFAR-10 become tensors of the right sizes and classes")
 def test_real_cifar10(tmp_path: Path) -> None:
-    prepared.write("cifar10-32", ROOT / "data", tmp_path / "data.pt", tmp_path / "data.json")
-    tensors = prepared.load(tmp_path / "data.pt", tmp_path / "data.json")
+    write("cifar10-32", ROOT / "data", tmp_path / "data.pt", tmp_path / "data.json")
+    tensors = load(tmp_path / "data.pt", tmp_path / "data.json")
     assert tensors["train_images"].shape == (50_000, 3, 32, 32)
     assert torch.bincount(tensors["test_labels"]).tolist() == [1000] * 10
     assert len(json.loads((tmp_path / "data.json").read_text())["source_checksums"]) > 5
@@ -159,5 +159,5 @@ def test_real_cifar10(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dataset", ["fashion-mnist-28", "cifar10-32"])
 def test_download(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "DEBIAN_FOLDER", tmp_path / "none")
-    prepared.write(dataset, tmp_path / "data", tmp_path / "data.pt", tmp_path / "data.json")
-    assert len(prepared.load(tmp_path / "data.pt", tmp_path / "data.json")["test_labels"]) == 10_000
+    write(dataset, tmp_path / "data", tmp_path / "data.pt", tmp_path / "data.json")
+    assert len(load(tmp_path / "data.pt", tmp_path / "data.json")["test_labels"]) == 10_000

@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 # Sources are found from the place of this file, what is made lies in the working directory. So the workflow runs with
-# `snakemake -s …/Snakefile --directory elsewhere`, and as a module of another one.
-# Relative, since Snakemake compares the names of inputs: a folder that was moved is as finished as before.
+# `snakemake -s …/Snakefile --directory elsewhere`, and as a module of another one. A folder config/<study> in the working
+# directory, such as snakedeploy makes, goes before the repository's own. The place is relative, since Snakemake compares
+# the names of inputs: a folder that was moved is as finished as before.
 ROOT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
+if not (ROOT / "workflow" / "effective_lr").is_dir():
+    raise SystemExit(
+        f"{ROOT}: not a folder on this machine; clone the repository, and name workflow/Snakefile by its path"
+    )
 sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
 from effective_lr.engine import code, contents, grid

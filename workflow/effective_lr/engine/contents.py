@@ -162,13 +162,19 @@ class Chapter:
 
 def load_chapter(root: Path, name: str, scale: str) -> Chapter:
     """A study at one scale, checked. Raises UserError with one sentence for each problem."""
-    study, folder = load(name), root / "config" / name
+    study, folder = load(name), config_folder(root, name)
     loaded, experiments = grid.load_scale(folder, scale, study)
     paper = root / "paper" / name
     contents, claims = load_contents(paper / "contents.yaml"), load_claims(paper / "claims.yaml")
     shards = grid.shards(grid.unique(experiments))
     chapter = Chapter(study, loaded, experiments, shards, contents, claims)
-    return chapter.check((folder / f"{scale}.yaml").relative_to(root), paper.relative_to(root))
+    return chapter.check(Path("config", name, f"{scale}.yaml"), paper.relative_to(root))
+
+
+def config_folder(root: Path, study: str) -> Path:
+    """The scales of a study: in the working directory, where they are there, or else in the repository."""
+    own = Path.cwd() / "config" / study
+    return own if own.is_dir() else root / "config" / study
 
 
 def published_table(root: Path, study: str, scale: str) -> Path:
@@ -179,9 +185,9 @@ def published_table(root: Path, study: str, scale: str) -> Path:
 def load_chapters(root: Path, config: Config) -> dict[str, Chapter]:
     """The studies that have the scale, in the order of the paper. Raises UserError where none has it."""
     scale = config.scale_name
-    with_scale = [name for name in names() if scale in grid.scales(root / "config" / name)]
+    with_scale = [name for name in names() if scale in grid.scales(config_folder(root, name))]
     if not with_scale:
-        known = sorted({other for name in names() for other in grid.scales(root / "config" / name)})
+        known = sorted({other for name in names() for other in grid.scales(config_folder(root, name))})
         raise UserError(f"config: scale = '{scale}': expected one of {', '.join(known)}")
     if config.metrics == "published":
         published = [name for name in with_scale if published_table(root, name, scale).exists()]
