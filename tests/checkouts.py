@@ -1,5 +1,6 @@
 """Copies of the repository, in which tests run Snakemake and edit what they like."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -66,7 +67,8 @@ class Checkout:
 
     def chapters(self, scale: str = "smoke", metrics: str = "recompute") -> dict[str, Chapter]:
         """Its studies at a scale."""
-        return contents.load_chapters(self.root, grid.load_config({"scale": scale, "metrics": metrics}))
+        with contextlib.chdir(self.root):  # a folder config/ there goes before that of the repository
+            return contents.load_chapters(self.root, grid.load_config({"scale": scale, "metrics": metrics}))
 
     def shards(self, study: str = "", *experiments: str) -> set[str]:
         """<study>/<shard> of these experiments of a study, or of all."""

@@ -120,9 +120,8 @@ def test_gpu_out_of_memory(single: Splits, tmp_path: Path) -> None:
 @pytest.mark.needs("GPU", "`make plan` measures its speed; how many jobs should share it, and what a study costs there")
 def test_gpu_speed_is_measured(prepared: Path) -> None:
     assert torch.cuda.is_available()
-    start, [speed] = measure(
-        "normalization", [make_run()], {"fashion-mnist-14": (folder / "data.pt", folder / "data.json")}
-    )
+    data = {"fashion-mnist-14": (prepared / "data.pt", prepared / "data.json")}
+    start, [speed] = measure("normalization", [make_run()], data)
     assert start > 0 and speed and speed > 0
 
 

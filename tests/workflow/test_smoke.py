@@ -109,6 +109,18 @@ def test_verdicts_at_the_smoke_scale(smoke: Checkout) -> None:
     assert verdict == {"C1": "reproduced", "C2": "undecided"}
 
 
+def test_a_tenth_claim_is_decided_and_shown_after_the_ninth(smoke: Checkout, tmp_path: Path) -> None:
+    checkout = smoke.copy(tmp_path / "copy")
+    claims = "paper/normalization/claims.yaml"
+    first = re.search(r"^C1:\n(?:(?:  .*)?\n)+", (checkout.root / claims).read_text(), flags=re.MULTILINE)
+    assert first
+    checkout.append(claims, "\n" + first[0].replace("C1:", "C10:").rstrip() + "\n")
+    checkout.build("claim_C10", "normalization_verdicts")
+    verdicts = (build(checkout) / "normalization/verdicts.tex").read_text()
+    shown = re.findall(r"^\\textbf\{(C\d+)\}", verdicts, flags=re.MULTILINE)
+    assert shown == list(checkout.chapters()["normalization"].claims) and shown[-2:] == ["C9", "C10"]
+
+
 def test_pdf_is_whole(smoke: Checkout) -> None:
     text = "\n".join(page.extract_text() for page in PdfReader(build(smoke) / "main.pdf").pages)
     assert "??" not in text and "References" in text
