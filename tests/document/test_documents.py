@@ -65,9 +65,11 @@ def test_citation_has_what_the_format_asks_for() -> None:
     assert citation["references"][0]["url"] == "https://arxiv.org/abs/1706.05350"
 
 
-def test_pull_requests_run_the_test_command() -> None:
-    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
-    assert {"run": "make test"} in jobs["test"]["steps"]
+def test_pull_requests_run_the_test_command_and_compare_what_is_drawn() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    assert {"run": "make test"} in yaml.safe_load(text)["jobs"]["test"]["steps"]
+    drawn = grid.load_config({"metrics": "published"}).results
+    assert set(re.findall(r"paper/build/([\w-]+)", text)) == {drawn}
 
 
 def block(text: str, language: str) -> str:
