@@ -3,6 +3,7 @@
 The slow tests start munge and Slurm's two daemons on loopback, as root, and take them down again.
 """
 
+import importlib.util
 import os
 import re
 import shutil
@@ -29,45 +30,49 @@ SLURM = Path("/etc/slurm")  # the jobs of the plugin look nowhere else
 QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10", "--local-cores", "2")
 
 
+plugin = pytest.mark.skipif(
+    importlib.util.find_spec("snakemake_executor_plugin_slurm") is None, reason="needs the dependency group slurm"
+)
+
+
 # What jobs ask for
 
 
+@plugin
 def test_the_profile_has_options_that_snakemake_knows() -> None:
     known = subprocess.run([sys.executable, "-m", "snakemake", "--help"], capture_output=True, text=True).stdout
     for option in yaml.safe_load(PROFILE.read_text()):
         assert re.search(rf"--{option}[ \],]", known), option
 
 
+@plugin
 def test_the_profile_plans_without_a_cluster(fresh: Checkout) -> None:
     plan = fresh.snakemake("paper", "--dry-run", "--workflow-profile", "profiles/slurm")
     assert plan.returncode == 0 and "train" in plan.stdout, plan.stdout + plan.stderr
 
 
-def jobs_of(checkout: Checkout, *words: str) -> dict[str, list[str]]:
-    """The resources that each job of a rule asks for, and None for a rule that stays where Snakemake was started."""
+def asked(checkout: Checkout, *words: str) -> list[tuple[int, ...]]:
+    """GPUs, minutes and megabytes that each training job of a dry run asks for."""
     plan = checkout.snakemake(*words, "--dry-run", "--workflow-profile", "none").stdout
-    found: dict[str, list[str]] = {}
-    for kind, rule, block in re.findall(r"^(local|)rule (\w+):\n((?:    .*\n)*)", plan, flags=re.MULTILINE):
-        asked = re.search(r"^    resources: (.*)$", block, flags=re.MULTILINE)
-        if not kind:
-            found.setdefault(rule, []).append(asked[1] if asked else "")
-    return found
+    jobs = re.findall(r"^(?:local)?rule train:\n((?:    .*\n)*)", plan, flags=re.MULTILINE)
+    found = [re.search(r"gpu=(\d+), runtime=(\d+), mem_mb=(\d+)\b", job) for job in jobs]
+    return [tuple(map(int, one.groups())) for one in found if one]
 
 
-def test_only_training_goes_to_the_cluster_and_asks_for_time_and_memory(fresh: Checkout) -> None:
-    chapters = fresh.chapters()
-    limited = {
-        (limits.time_limit(chapter.study, runs, False), limits.memory_limit(chapter.study, runs[0]))
-        for chapter in chapters.values()
-        for runs in chapter.shards.values()
-    }
-    jobs = jobs_of(fresh, "report")
-    assert jobs.keys() == {"train"}
-    asked = [re.search(r"gpu=(\d+), runtime=(\d+), mem_mb=(\d+)\b", job) for job in jobs["train"]]
-    assert len(asked) == len(fresh.shards())
-    assert {(int(one[1]), int(one[2]), int(one[3])) for one in asked if one} == {(0, *limit) for limit in limited}
-    on_gpus = jobs_of(fresh, "report", "--config", "device=cuda")
-    assert len(on_gpus["train"]) == len(asked) and all("gpu=1, " in job for job in on_gpus["train"])
+def test_training_jobs_ask_for_time_memory_and_where_wanted_a_gpu(fresh: Checkout) -> None:
+    shards = [(chapter.study, runs) for chapter in fresh.chapters().values() for runs in chapter.shards.values()]
+    expected = sorted((0, limits.time_limit(*one, False), limits.memory_limit(one[0], one[1][0])) for one in shards)
+    assert sorted(asked(fresh)) == expected
+    on_gpus = asked(fresh, "--config", "device=cuda")
+    assert len(on_gpus) == len(expected) and all(gpus == 1 for gpus, *_ in on_gpus)
+
+
+def test_only_training_goes_to_the_cluster() -> None:
+    files = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    [local] = [found for text in files for found in re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)]
+    rules = [rule for text in files for rule in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]]
+    working = {rule.partition(":")[0] for rule in rules if "    shell:\n" in rule}
+    assert working - set(re.findall(r"\w+", local)) == {"train"}
 
 
 @pytest.mark.parametrize("study", names())
@@ -76,14 +81,16 @@ def test_limits_follow_from_what_was_measured(study: str) -> None:
     table, known = contents.published_table(ROOT, study, "study"), load(study)
     if not table.exists():
         pytest.skip("nothing is published at this scale")
-    for record in storage.read_table(table)[1]:
+    records = storage.read_table(table)[1]
+    largest = max((known.run(**record.run) for record in records), key=known.operations)
+    assert limits.time_limit(known, [largest] * 10**5, False) == limits.LONGEST_MINUTES
+    for record in records:
         run = known.run(**record.run)
         allowed = limits.SAFETY * known.operations(run) / limits.CPU_SPEED
         assert record.diverged or allowed / 100 < record.seconds < allowed
         assert record.peak_memory_mb < limits.memory_limit(known, run)
         assert limits.time_limit(known, [run], is_gpu=True) < limits.time_limit(known, [run] * 8, is_gpu=False)
         assert limits.time_limit(known, [run], True, attempt=2) == 2 * limits.time_limit(known, [run], True)
-        assert limits.time_limit(known, [run] * 10**6, False) == limits.LONGEST_MINUTES
 
 
 # A real Slurm
@@ -204,6 +211,7 @@ def stop(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+@plugin
 @pytest.mark.slow
 def test_the_smoke_scale_through_slurm_to_its_pdf(cluster: Cluster, fresh: Checkout) -> None:
     process = cluster.start(fresh, "paper", "--set-resources", "train:gpu=1")
@@ -216,6 +224,7 @@ def test_the_smoke_scale_through_slurm_to_its_pdf(cluster: Cluster, fresh: Check
         assert re.search(r"--mem \d+ ", words), words
 
 
+@plugin
 @pytest.mark.slow
 def test_a_job_killed_by_the_scheduler_resumes(cluster: Cluster, real: Checkout, tmp_path: Path) -> None:
     (real.root / "config/normalization/long.yaml").write_text(
