@@ -3,14 +3,17 @@
 Nothing here imports torch: the Snakefile reads this module in every cluster job.
 """
 
+import math
+
 from effective_lr.engine.study import Study
 from effective_lr.studies.stability.settings import IMAGES, Run
 
 
 def outcome(means: dict[str, float]) -> str:
     """One log line: whether the edge was reached, and the test error."""
-    edge = f"edge at step {means['edge_step']:,.0f}" if "edge_step" in means else "edge not reached"
-    return f"{edge}, test error {100 * means['test_error']:.1f} %" if "test_error" in means else edge
+    step = means.get("edge_step", math.nan)
+    edge = "edge not reached" if math.isnan(step) else f"edge at step {step:,.0f}"
+    return f"{edge}, test error {100 * means.get('test_error', math.nan):.1f} %"
 
 
 def parameters(run: Run) -> tuple[int, float]:

@@ -1,6 +1,6 @@
 """What follows from the probes of a run: the late window, whether the run has settled, and its late means.
 
-These rules were fixed before the study was trained. They are functions of the rows alone: a change of one trains nothing.
+These rules were fixed before the study was trained. They read the rows alone: a change of one trains nothing.
 """
 
 from typing import Any
@@ -39,14 +39,14 @@ LATE_MEANS = [
 
 
 def probes(metrics: pd.DataFrame, run: Any) -> pd.DataFrame:
-    """The probes of one run, one line a step, with what follows from each.
+    """The probes of one run, one line a step, with what follows from each; no line for a run without a probe.
 
     Beside the quantities of training: edge_ratio R = S_F·η/2; force α* = α0 − 2λAS*; pressure (β/2)x².
     """
     rows = metrics[metrics["run_id"] == run["run_id"]]
     table = rows.pivot_table(index="step", columns="quantity", values="value")
     if "sharpness" not in table:
-        return table
+        return table.iloc[:0]
     table = table[table["sharpness"].notna()]
     return table.assign(
         edge_ratio=table["sharpness_total"] * run["lr"] / 2,

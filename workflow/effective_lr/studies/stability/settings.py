@@ -26,6 +26,9 @@ IMAGES = {
     ("cifar10", 32): Images(channels=3, size=32, train=50_000, test=10_000),
 }
 
+LIT_TRAIN_SIZE: dict[Any, str] = {5000: "lit"}
+LIT_WIDTH: dict[Any, str] = {200: "lit"}
+
 # What training here cannot be, by setting: the one value that is possible, and why.
 ONLY: dict[str, tuple[Any, str]] = {
     "batch_size": (
@@ -59,7 +62,7 @@ class Run(BaseRun):
     )
     resolution: PositiveInt = setting("image side in pixels", "ours", change="halve it for speed")
     train_size: PositiveInt = setting(
-        "training images, the first ones", "ours", change="the cost of a step is proportional to it"
+        "training images, the first ones", LIT_TRAIN_SIZE, change="the cost of a step is proportional to it"
     )
     test_size: PositiveInt = setting("test images, the first ones", "ours", change="it costs little")
     network: Literal["mlp", "cnn"] = setting(
@@ -67,9 +70,9 @@ class Run(BaseRun):
         "ours",
         change="the phase below the edge is claimed for the mlp, the damped edge for the cnn",
     )
-    width: PositiveInt = setting("units or channels of the first hidden layer", "ours", change="raise it on a GPU")
+    width: PositiveInt = setting("units or channels of the first hidden layer", LIT_WIDTH, change="raise it on a GPU")
     second_width: PositiveInt = setting(
-        "units or channels of the second hidden layer", "ours", change="raise it on a GPU"
+        "units or channels of the second hidden layer", LIT_WIDTH, change="raise it on a GPU"
     )
     normalization: Literal["none", "batch", "weight"] = setting(
         "normalization, after every weight layer", "ours", default="none", change="it flips the sign of what decay does"
