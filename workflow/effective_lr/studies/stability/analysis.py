@@ -91,7 +91,7 @@ def late_values(table: pd.DataFrame, run: Any) -> dict[str, Any]:
         "settled": False,
         "late_start": np.nan,
         "late_spread": np.nan,  # sd of R
-        "late_displacement": np.nan,  # rms of x, relative to |w|
+        "late_displacement": np.nan,  # rms of x
         **{f"late_{quantity}": np.nan for quantity in LATE_MEANS},
     }
     if table.empty or np.isfinite(run["diverged"]):
@@ -100,14 +100,13 @@ def late_values(table: pd.DataFrame, run: Any) -> dict[str, Any]:
     if late.empty:
         return values
     at_edge, is_settled = settled(late, run["lr"], run["l2"])
-    norm = np.sqrt(late["weight_norm_squared"].mean())
     return values | {
         "late_probes": len(late),
         "at_edge": at_edge,
         "settled": is_settled,
         "late_start": float(late.index.min()),
         "late_spread": late["edge_ratio"].std(ddof=1),
-        "late_displacement": np.sqrt((late["displacement"] ** 2).mean()) / norm,
+        "late_displacement": np.sqrt((late["displacement"] ** 2).mean()),
         **{f"late_{quantity}": late[quantity].mean() for quantity in LATE_MEANS if quantity in late},
     }
 
