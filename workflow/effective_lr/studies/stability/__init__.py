@@ -7,6 +7,7 @@ import math
 
 from effective_lr.engine.study import Study
 from effective_lr.studies.stability.settings import IMAGES, Run
+from effective_lr.studies.stability.words import NAMES
 
 
 def outcome(means: dict[str, float]) -> str:
@@ -52,4 +53,5 @@ STUDY = Study(
     outcome=outcome,
     operations=operations,
     megabytes=megabytes,
+    words=NAMES,
 )

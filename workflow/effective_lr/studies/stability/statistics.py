@@ -42,12 +42,9 @@ def settled(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratio(above: pd.DataFrame, below: pd.DataFrame, column: str) -> Estimate:
-    """The geometric mean over seeds of the ratio of a positive column."""
-    quotient = above.set_index("seed")[column] / below.set_index("seed")[column]
-    require_numbers(quotient)
-    if not (quotient > 0).all():
-        raise Undecidable("a ratio is not positive")
-    return Estimate(*np.exp(mean_interval(np.log(quotient))))
+    """The mean over seeds of the ratio of a positive column, its interval cut at 0."""
+    value, low, high = mean_interval(above.set_index("seed")[column] / below.set_index("seed")[column])
+    return Estimate(value, float(np.maximum(low, 0.0)), high)
 
 
 def late_ratio(evidence: Evidence, experiment: str, column: str, l2: float, reference: float = 0.0) -> Estimate:
@@ -182,8 +179,8 @@ def plateau_across_lr(evidence: Evidence, subject: str) -> Estimate:
                 ]
             )
             quotients[pair["seed"]] = own / other
-        estimates.append(Estimate(*np.exp(mean_interval(np.log(pd.Series(quotients, dtype=float))))))
-    return max(estimates, key=lambda estimate: abs(np.log(estimate.value)))
+        estimates.append(mean_interval(pd.Series(quotients, dtype=float)))
+    return max(estimates, key=lambda estimate: abs(estimate.value - 1))
 
 
 def mean_between(metrics: pd.DataFrame, run_id: str, start: float, end: float) -> float:
