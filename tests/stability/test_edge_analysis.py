@@ -30,7 +30,7 @@ def probes(**changes: Any) -> dict[str, Any]:
 
 
 def run_of(**changes: Any) -> dict[str, Any]:
-    settings = {"run_id": "a", "lr": LR, "l2": 0.004, "steps": STEPS, "seed": 100, "diverged": np.nan}
+    settings = {"run_id": "a", "lr": LR, "l2": 0.004, "steps": STEPS, "seed": 100, "diverged": None}
     return {**settings, "edge_step": 1000.0, **changes}
 
 

@@ -94,7 +94,7 @@ def late_values(table: pd.DataFrame, run: Any) -> dict[str, Any]:
         "late_displacement": np.nan,  # rms of x
         **{f"late_{quantity}": np.nan for quantity in LATE_MEANS},
     }
-    if table.empty or np.isfinite(run["diverged"]):
+    if table.empty or pd.notna(run["diverged"]):
         return values
     late = late_probes(table, run["steps"], found)
     if late.empty:

@@ -84,13 +84,13 @@ def phase(tables: Tables) -> Figure:
     if found:
         x = np.linspace(0, max(some["x"].max() for _, some in found) * 1.05, 200)[1:]
         axes[0].plot(x, theory.plateau(x, 1.0), **LINE, label=r"$\min(1,\lambda_c/\lambda)$")
+        axes[0].legend(loc="best")
         axes[1].axvline(1, **LINE)
         axes[1].set_yscale("log")
     for axis in axes[:2]:
         axis.set_xlabel(r"$\lambda/\lambda_c$, with $\lambda_c$ fitted")
         if found:
             axis.set_xlim(left=-0.1)
-            axis.legend(loc="best")
         else:
             say(axis, "no settled run\nbelow the edge")
     others = [name for name in ("CNN", "BN", "WN") if tables[EXPERIMENTS[name]].runs["settled"].any()]

@@ -34,6 +34,8 @@ def numbers(results: Results) -> dict[str, str]:
         **by_network,
         "critical/MLP": rounded(critical(mlp)),
         "critical/without_decay": rounded(critical_without_decay(mlp)),
+        "displacement/MLP": rounded(late_quotient(mlp, "late_displacement")),
+        "jitter/MLP": rounded(late_quotient(mlp, "late_ntk_jitter")),
         "convex_shift/MLP": number(float(mlp["lr"].max() * STRONG)),
         "sharpness_excess/WN": fixed(excess_over_equal_steps(weight)),
         "angle/WN": fixed(angle_over_law(weight.runs)),
@@ -55,6 +57,12 @@ def network(runs: pd.DataFrame) -> dict[str, str]:
 
 def rounded(value: float) -> str:
     return MISSING if np.isnan(value) else number(float(f"{value:.2g}"))
+
+
+def late_quotient(runs: pd.DataFrame, column: str) -> float:
+    """The mean over settled runs of a late value at λ = 8e-3, over that at λ = 0; NaN where there is none of either."""
+    late = runs[runs["settled"].astype(bool)]
+    return float(late.loc[np.isclose(late["l2"], STRONG), column].mean() / late.loc[late["l2"] == 0, column].mean())
 
 
 def critical_without_decay(runs: pd.DataFrame) -> float:

@@ -66,7 +66,7 @@ class Run(BaseRun):
     )
     test_size: PositiveInt = setting("test images, the first ones", "ours", change="it costs little")
     network: Literal["mlp", "cnn"] = setting(
-        "network: two hidden layers and a linear one; the hidden layers of the cnn are convolutions 3×3 with stride 2",
+        "network, two hidden layers and a linear one; those of the CNN are 3×3 convolutions with stride 2",
         "ours",
         change="the phase below the edge is claimed for the mlp, the damped edge for the cnn",
     )
@@ -88,13 +88,13 @@ class Run(BaseRun):
     activation: Literal["tanh", "relu"] = setting("activation", "lit", default="tanh", change=ONLY["activation"][1])
     pooling: Literal["none", "max"] = setting("pooling", "ours", default="none", change=ONLY["pooling"][1])
     initial_scale: PositiveFloat = setting(
-        "the start, times the normal deviation 1/√fan-in; rows of norm 1 where a normalization follows",
+        "standard deviation of the weights at the start, times the root of fan-in; normalized rows have norm 1",
         "ours",
         default=0.7,
         change="a larger start is sharper: it may lie above the edge",
     )
     loss: Literal["mse", "cross-entropy"] = setting(
-        "mse: half the sum of squares over classes; both are means over images",
+        "loss, a mean over images; mse is half the sum of squares over classes",
         "lit",
         change="late in training the sharpness of cross-entropy falls with confidence, whatever decay does",
     )
@@ -105,7 +105,7 @@ class Run(BaseRun):
         "momentum", "ours", default=0.0, ge=0, lt=1, allow_inf_nan=False, change=ONLY["momentum"][1]
     )
     precision: Literal["float32", "float64"] = setting(
-        "of all arithmetic", "ours", default="float64", change=ONLY["precision"][1]
+        "precision of all arithmetic", "ours", default="float64", change=ONLY["precision"][1]
     )
     lr: PositiveFloat = setting("learning rate η of all parameters, constant", "ours", change="the edge is 2/η")
     l2: float = setting(
@@ -116,7 +116,7 @@ class Run(BaseRun):
         change="the subject",
     )
     kick: float = setting(
-        "one displacement along u, relative to the norm of the weights, when the edge is first crossed",
+        "one displacement along the top eigenvector when the edge is first crossed, relative to the weights",
         "ours",
         default=1e-4,
         ge=0,

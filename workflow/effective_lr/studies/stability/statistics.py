@@ -213,7 +213,7 @@ def balance(evidence: Evidence, subject: str) -> Estimate:
     return by_seed(runs["late_pressure"] / runs["late_alpha_eff"], runs)
 
 
-@statistic(r"late rms $x$, $\lambda=0.008$ over $\lambda=0$", digits=None)
+@statistic(r"late rms $x$, $\lambda=0.008$ over $\lambda=0$", digits=4)
 def displacement_ratio(evidence: Evidence, subject: str) -> Estimate:
     return late_ratio(evidence, EXPERIMENTS[subject], "late_displacement", STRONG)
 
@@ -251,7 +251,7 @@ def sharpness_rate(evidence: Evidence, subject: str) -> Estimate:
     return by_seed(excess / theory.invariant_growth(runs["lr"], runs["l2"]), runs)
 
 
-@statistic(r"kernel jitter, $\lambda=0.008$ over $\lambda=0$", digits=None)
+@statistic(r"kernel jitter, $\lambda=0.008$ over $\lambda=0$", digits=4)
 def jitter_ratio(evidence: Evidence, subject: str) -> Estimate:
     return late_ratio(evidence, "mlp", "late_ntk_jitter", STRONG)
 
