@@ -12,10 +12,11 @@ import torch
 from scipy.optimize import curve_fit
 from torch import Tensor
 
+from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.curvature import Loss, Point, gradient, sharpness_gradient, top_pair
 from effective_lr.studies.stability.networks import Network, losses
 from effective_lr.studies.stability.settings import Run
-from effective_lr.studies.stability.theory import EdgeMap, drift, homogeneous_degree, resting_sharpness
+from effective_lr.studies.stability.theory import EdgeMap
 
 SEEDS = (0, 1, 2)
 EXACT = 1e-10  # of the eigensolver, where a statement is exact
@@ -108,7 +109,7 @@ def drift_of_flow(run: Run, with_decay: bool = True) -> float:
     slope, weights = gradient(loss, w)[1], w * network.penalized
     change = exact_sharpness_gradient(loss, w, u)
     alpha0, degree = -float(change @ slope), float(change @ weights) / sharpness
-    predicted = drift(alpha0, degree, sharpness, run.l2 if with_decay else 0.0)
+    predicted = theory.drift(alpha0, degree, sharpness, run.l2 if with_decay else 0.0)
     distance = 1e-4
     ahead, behind = (top(loss, w - sign * distance * (slope + 2 * run.l2 * weights))[0] for sign in (1, -1))
     return abs((ahead - behind) / (2 * distance) - float(predicted)) / (
@@ -121,7 +122,7 @@ def invariant_degree(run: Run) -> float:
     network, loss, w = small_problem(run)
     sharpness, u = top(loss, w)
     degree = float(exact_sharpness_gradient(loss, w, u) @ (w * network.penalized)) / sharpness
-    return abs(degree + 2 * float((u * network.penalized).square().sum()))
+    return abs(degree - float(theory.invariant_degree(float((u * network.penalized).square().sum()))))
 
 
 def degree_of_homogeneous(seed: int, hidden: int, activation: str) -> float:
@@ -145,7 +146,7 @@ def degree_of_homogeneous(seed: int, hidden: int, activation: str) -> float:
 
     scale = 1.01
     degree = np.log(sharpness(scale * w) / sharpness(w)) / np.log(scale)
-    return float(abs(degree - homogeneous_degree(hidden + 1)))
+    return float(abs(degree - theory.homogeneous_degree(hidden + 1)))
 
 
 def map_oscillation(seed: int) -> tuple[float, float]:
@@ -153,7 +154,7 @@ def map_oscillation(seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     edge = EdgeMap(lr=0.05, force=rng.uniform(0.2, 0.4), restoring=rng.uniform(0.15, 0.25), beta=rng.uniform(5, 20))
     steps = round(3 * edge.period)
-    y = edge.trajectory((2 * edge.force / edge.beta) ** 0.5, 1e-4, steps)[:, 1]
+    y = edge.trajectory(float(theory.squared_displacement(edge.force, edge.beta)) ** 0.5, 1e-4, steps)[:, 1]
     k = np.arange(steps + 1)
 
     def wave(k: Any, rate: float, period: float, size: float, phase: float) -> Any:
@@ -171,7 +172,7 @@ def map_end(seed: int) -> float:
     restoring = 2 * l2 * degree
     edge = EdgeMap(lr=lr, force=alpha0 - restoring * star, restoring=restoring, beta=10.0)
     y = edge.trajectory(1e-3, 0.0, round(20 / (lr * restoring)))[-1, 1]
-    return relative(star + y, resting_sharpness(alpha0, degree, l2))
+    return relative(star + y, theory.resting_sharpness(alpha0, degree, l2))
 
 
 def map_without_decay(seed: int) -> float:
@@ -179,7 +180,9 @@ def map_without_decay(seed: int) -> float:
     rng = np.random.default_rng(seed)
     damped = EdgeMap(lr=0.05, force=0.3, restoring=0.2, beta=rng.uniform(5, 20))
     free = damped._replace(restoring=0.0)
-    y = free.trajectory((2 * free.force / free.beta) ** 0.5, 1e-4, round(3 * free.period))[:, 1]
+    y = free.trajectory(float(theory.squared_displacement(free.force, free.beta)) ** 0.5, 1e-4, round(3 * free.period))[
+        :, 1
+    ]
     peaks = [k for k in range(1, len(y) - 1) if y[k - 1] < y[k] > y[k + 1]]
     rate = np.log(y[peaks[-1]] / y[peaks[0]]) / (peaks[-1] - peaks[0])
     return relative(rate, damped.rate)
