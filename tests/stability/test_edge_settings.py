@@ -31,7 +31,7 @@ def test_what_would_spoil_the_measurement_is_refused_with_the_reason(key: str, v
     assert f"use {key} = {Run.model_fields[key].default}" in message
 
 
-@pytest.mark.parametrize("key", ["l2", "lr", "steps", "probes", "train_size"])
+@pytest.mark.parametrize("key", ["lr", "steps", "probes", "train_size"])
 def test_negative_numbers_are_refused(key: str) -> None:
     assert "greater than" in refusal(**{key: -1})
 
@@ -39,6 +39,7 @@ def test_negative_numbers_are_refused(key: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "found", "expected"),
     [
+        ({"l2": -0.1}, "l2 = -0.1", "use 0 or more"),
         ({"train_size": 60_001}, "train_size = 60001", "60000"),
         ({"test_size": 10_001}, "test_size = 10001", "10000"),
         ({"ntk_images": 11}, "ntk_images = 11", "10"),

@@ -30,6 +30,7 @@ def penalty_colors(penalties: list[float]) -> dict[float, Any]:
 
 def say(axis: Axes, text: str) -> None:
     """What a panel says that has nothing to draw."""
+    axis.set(xticks=[], yticks=[])
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color="0.4", fontsize=7)
 
 
@@ -134,9 +135,10 @@ def mechanism(tables: Tables) -> Figure:
         say(axes[1], "no run at the edge")
     axes[1].set(xlabel=r"late $\alpha_{\mathrm{eff}}$", ylabel=r"late $\frac{\beta}{2}x^2$")
     for axis, label in [(axes[2], r"late degree $A$"), (axes[3], r"late $\cos(w,\nabla S)$")]:
-        axis.axhline(0, **LINE)
         axis.set(xlabel=r"penalty $\lambda$", ylabel=label)
-        if not any(len(line.get_xdata()) for line in axis.lines[:-1]):
+        if any(len(line.get_xdata()) for line in axis.lines):
+            axis.axhline(0, **LINE)
+        else:
             say(axis, "no settled run")
     handles, labels = axes[2].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

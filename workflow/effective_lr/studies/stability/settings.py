@@ -111,7 +111,6 @@ class Run(BaseRun):
     l2: float = setting(
         "penalty λ on the squared norm of the weights, without ½ (PyTorch's weight_decay is 2λ)",
         "ours",
-        ge=0,
         allow_inf_nan=False,
         change="the subject",
     )
@@ -140,6 +139,8 @@ class Run(BaseRun):
         for key, (value, why) in ONLY.items():
             if getattr(self, key) != value:
                 raise ValueError(f"{key} = {getattr(self, key)}: {why}; use {key} = {value}")
+        if self.l2 < 0:
+            raise ValueError(f"l2 = {self.l2:g}: a negative penalty lengthens the weights without bound; use 0 or more")
         sides = [size for dataset, size in IMAGES if dataset == self.dataset]
         if self.resolution not in sides:
             raise ValueError(
