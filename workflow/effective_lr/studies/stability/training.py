@@ -85,6 +85,11 @@ class Training:
         """What progress counts: steps."""
         return self.step
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All that is trained, one vector."""
+        return {"w": self.w}
+
     def save(self) -> bytes:
         """All that a later process needs to go on as if nothing had happened."""
         file = io.BytesIO()
