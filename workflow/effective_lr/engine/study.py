@@ -31,7 +31,7 @@ def setting(description: str, source: str | Mapping[Any, str], change: str = "",
         description=description,
         json_schema_extra={"source": dict(source) if isinstance(source, Mapping) else source, "change": change},
         **constraints,
-    )  # type: ignore[dict-item]
+    )
 
 
 class BaseRun(BaseModel):
