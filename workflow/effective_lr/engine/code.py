@@ -26,7 +26,10 @@ def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or not node.module:
+                what = ", ".join(alias.name for alias in node.names)
+                raise UserError(f"{path}: line {node.lineno}: relative import of {what}; write its whole name")
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
@@ -113,7 +116,7 @@ def canonical(node: Any) -> str:
         case ast.Call(func=ast.Name(id="setting")):
             fields["args"] = []  # the description and the source
             fields["keywords"] = [word for word in node.keywords if word.arg not in {*WORDS, "source"}]
-        case ast.Call():
+        case ast.Call(func=ast.Name(id="Field")):
             fields["keywords"] = [word for word in node.keywords if word.arg not in WORDS]
     inside = ",".join(f"{name}={canonical(value)}" for name, value in fields.items() if value != [])
     return f"{type(node).__name__}({inside})"
