@@ -39,24 +39,23 @@ def main() -> None:
     study = load(task["study"])
     training = study.module("training")
     found = {}
-    for number, settings in enumerate(task["runs"]):
+    for settings in task["runs"]:
         run = study.run(**settings)
         needed = study.data(run)
         tensors = load_tensors(*map(Path, task["data"][needed])) if needed else {}
         shared = training.load(tensors, run, torch.device("cpu"))
         found[run.run_id] = result(training.train(run, shared))
-        if number == 0:
-            saved: list[bytes] = []
+        saved: list[bytes] = []
 
-            def interrupt(state: Any, saved: list[bytes] = saved) -> None:
-                if state.step >= state.steps // 2:
-                    saved.append(state.save())
-                    raise Interrupted
+        def interrupt(state: Any, saved: list[bytes] = saved) -> None:
+            if state.step >= state.steps // 2:
+                saved.append(state.save())
+                raise Interrupted
 
-            try:
-                training.train(run, shared, after_step=interrupt)
-            except Interrupted:
-                found[f"{run.run_id}, resumed"] = result(training.train(run, shared, saved=saved[0]))
+        try:
+            training.train(run, shared, after_step=interrupt)
+        except Interrupted:
+            found[f"{run.run_id}, resumed"] = result(training.train(run, shared, saved=saved[0]))
     Path(task["output"]).write_text(json.dumps(found))
 
 
