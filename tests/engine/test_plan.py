@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import make_run, train_or_reuse
-
-from effective_lr import costs, grid, runs, storage
 from effective_lr.config import Run, UserError
 from effective_lr.data import Splits
 from effective_lr.networks import build_network, normalized_layers
+
+from conftest import make_run, train_or_reuse
+from effective_lr import costs, grid, runs, storage
 
 ALL = [make_run(l2=l2, seed=seed) for l2 in (0, 0.01, 0.1) for seed in (3, 4)]
 
