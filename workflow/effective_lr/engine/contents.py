@@ -141,8 +141,8 @@ class Chapter:
     def check(self, config: Path, paper: Path) -> Self:
         """Refuse contents and claims that name what there is not."""
         for file, items in {
+            paper / "claims.yaml": self.claims,  # first: tables rest on what their claims name
             paper / "contents.yaml": {**self.contents.figures, **self.contents.tables, **self.contents.notebooks},
-            paper / "claims.yaml": self.claims,
         }.items():
             for name, item in items.items():
                 for claim in set(self.claim_names(item)) - self.claims.keys():
