@@ -1,16 +1,14 @@
 """The statistics of the paper, on tables whose answer is known."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_run, train_or_reuse
 from scipy import stats
 
-from effective_lr import analysis, claims, figures, storage, theory
-from effective_lr.config import UserError
-from effective_lr.data import Splits
+from effective_lr.evidence.estimates import Estimate, Undecidable
+from effective_lr.evidence.tidy import Experiment, Tables
+from effective_lr.evidence.verdicts import Evidence
+from effective_lr.studies.normalization import analysis, figures, statistics, theory
 
 
 def plane(
@@ -48,11 +46,10 @@ PLANES = {
 }
 
 
-def slope_of(runs: pd.DataFrame) -> analysis.Estimate:
+def slope_of(runs: pd.DataFrame) -> Estimate:
     optimizer = runs["optimizer"].iloc[0]
-    tables = analysis.Tables([])
-    tables[f"plane_{optimizer}"] = analysis.Experiment(pd.DataFrame(), runs)
-    return claims.contour_slope(claims.Evidence(tables, pd.DataFrame()), optimizer)
+    tables = Tables.of({analysis.PLANES[optimizer]: Experiment(pd.DataFrame(), runs)})
+    return statistics.contour_slope(Evidence(tables, pd.DataFrame()), optimizer)
 
 
 @pytest.mark.parametrize("optimizer", PLANES)
@@ -83,7 +80,7 @@ def test_contour_slope_uses_the_mean_of_seeds_and_no_cell_that_diverged() -> Non
 
 def test_contour_slope_of_too_few_diagonals_is_undecidable() -> None:
     runs = plane("sgd", [0.16], [0.004, 0.016], lambda lr, l2, seed: 0.2, seeds=(100, 101))
-    with pytest.raises(claims.Undecidable, match="fewer than three diagonals"):
+    with pytest.raises(Undecidable, match="fewer than three diagonals"):
         slope_of(runs)
 
 
@@ -139,29 +136,6 @@ def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
     # A layer whose units have lost their gradient is no part of the comparison that figures show.
     lost = (metrics["layer"] == "b") & metrics["quantity"].isin(["late_g_squared", "late_norm_squared"])
     metrics.loc[lost, "value"] = 0.0
-    tables = analysis.Tables([])
-    tables["plane_sgd"] = analysis.Experiment(metrics, runs)
+    tables = Tables.of({"plane_sgd": Experiment(metrics, runs)})
     [(_, shown)] = figures.equilibria(tables)
     assert shown["layer"].tolist() == ["a", "c"] and np.isfinite(shown["norm_ratio"]).all()
-
-
-def test_gathered_tables_hold_results_settings_and_the_effective_lr(single: Splits, tmp_path: Path) -> None:
-    runs = [make_run(optimizer=optimizer, l2=l2) for optimizer in ("sgd", "adam") for l2 in (0.0, 0.01)]
-    paths = []
-    for number, run in enumerate(runs):
-        table, provenance = train_or_reuse(run, single, tmp_path / "cache")
-        paths.append(tmp_path / f"{number}.parquet")
-        storage.write_table(storage.with_provenance(table, [provenance]), paths[-1])
-    metrics, lines = analysis.gather(paths, [run.run_id for run in runs[1:]])
-    assert lines["run_id"].tolist() == [run.run_id for run in runs[1:]]
-    assert set(metrics["run_id"]) == set(lines["run_id"])
-    for run, line in zip(runs[1:], lines.itertuples(), strict=True):
-        own = metrics[metrics["run_id"] == run.run_id]
-        assert line.lr == run.lr and line.seconds > 0
-        assert line.test_error == pytest.approx(own.loc[own["quantity"] == "test_error", "value"].mean())
-        norms = own[own["quantity"] == "norm_squared"].set_index(["step", "layer"])["value"] ** 0.5
-        expected = run.lr / (norms**2 if run.optimizer == "sgd" else norms)
-        found = own[own["quantity"] == "effective_lr"].set_index(["step", "layer"])["value"]
-        pd.testing.assert_series_equal(found, expected, check_names=False)
-    with pytest.raises(UserError, match="in none of the 1 shards"):
-        analysis.gather(paths[:1], [runs[3].run_id])

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import INVARIANT, NORMALIZATIONS, make_run, twin_layer, twin_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from effective_lr.networks import Conv4, NormalizedLayer, build_network, normalized_layers
-from effective_lr.optimizers import Optimizer
+from effective_lr.studies.normalization.networks import Conv4, NormalizedLayer, build_network, normalized_layers
+from effective_lr.studies.normalization.optimizers import Optimizer
+from shared import INVARIANT, NORMALIZATIONS, make_run
 
 ROUNDING: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-12}
 both_kinds = pytest.mark.parametrize("convolution", [False, True], ids=["linear", "convolution"])
@@ -71,7 +71,7 @@ def groups(layer: NormalizedLayer) -> list[slice]:
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @both_kinds
-def test_layer_is_that_of_pytorch(normalization: str, convolution: bool) -> None:
+def test_layer_is_that_of_pytorch(normalization: str, convolution: bool, twin_layer: Any) -> None:
     layer = random_layer(normalization, convolution)
     twin, pairs = twin_layer(layer)
     for training in (True, True, False):  # a second batch, so that running statistics are means
@@ -98,7 +98,7 @@ def test_layer_normalization_of_a_linear_layer_is_that_of_pytorch() -> None:
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_network_is_convolution_normalization_relu_pooling(normalization: str) -> None:
+def test_network_is_convolution_normalization_relu_pooling(normalization: str, twin_network: Any) -> None:
     network = random_network(normalization, eps=1e-5)
     twin, pairs = twin_network(network)
     images, labels = images_and_labels()

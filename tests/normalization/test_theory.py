@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from effective_lr import theory
+from effective_lr.studies.normalization import theory
 
 DIM, GROUPS, GRAD = 1000, 4, 2.0
 MOMENTUM = 0.9  # and beta1: PyTorch's default, as for all other settings of the adaptive optimizers

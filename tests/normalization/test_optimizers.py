@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import INVARIANT, OPTIMIZERS, make_run, train_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from effective_lr.config import Run
-from effective_lr.data import Splits
-from effective_lr.networks import Conv4, build_network, normalized_layers
-from effective_lr.optimizers import Optimizer, project
+from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.networks import Conv4, build_network, normalized_layers
+from effective_lr.studies.normalization.optimizers import Optimizer, project
+from effective_lr.studies.normalization.settings import Run
+from shared import INVARIANT, OPTIMIZERS, make_run, train_rows
 
 State = dict[str, Tensor]
 

@@ -1,23 +1,24 @@
 """The loop against one in plain PyTorch, what it measures, evaluations and divergence."""
 
+import io
 import math
+import random
 from statistics import median
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import INVARIANT, NORMALIZATIONS, OPTIMIZERS, make_run, train_rows, twin_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effective_lr import training
-from effective_lr.config import Run
-from effective_lr.data import Splits
-from effective_lr.networks import Conv4, build_network, normalized_layers
-from effective_lr.training import Row, Training, batches, train_run
+from effective_lr.studies.normalization import training
+from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.networks import Conv4, build_network, normalized_layers
+from effective_lr.studies.normalization.settings import Run
+from effective_lr.studies.normalization.training import Row, Training, batches, train
+from shared import CPU, INVARIANT, NORMALIZATIONS, OPTIMIZERS, diverging_run, make_run, train_rows
 
-CPU = torch.device("cpu")
 LAYERS = ("conv1", "conv2", "conv3", "linear")
 
 
@@ -68,7 +69,9 @@ def plain_optimizer(run: Run, groups: list[dict[str, Any]]) -> torch.optim.Optim
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_losses_are_those_of_a_plain_pytorch_loop(normalization: str, optimizer: str, small_splits: Splits) -> None:
+def test_losses_are_those_of_a_plain_pytorch_loop(
+    normalization: str, optimizer: str, small_splits: Splits, twin_network: Any
+) -> None:
     settings = {"lr": 0.02, "l2": 0.02, "affine_lr": 0.01, "steps": 50, "probes": 500, "evaluations": 2}
     run = make_run(normalization=normalization, optimizer=optimizer, **settings)
     rows = train_rows(run, small_splits, torch.float64)
@@ -205,7 +208,9 @@ def test_probes_start_again_where_the_learning_rate_drops() -> None:
 
 
 @pytest.mark.parametrize("rescaled", [False, True])
-def test_a_drop_is_a_run_that_goes_on_with_another_learning_rate(rescaled: bool, small_splits: Splits) -> None:
+def test_a_drop_is_a_run_that_goes_on_with_another_learning_rate(
+    rescaled: bool, small_splits: Splits, twin_network: Any
+) -> None:
     run = make_run(lr_drop=4, rescaled_at_drop=rescaled, steps=20, l2=0.3)
     network, pairs = twin_network(build_network(run, torch.float64))
     weights = [theirs for ours, theirs in pairs if ours.dim() > 1]
@@ -242,12 +247,8 @@ def test_short_runs_end_well(changes: dict[str, Any], single: Splits) -> None:
 # Divergence
 
 
-def diverging_run(**changes: Any) -> Run:
-    return make_run(normalization="none", lr=1e6, l2=1.0, affine_lr=0.1, steps=60, probes=20, **changes)
-
-
 def test_divergence_ends_a_run(single: Splits) -> None:
-    training = train_run(diverging_run(), single)
+    training = train(diverging_run(), single)
     assert training.diverged and training.step == 25
     assert training.rows[-1] == (25, "", "diverged", 1.0)
     assert not values(training.rows, "test_error") and not values(training.rows, "late_train_loss")
@@ -269,7 +270,7 @@ def test_nan_and_inf_in_the_weights_end_one_run_and_no_other(value: float, singl
             training.network.conv2.weight.data[0, 0, 0, 0] = value
 
     mate = train_rows(make_run(steps=60), single)
-    assert train_run(make_run(steps=60, l2=0), single, after_step=poison).rows[-1] == (25, "", "diverged", 1.0)
+    assert train(make_run(steps=60, l2=0), single, after_step=poison).rows[-1] == (25, "", "diverged", 1.0)
     assert train_rows(make_run(steps=60), single) == mate
 
 
@@ -287,7 +288,7 @@ def bump(network: Conv4) -> Conv4:
 
 @pytest.mark.parametrize("chunk", [64, 16])
 def test_recomputed_statistics_are_those_of_the_images(
-    chunk: int, small_splits: Splits, monkeypatch: pytest.MonkeyPatch
+    chunk: int, small_splits: Splits, monkeypatch: pytest.MonkeyPatch, twin_network: Any
 ) -> None:
     monkeypatch.setattr(training, "EVALUATION_CHUNK", chunk)
     network = bump(build_network(make_run(), torch.float64))
@@ -334,7 +335,9 @@ def test_evaluation_is_the_mean_loss_and_error(
 
 
 @pytest.mark.parametrize("statistics", ["recomputed", "running"])
-def test_config_chooses_the_statistics_of_an_evaluation(statistics: str, small_splits: Splits) -> None:
+def test_config_chooses_the_statistics_of_an_evaluation(
+    statistics: str, small_splits: Splits, twin_network: Any
+) -> None:
     run = make_run(batch_statistics=statistics, evaluations=1)
     rows = train_rows(run, small_splits, torch.float64)
     network, pairs = twin_network(build_network(run, torch.float64))
@@ -365,3 +368,64 @@ def test_more_evaluations_leave_the_training_as_it_is(small_splits: Splits) -> N
         )
         assert values(few, "train_loss") == values(many, "train_loss")
         assert len(values(many, "test_loss")) == 8
+
+
+# Checkpoints
+
+
+class Interrupted(Exception):
+    pass
+
+
+def in_parts(run: Run, splits: Splits, stops: list[int]) -> list[Row]:
+    """The rows of a run that is saved and given up after each of these steps."""
+    saved = None
+    for stop in stops:
+        parts: list[bytes] = []
+
+        def give_up(training: Training, stop: int = stop, parts: list[bytes] = parts) -> None:
+            if training.step == stop:
+                parts.append(training.save())
+                raise Interrupted
+
+        with pytest.raises(Interrupted):
+            train(run, splits, saved=saved, after_step=give_up)
+        [saved] = parts
+    return train(run, splits, saved=saved).rows
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+def test_resumed_run_is_bit_for_bit_the_undisturbed_one(normalization: str, optimizer: str, single: Splits) -> None:
+    run = make_run(normalization=normalization, optimizer=optimizer, lr=0.01, evaluations=4)
+    rows = train_rows(run, single)
+    stop = random.Random(f"{normalization} {optimizer}").randrange(1, run.steps)
+    assert in_parts(run, single, [stop]) == rows
+    assert in_parts(run, single, [1, 11, 19]) == rows  # between epochs, in the late part, before the end
+
+
+@pytest.mark.parametrize("changes", [{"projected": True}, {"batch_statistics": "running"}, {"lr_drop": 4}], ids=str)
+def test_resuming_keeps_projection_statistics_and_learning_rate(changes: dict[str, Any], single: Splits) -> None:
+    run = make_run(optimizer="nesterov", **changes)
+    assert in_parts(run, single, [7, 14]) == train_rows(run, single)
+
+
+def numbers_in(saved: Any) -> int:
+    """How many numbers the tensors hold that lie anywhere in this."""
+    if isinstance(saved, Tensor):
+        return saved.numel()
+    inside = saved.values() if isinstance(saved, dict) else saved if isinstance(saved, list | tuple) else ()
+    return sum(map(numbers_in, inside))
+
+
+@pytest.mark.parametrize(
+    "optimizer, copies", [("sgd", 0), ("momentum", 1), ("nesterov", 1), ("rmsprop", 1), ("adam", 2), ("adamw", 2)]
+)
+def test_checkpoint_holds_the_weights_and_what_the_optimizer_remembers(
+    optimizer: str, copies: int, single: Splits
+) -> None:
+    training = Training(make_run(optimizer=optimizer), single)
+    saved = torch.load(io.BytesIO(training.save()), weights_only=True)
+    parameters = sum(weight.numel() for weight in training.weights.values())
+    buffers = sum(buffer.numel() for buffer in training.network.buffers())
+    assert numbers_in(saved) == parameters * (1 + copies) + buffers + 1  # and the sum of late losses

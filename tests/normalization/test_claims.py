@@ -3,19 +3,22 @@
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from effective_lr import claims, theory
-from effective_lr.analysis import Estimate, Experiment, Tables, on_contours
-from effective_lr.grid import Claim, load_claims
-from effective_lr.tables import STATISTICS as WRITTEN
+from effective_lr.engine.contents import Claim, load_claims
+from effective_lr.evidence import verdicts
+from effective_lr.evidence.tidy import Experiment, Tables
+from effective_lr.studies.normalization import theory
+from effective_lr.studies.normalization.analysis import PLANES, on_contours
+from effective_lr.studies.normalization.statistics import LAST_LAYER, NORM_POWER
+from shared import ROOT, STUDY
 
-CLAIMS = load_claims(Path(__file__).parent.parent / "paper" / "claims.yaml")
+CLAIMS = load_claims(ROOT / "paper" / STUDY.name / "claims.yaml")
+STATISTICS = verdicts.statistics_of(STUDY)
 Values = dict[tuple[str, str], float]  # (statistic, subject): the value that the tables are to have
 SEEDS = (1, 2, 3)
 
@@ -72,7 +75,7 @@ def symmetry(values: Values) -> dict[str, Experiment]:
 
 def equilibrium(values: Values) -> dict[str, Experiment]:
     experiments = {}
-    for optimizer, power in claims.NORM_POWER.items():
+    for optimizer, power in NORM_POWER.items():
         rates = [0.003, 0.009, 0.027] if power < 4 else [0.08, 0.16, 0.32]
         penalties = {"adamw": [0.1, 0.3, 0.9], "sgd": [0.004, 0.008]}.get(optimizer, [0.0008, 0.004, 0.01])
         runs = frame([{"optimizer": optimizer, "lr": lr, "l2": l2} for lr in rates for l2 in penalties])
@@ -94,7 +97,7 @@ def equilibrium(values: Values) -> dict[str, Experiment]:
                 "group_size": size,
             },
         )
-        experiments[claims.PLANES[optimizer]] = Experiment(table, runs)
+        experiments[PLANES[optimizer]] = Experiment(table, runs)
     return experiments
 
 
@@ -110,7 +113,7 @@ def diagonals(values: Values) -> dict[str, Experiment]:
         v = np.log(runs["lr"]) - s0 * np.log(runs["l2"])
         logit = -1.7 + 0.2 * u + 0.2 * (s0 - s) / (s0 + s) * v
         runs["test_error"] = 1 / (1 + np.exp(-logit)) + 1e-5 * np.sin(np.arange(len(runs)))
-        experiments[claims.PLANES[optimizer]] = Experiment(pd.DataFrame(), runs)
+        experiments[PLANES[optimizer]] = Experiment(pd.DataFrame(), runs)
     return experiments
 
 
@@ -134,7 +137,7 @@ def penalty_exponent(values: Values) -> dict[str, Experiment]:
         runs = frame([{"optimizer": optimizer, "lr": r, "l2": p} for r in (0.027, 0.081) for p in (1e-3, 2e-3, 5e-3)])
         rate = runs["lr"] * runs["l2"] ** values["l2_exponent", optimizer] * (1 + 1e-3 * np.sin(np.arange(len(runs))))
         late = dict.fromkeys(("late_norm_squared", "late_g_squared", "late_angle_squared", "group_size"), 1.0)
-        experiments[claims.PLANES[optimizer]] = Experiment(metrics(runs, {**late, "late_effective_lr": rate}), runs)
+        experiments[PLANES[optimizer]] = Experiment(metrics(runs, {**late, "late_effective_lr": rate}), runs)
     return experiments
 
 
@@ -170,29 +173,32 @@ MAKERS: dict[str, Callable[[Values], dict[str, Experiment]]] = {
 }
 
 
-def evidence(name: str, holds: bool = True) -> claims.Evidence:
+def evidence(name: str, holds: bool = True) -> verdicts.Evidence:
     values = wanted(CLAIMS[name], holds)
-    tables = Tables([])
-    tables.update(MAKERS[name](values))
     rows = [
         {"check": statistic, "subject": subject, "seed": seed, "value": value * (1 + 1e-6 * seed) + 1e-15}
         for (statistic, subject), value in values.items()
         for seed in SEEDS
         if statistic in ("invariance", "affine_invariance", "norm_exponent")
     ]
-    return claims.Evidence(tables, pd.DataFrame(rows, columns=["check", "subject", "seed", "value"]))
+    return verdicts.Evidence(
+        Tables.of(MAKERS[name](values)), pd.DataFrame(rows, columns=["check", "subject", "seed", "value"])
+    )
 
 
 def changed(
-    whole: claims.Evidence, change: Callable[[pd.DataFrame], pd.DataFrame], metrics: bool = False
-) -> claims.Evidence:
+    whole: verdicts.Evidence, change: Callable[[pd.DataFrame], pd.DataFrame], metrics: bool = False
+) -> verdicts.Evidence:
     """With this change of the runs and checks, and of the metrics if so asked."""
-    tables = Tables([])
-    for name, experiment in whole.tables.items():
-        tables[name] = Experiment(
-            change(experiment.metrics) if metrics else experiment.metrics, change(experiment.runs)
-        )
-    return claims.Evidence(tables, change(whole.checks))
+    tables = {
+        name: Experiment(change(one.metrics) if metrics else one.metrics, change(one.runs))
+        for name, one in whole.tables.items()
+    }
+    return verdicts.Evidence(Tables.of(tables), change(whole.checks))
+
+
+def decide(name: str, whole: verdicts.Evidence, claim: Claim | None = None) -> dict[str, Any]:
+    return verdicts.decide(name, claim or CLAIMS[name], whole, STATISTICS)
 
 
 def one_seed(table: pd.DataFrame) -> pd.DataFrame:
@@ -205,8 +211,8 @@ def without_values(table: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_claim_that_holds_is_reproduced(name: str) -> None:
-    result = claims.decide(name, CLAIMS[name], evidence(name))
-    assert {part["verdict"] for part in result["parts"]} == {"reproduced"}, claims.tell(result)
+    result = decide(name, evidence(name))
+    assert {part["verdict"] for part in result["parts"]} == {"reproduced"}, verdicts.tell(result)
     assert (result["verdict"], result["why"]) == ("reproduced", "")
     for part in result["parts"]:
         expected = wanted(CLAIMS[name], holds=True)[part["statistic"], part["subject"]]
@@ -215,8 +221,8 @@ def test_a_claim_that_holds_is_reproduced(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_claim_that_fails_is_not_reproduced(name: str) -> None:
-    result = claims.decide(name, CLAIMS[name], evidence(name, holds=False))
-    assert {part["verdict"] for part in result["parts"]} == {"not reproduced"}, claims.tell(result)
+    result = decide(name, evidence(name, holds=False))
+    assert {part["verdict"] for part in result["parts"]} == {"not reproduced"}, verdicts.tell(result)
     assert result["verdict"] == "not reproduced"
 
 
@@ -225,19 +231,19 @@ def test_a_claim_that_fails_is_not_reproduced(name: str) -> None:
     [
         (lambda table: table.iloc[:0], False, "no runs in|no check was run"),
         (without_values, True, "not a number"),
-        (one_seed, False, claims.ONE_SEED),
+        (one_seed, False, verdicts.ONE_SEED),
     ],
     ids=["empty", "nan", "single seed"],
 )
 @pytest.mark.parametrize("name", CLAIMS)
 def test_where_nothing_can_be_said_a_claim_is_undecided(name: str, change: Any, metrics: bool, reason: str) -> None:
-    result = claims.decide(name, CLAIMS[name], changed(evidence(name), change, metrics))
+    result = decide(name, changed(evidence(name), change, metrics))
     assert result["verdict"] == "undecided"
     for part in result["parts"]:
         assert part["verdict"] == "undecided"
         assert pd.Series([part["why"]]).str.contains(reason).all(), part["why"]
         assert part["low"] is part["high"] is None
-        assert (part["value"] is None) == (reason != claims.ONE_SEED), part
+        assert (part["value"] is None) == (reason != verdicts.ONE_SEED), part
     json.dumps(result, allow_nan=False)
 
 
@@ -245,17 +251,17 @@ def without_gradient(table: pd.DataFrame) -> pd.DataFrame:
     """The hidden layers as units are that got no gradient: shrunk to nothing."""
     if "layer" not in table:
         return table
-    lost = (table["layer"] != "linear") & table["quantity"].isin(["late_g_squared", "late_norm_squared"])
-    rates = (table["layer"] != "linear") & (table["quantity"] == "late_effective_lr")
+    lost = (table["layer"] != LAST_LAYER) & table["quantity"].isin(["late_g_squared", "late_norm_squared"])
+    rates = (table["layer"] != LAST_LAYER) & (table["quantity"] == "late_effective_lr")
     return table.assign(value=table["value"].where(~lost, 0.0).where(~rates, np.inf))
 
 
 @pytest.mark.parametrize("name", ["C4", "C7"])
 def test_layers_without_a_gradient_are_named_and_leave_the_last_layer_to_explore(name: str) -> None:
-    whole = claims.decide(name, CLAIMS[name], evidence(name))
-    result = claims.decide(name, CLAIMS[name], changed(evidence(name), without_gradient, metrics=True))
+    whole = decide(name, evidence(name))
+    result = decide(name, changed(evidence(name), without_gradient, metrics=True))
     assert result["verdict"] == "undecided"
-    assert "runs most units of a layer have no gradient" in claims.tell(result)
+    assert "runs most units of a layer have no gradient" in verdicts.tell(result)
     assert [what["value"] for what in whole["explored"]] == [what["value"] for what in result["explored"]]
     assert result["explored"] and None not in [what["low"] for what in result["explored"]]
 
@@ -265,37 +271,9 @@ def test_what_was_explored_is_no_part_of_a_verdict() -> None:
     explored = CLAIMS["C7"].explored
     assert explored and not {what.statistic for what in explored} & {part.statistic for part in CLAIMS["C7"].parts}
     without = CLAIMS["C7"].model_copy(update={"explored": []})
-    first, second = (claims.decide("C7", claim, whole) for claim in (CLAIMS["C7"], without))
+    first, second = (decide("C7", whole, claim) for claim in (CLAIMS["C7"], without))
     assert {**first, "explored": []} == second
 
 
-def test_an_interval_across_the_bound_is_undecided() -> None:
-    assert claims.judge(Estimate(1.0, 0.9, 1.1), (0.95, 1.05))[0] == "undecided"
-    assert claims.judge(Estimate(1.0, 0.96, 1.04), (0.95, 1.05))[0] == "reproduced"
-    assert claims.judge(Estimate(1.2, 1.1, 1.3), (0.95, 1.05))[0] == "not reproduced"
-    assert claims.judge(Estimate(9.0, 8.0, 10.0), (5, math.inf))[0] == "reproduced"
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "expected"),
-    [
-        ([("sgd", "reproduced"), ("adam", "reproduced")], "reproduced"),
-        ([("sgd", "reproduced"), ("adam", "not reproduced")], "reproduced in part"),
-        ([("sgd", "reproduced"), ("sgd", "not reproduced")], "not reproduced"),
-        ([("sgd", "reproduced"), ("adam", "undecided")], "undecided"),
-        ([("sgd", "undecided"), ("adam", "not reproduced")], "undecided"),
-        ([("sgd", "undecided"), ("adam", "not reproduced"), ("adamw", "reproduced")], "reproduced in part"),
-    ],
-)
-def test_a_claim_follows_from_its_parts(verdicts: list[tuple[str, str]], expected: str) -> None:
-    parts = [{"subject": subject, "verdict": verdict, "why": ""} for subject, verdict in verdicts]
-    verdict, why = claims.summarize(parts)
-    assert verdict == expected
-    if len({kind for _, kind in verdicts}) > 1 and expected != "not reproduced":
-        assert all(f"{kind}: " in why and subject in why for subject, kind in verdicts)
-
-
-def test_every_statistic_is_known_and_written() -> None:
-    used = {part.statistic for claim in CLAIMS.values() for part in [*claim.parts, *claim.explored]}
-    assert used == set(claims.STATISTICS) == set(WRITTEN)
-    assert list(CLAIMS) == [f"C{number}" for number in range(1, 10)]
+def test_every_statistic_of_the_study_decides_or_explores_something() -> None:
+    assert {part.statistic for claim in CLAIMS.values() for part in [*claim.parts, *claim.explored]} == set(STATISTICS)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import train_rows
+from effective_lr.benchmark import laptop_run
 from torch.nn import functional as F
 
 from effective_lr import benchmark
-from effective_lr.benchmark import laptop_run
-from effective_lr.data import Splits
-from effective_lr.networks import build_network
+from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.networks import build_network
+from shared import train_rows
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = json.loads((ROOT / "results/published/benchmark.json").read_text())
