@@ -8,9 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from effective_lr.engine.study import BaseRun, setting
+from effective_lr.engine.study import BaseRun, Fraction, PositiveFloat, Seed, setting
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Average = Annotated[float, Field(ge=0, lt=1)]
 
 FREE = ("adamw", "adam0")  # arms whose block matrices may take any norm
@@ -91,9 +90,10 @@ class Run(BaseRun):
         "batches of an evaluation, always the same", "ours", "for steadier losses"
     )
     validation_batch_size: PositiveInt = setting("windows in each of them", "ours", "with validation_batches")
-    late_fraction: Annotated[float, Field(gt=0, le=1)] = setting(
+    late_fraction: Fraction = setting(
         "the late part of a run, as a fraction of its steps", "ours", "lower it where training is not settled before"
     )
+    seed: Seed = setting("seed of the starting weights and of the batches", "ours", "add seeds for narrower intervals")
 
     @model_validator(mode="after")
     def _is_possible(self) -> "Run":
