@@ -23,16 +23,13 @@ from effective_lr.studies.manifold.networks import GPT, loss
 from effective_lr.studies.manifold.optimizers import block_settings, frobenius, normalize
 from effective_lr.studies.manifold.settings import Run
 
-SEEDS = (100, 101, 102)
-RATES = (0.02, 0.04, 0.08)  # η of D5
-HORIZONS = (100, 200, 400, 800, 1600, 3200)  # T of D6
 STEPS = 30  # of D4: training amplifies rounding, without bound in many steps
 VERSIONS = ("exact", "moments not rescaled", "constant rate")
 
 
 def rows() -> list[dict[str, Any]]:
     """check, subject, seed, value, holds of every check."""
-    return [row for seed in SEEDS for check in (larger_step, subsumption, descent, rates) for row in check(seed)]
+    return [row for seed in toys.SEEDS for check in (larger_step, subsumption, descent, rates) for row in check(seed)]
 
 
 def row(check: str, subject: str, seed: int, value: float, low: float, high: float) -> dict[str, Any]:
@@ -159,19 +156,19 @@ def descent(seed: int) -> list[dict[str, Any]]:
     found = []
     for name, closed_form in [("muonh", "msign"), ("sign", "sign")]:
         expected = theory.stuck_gradient(toys.Toy(seed).loss, closed_form)
-        for lr in RATES:
+        for lr in toys.RATES:
             value = toys.floor(seed, name, lr) / expected
             found.append(row("stuck_gradient", f"{name} {lr}", seed, value, 0.99, 1.01))
-    left = [toys.floor(seed, "macro-F", lr) for lr in RATES]
-    return [*found, row("step_slope", "macro-F", seed, toys.slope(RATES, left), 0.9, 1.1)]
+    left = [toys.floor(seed, "macro-F", lr) for lr in toys.RATES]
+    return [*found, row("step_slope", "macro-F", seed, toys.slope(toys.RATES, left), 0.9, 1.1)]
 
 
 def rates(seed: int) -> list[dict[str, Any]]:
     """D6: how the gradient falls with the number of steps, with the projection and without."""
     found = []
     for name, exact, noisy in [("macro-F", (-0.6, -0.4), (-np.inf, -0.2)), ("muonh", (-0.05, np.inf), (-0.05, np.inf))]:
-        means = [toys.mean_gradient(seed, name, steps) for steps in HORIZONS]
-        late = [toys.late_noisy_gradient(seed, name, steps) for steps in HORIZONS]
-        found.append(row("horizon_slope", name, seed, toys.slope(HORIZONS, means), *exact))
-        found.append(row("noisy_slope", name, seed, toys.slope(HORIZONS, late), *noisy))
+        means = [toys.mean_gradient(seed, name, steps) for steps in toys.HORIZONS]
+        late = [toys.late_noisy_gradient(seed, name, steps) for steps in toys.HORIZONS]
+        found.append(row("horizon_slope", name, seed, toys.slope(toys.HORIZONS, means), *exact))
+        found.append(row("noisy_slope", name, seed, toys.slope(toys.HORIZONS, late), *noisy))
     return found

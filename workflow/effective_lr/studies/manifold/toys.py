@@ -15,7 +15,9 @@ Matrix = NDArray[np.float64]
 
 SHAPE = (6, 9)
 NOISE = 0.3  # RMS of the noise of a gradient's entry, over that of C
-DIRECTIONS = ("macro-F", "muonh", "sign")
+SEEDS = (100, 101, 102)
+RATES = (0.02, 0.04, 0.08)  # η of D5
+HORIZONS = (100, 200, 400, 800, 1600, 3200)  # T of D6
 
 
 def normalize(x: Matrix) -> Matrix:
