@@ -12,9 +12,10 @@
 # %% [markdown]
 # # One matrix turning
 #
-# A weight matrix that is scale invariant has a direction, which the network sees, and a norm, which it does not. AdamW moves both: the norm
-# forgets its start in about $1/(2e)$ steps, and until then the matrix turns too fast or too slowly. A constraint holds the norm, and the matrix turns
-# by one angle from the first step. This notebook trains a small GPT four times and follows one of its matrices.
+# A weight matrix that is scale invariant has a direction, which the network sees, and a norm, which it does not.
+# AdamW moves both: the norm forgets its start in about $1/(2e)$ steps, and until then the matrix turns too fast or
+# too slowly. A constraint holds the norm, and the matrix turns by one angle from the first step. This notebook trains
+# a small GPT four times and follows one of its matrices.
 #
 # It needs the prepared corpus: `make` prepares it, or `snakemake results/data/shakespeare.pt --cores 1` alone.
 
@@ -51,8 +52,9 @@ start()
 # %% [markdown]
 # ## Four trainings
 #
-# Every matrix has an RMSNorm on its output, so that all of them are scale invariant. Three trainings by AdamW start at four times, once and a
-# quarter of the norm $R$ at which theory says that it settles. The fourth is AdamH, which holds the norm at $R$.
+# Every matrix has an RMSNorm on its output, so that all of them are scale invariant. Three trainings by AdamW start
+# at four times, once and a quarter of the norm $R$ at which theory says that it settles. The fourth is AdamH, which
+# holds the norm at $R$.
 
 # %%
 study = load("manifold")
@@ -69,8 +71,8 @@ trained = {name: training.train(run, data) for name, run in runs.items()}
 pd.Series({name: run.run_id for name, run in runs.items()}).to_frame("run")
 
 # %% [markdown]
-# AdamW's settings of this matrix follow from $\rho=1/\sqrt{d_\mathrm{in}}$ and $e$ alone: $\eta=\rho\sqrt{2e}$, $2\lambda=e/\eta$. They lead to the
-# angle $\theta_0=k\sqrt{2e}$.
+# AdamW's settings of this matrix follow from $\rho=1/\sqrt{d_\mathrm{in}}$ and $e$ alone: $\eta=\rho\sqrt{2e}$,
+# $2\lambda=e/\eta$. They lead to the angle $\theta_0=k\sqrt{2e}$.
 
 # %%
 e = base.decay_per_step
@@ -82,8 +84,8 @@ pd.Series({"ρ": rms, "η": lr, "2λ": decay, "e": lr * decay, "θ₀": theta, "
 # %% [markdown]
 # ## Norm and angle
 #
-# Dashed lines are the closed forms: the square of the norm relaxes at the rate $2e$, and the angle is inverse to the norm, behind Adam's own
-# warm-up of the first steps.
+# Dashed lines are the closed forms: the square of the norm relaxes at the rate $2e$, and the angle is inverse to the
+# norm, behind Adam's own warm-up of the first steps.
 
 
 # %%
@@ -93,7 +95,7 @@ def follow(name: str, quantity: str) -> pd.Series:
 
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3))
-t = np.arange(1, steps + 1)
+t = np.arange(1.0, steps + 1)
 for (name, run), color in zip(runs.items(), [PALETTE[3], PALETTE[0], PALETTE[2], "black"], strict=True):
     axes[0].plot(follow(name, "norm_ratio"), color=color, label=name)
     axes[1].plot(follow(name, "angle") / theta, color=color)
@@ -114,8 +116,8 @@ assert np.allclose(constrained, np.arctan(theta), rtol=1e-4)
 constrained.describe().to_frame("angle of AdamH, rad")
 
 # %% [markdown]
-# AdamW's start is forgotten: late in training the three have one norm and one angle. The norm is not exactly $R$, since successive
-# gradients are not independent; the angle is close to $\theta_0$ all the same.
+# AdamW's start is forgotten: late in training the three have one norm and one angle. The norm is not exactly $R$,
+# since successive gradients are not independent; the angle is close to $\theta_0$ all the same.
 
 # %%
 late = pd.DataFrame(

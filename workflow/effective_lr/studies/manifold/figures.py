@@ -34,7 +34,7 @@ def rotation(tables: Tables) -> Figure:
     runs = tables["starts"].runs
     e, beta1 = float(runs["decay_per_step"].iloc[0]), float(runs["beta1"].iloc[0])
     theta = matched_angle(e, beta1)
-    steps = np.arange(1, int(runs["steps"].iloc[0]) + 1)
+    steps = np.arange(1.0, int(runs["steps"].iloc[0]) + 1)
     starts = sorted(select(runs, optimizer="adamw")["initial_norm"].unique(), reverse=True)
     for start, color in zip(starts, (PALETTE[3], PALETTE[0], PALETTE[2]), strict=False):
         group = select(runs, optimizer="adamw", initial_norm=start)
