@@ -9,6 +9,7 @@ from effective_lr.studies.manifold.analysis import CONTEXT_MODELS, arms, losses
 from effective_lr.studies.manifold.bijection import matched_angle, smoothing
 from effective_lr.studies.manifold.statistics import SENSITIVITY, angle_effects, paired_difference, sees_the_angle
 from effective_lr.studies.manifold.theory import growth_without_decay
+from effective_lr.studies.manifold.words import ARMS
 
 
 def numbers(results: Results) -> dict[str, str]:
@@ -32,6 +33,7 @@ def numbers(results: Results) -> dict[str, str]:
     }
     for order, loss in enumerate(CONTEXT_MODELS):
         found[f"counts/{order}"] = fixed(loss, 2)
+    found |= {f"loss/{name}_pre_1_1": MISSING for name in ARMS}
     for names, group in arms(runs):
         key = f"{names['optimizer']}_{names['rms_norm']}_{names['lr_factor']:g}_{names['initial_norm']:g}"
         found[f"loss/{key}"] = fixed(float(losses(group).mean()), 3)
