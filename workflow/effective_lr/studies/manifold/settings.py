@@ -47,13 +47,13 @@ class Run(BaseRun):
         "the subject of the study",
     )
     decay_per_step: Annotated[float, Field(gt=0, lt=0.5)] = setting(
-        "e = 2·η·λ of every block matrix at lr_factor 1, which fixes η and λ of each by its starting norm, and the "
-        "angle θ₀ = k√(2e) of the constrained arms",
+        "e = 2ηλ of every block matrix at factor 1: fixes η and λ of each by its starting norm, and the angle of the "
+        "constrained arms by the bijection",
         "ours",
         "lower it for longer runs: a norm needs several times 1/(2e) steps to settle",
     )
     lr_factor: PositiveFloat = setting(
-        "f: the learning rate times f at the same λ; constrained arms turn by θ₀√f, the angle predicted for that",
+        "factor f of the learning rate at the same λ; constrained arms turn by the angle predicted for that",
         "ours",
         "an axis of the study",
         default=1.0,
@@ -68,7 +68,7 @@ class Run(BaseRun):
         "with decay_per_step",
     )
     optimizer_eps: PositiveFloat = setting("added to the root of Adam's second moment", "ours", "leave it small")
-    momentum: Average = setting("b of the momentum M ← bM + (1−b)G of macro and muonh", "ours", "to study its memory")
+    momentum: Average = setting("decay b of the momentum of MACRO and MuonH", "ours", "to study its memory")
     vector_lr: PositiveFloat = setting("Adam's learning rate of positions and gain, without decay", "ours", "rarely")
     batch_size: PositiveInt = setting("windows in a step", "ours", "a larger batch has less noise")
     batch_parts: PositiveInt = setting(
