@@ -259,7 +259,7 @@ def loss_ranges(runs: pd.DataFrame, optimizer: str) -> pd.Series:
     return by.max() - by.min()
 
 
-@statistic("range over $f$ minus that of adam0, nats", digits=3)
+@statistic("range over $f$ minus that without decay, nats", digits=3)
 def range_difference(evidence: Evidence, subject: str) -> Estimate:
     """Of the loss without RMSNorm; a diverged run counts as the loss at which it was stopped."""
     arm(evidence, "norm_free", optimizer=subject)

@@ -7,7 +7,7 @@ from effective_lr.document.table import MISSING, Results, Table, fixed, interval
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
 from effective_lr.studies.manifold.analysis import angle, arms, losses, measured, select
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
-from effective_lr.studies.manifold.words import NAMES
+from effective_lr.studies.manifold.words import ARMS, NAMES, RMS_NORMS
 
 # The matrices of one shape, with their outputs and inputs in units of the width.
 SHAPES = {
@@ -52,7 +52,11 @@ def late_losses(results: Results) -> Table:
     """The late validation loss of every arm, with its interval over seeds, and how the arm ended."""
     rows: list[list[str]] = []
     last = None
-    for names, group in arms(results.tables.runs()):
+    runs = results.tables.runs()
+    places = {name: n for n, name in enumerate((*RMS_NORMS, *ARMS))}
+    order = runs[["rms_norm", "optimizer"]].map(places.__getitem__)
+    runs = runs.assign(norm=order["rms_norm"], arm=order["optimizer"])
+    for names, group in arms(runs.sort_values(["norm", "arm", "lr_factor", "initial_norm"])):
         if last not in (None, names["rms_norm"]):
             rows.append([])
         last = names["rms_norm"]
@@ -71,7 +75,7 @@ def late_losses(results: Results) -> Table:
                 thousands(len(group)),
                 thousands(diverged),
                 interval(loss, digits=3),
-                fixed(1000 * (group["seconds"] / group["steps"]).median(), 1),
+                fixed(1000 * (group["seconds"] / group["diverged"].fillna(group["steps"])).median(), 1),
             ]
         )
     header = ["RMSNorm", "Optimizer", "$f$", r"start$/R$", "mrad", "seeds", "diverged", "late loss, nats", "ms/step"]

@@ -20,4 +20,5 @@ NAMES = {
     "muonh 0.08": r"MuonH, $\eta=0.08$",
 }
 
-ARMS = ("adamw", "adam0", "adamh", "macro-F", "macro-S", "muonh")  # in the order of figures and tables
+RMS_NORMS = ("pre", "every", "none")  # in the order of figures and tables
+ARMS = ("adamw", "adam0", "adamh", "macro-F", "macro-S", "muonh")  # in that order
