@@ -94,15 +94,14 @@ def losses_over_time(tables: Tables) -> Figure:
         turned = {0.25: r" at $\theta_0/2$", 4.0: r" at $2\theta_0$"}.get(factor, "")
         axis.plot(rows.mean(), color=COLORS[optimizer], ls=style, lw=1.1, label=NAMES[optimizer] + turned)
         axis.fill_between(rows.min().index, rows.min(), rows.max(), color=COLORS[optimizer], alpha=0.2, lw=0)
-    highest = 3.6
     if set(runs["corpus"]) == {"shakespeare"}:
         for order, loss in enumerate(CONTEXT_MODELS[1:], start=1):
             axis.axhline(loss, color="0.6", lw=0.7, zorder=0)
             text = f"counts, {order} before"
             axis.text(2.2, loss + 0.02, text, fontsize=6, color="0.4", va="bottom")
-        axis.set_ylim(1.45, highest)
-    axis.set(xscale="log", xlim=(2, None), xlabel="training step", ylabel="validation loss (nats per symbol)")
-    axis.legend(loc="upper right", fontsize=6)
+        axis.set_ylim(1.45, max(3.2, 1.1 * runs["late_validation_loss"].max()))
+    axis.set(xscale="log", xlim=(2, None), xlabel="training step", ylabel="validation loss (nats)")
+    figure.legend(loc="outside upper center", ncols=3, fontsize=6, columnspacing=1)
     return figure
 
 
