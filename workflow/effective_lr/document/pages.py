@@ -170,7 +170,9 @@ def not_run_table() -> str:
     rows = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.parse(path.read_text()).body:
-            for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for decorator in node.decorator_list:
                 if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.needs":
                     resource, what = (ast.literal_eval(argument) for argument in decorator.args)
                     rows.append([resource, what, f"`{node.name}`"])

@@ -21,7 +21,7 @@ from typing import Any
 
 from effective_lr.engine import code, grid
 from effective_lr.engine.grid import Scale
-from effective_lr.engine.study import BaseRun, Study, load
+from effective_lr.engine.study import STUDIES, BaseRun, Study, load
 from effective_lr.errors import UserError
 
 SAMPLE_SCALE = "smoke"  # whose sizes the sample has
@@ -33,7 +33,7 @@ def certify(root: Path, name: str) -> str:
     Raises UserError, and leaves the lock as it is, where a result differs, or there is nothing to compare with.
     """
     study = load(name)
-    folder = code.STUDIES / name
+    folder = STUDIES / name
     tree = code.tree_hash(code.training_files(study), folder)
     lock = folder / "code.lock"
     known = code.read_lock(lock)

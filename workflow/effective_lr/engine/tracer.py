@@ -39,7 +39,7 @@ def main() -> None:
     task = json.loads(sys.stdin.read())
     study = load(task["study"])
     training = study.module("training")
-    found = {}
+    found: dict[str, Any] = {}
     for settings in task["runs"]:
         try:
             run = study.run(**settings)
