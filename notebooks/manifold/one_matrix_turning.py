@@ -21,7 +21,6 @@
 
 # %% tags=["parameters"]
 scale = "laptop"  # a file of config/manifold
-results = "results/laptop/manifold"  # where its results are
 tensors = "results/data/shakespeare.pt"  # the prepared corpus
 record = "results/data/shakespeare.json"  # and its checksum
 steps = 240  # of each training here; a run of the study has more
