@@ -101,8 +101,8 @@ for (name, run), color in zip(runs.items(), [PALETTE[3], PALETTE[0], PALETTE[2],
     if run.optimizer == "adamw":
         axes[0].plot(t, theory.adamw_norm(t - 1, e, run.initial_norm), "--", color=color, lw=0.8)
         axes[1].plot(t, theory.adamw_angle(t, e, run.initial_norm, run.beta1) / theta, "--", color=color, lw=0.8)
-axes[0].set(xscale="log", yscale="log", xlabel="step", ylabel="norm / R")
-axes[1].set(xscale="log", yscale="log", xlabel="step", ylabel="angle per step / θ₀")
+axes[0].set(xscale="log", yscale="log", xlabel="step", ylabel="norm $/R$")
+axes[1].set(xscale="log", yscale="log", xlabel="step", ylabel=r"angle per step $/\theta_0$")
 axes[0].legend()
 figure
 
@@ -127,7 +127,7 @@ assert late.loc[late.index != "AdamH", "norm_ratio"].std() < 0.1
 late
 
 # %% [markdown]
-# What the network makes of it: equal angles in the end, and nearly equal losses.
+# What the network makes of it. Prediction: equal angles in the end, so nearly equal losses.
 
 # %%
 pd.Series(
