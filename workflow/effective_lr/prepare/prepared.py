@@ -35,9 +35,10 @@ def sources() -> dict[str, Callable[[Path], Prepared]]:
     """Every dataset by its name, as a function of the folder in which a person may have put its files."""
     from functools import partial
 
-    from effective_lr.prepare import images
+    from effective_lr.prepare import images, text
 
-    return {f"{name}-{side}": partial(images.read, name, side) for name, side in images.SIDES}
+    pictures = {f"{name}-{side}": partial(images.read, name, side) for name, side in images.SIDES}
+    return {**pictures, "shakespeare": text.shakespeare, "tokens": text.tokens}
 
 
 def write(name: str, folder: Path, tensors: Path, record: Path, optional: bool = False) -> str:
