@@ -1,0 +1,50 @@
+"""Covariance-aware and l1 + l2 penalties, after Qasim and Javed (2026), arXiv:2605.00171.
+
+The paper's formula is not known to us: only the readings P = S^a of its penalty, with a in {1, 0, −1}, are tested.
+"""
+
+from effective_lr.engine.study import Study
+from effective_lr.studies.norms.settings import Run, parse_arms
+
+
+def data(run: Run) -> str | None:
+    return None if run.data == "simulated" else run.data
+
+
+def outcome(means: dict[str, float]) -> str:
+    """The best arm's test error; walks have none."""
+    if "best_test_log_loss" in means:
+        return f"best test log-loss {means['best_test_log_loss']:.3f}"
+    return f"best test RMSE {means['best_test_rmse']:.3f}" if "best_test_rmse" in means else "walked"
+
+
+def operations(run: Run) -> float:
+    """Multiply-adds of the matrix products, twice; a backward pass counts as two forward passes."""
+    arms = len(parse_arms(run.arms))
+    if run.kind == "linear":
+        return 20.0 * (run.folds + 1) * run.p**3
+    if run.kind == "walk":
+        return 20.0 * run.steps * arms * run.walkers * run.inputs
+    forward = run.batch_size * run.p * run.hidden + run.train_size * run.p * run.hidden * (run.p > run.train_size)
+    return (
+        6.0 * run.steps * (max(run.folds, 0) + 1) * arms * (forward + run.p * run.hidden * min(run.p, run.train_size))
+    )
+
+
+def megabytes(run: Run) -> int:
+    return 100 + len(parse_arms(run.arms)) * run.p * run.hidden * 8 * 12 // 1_000_000
+
+
+STUDY = Study(
+    name="norms",
+    title="What a penalty does to a direction: covariance-aware norms",
+    follows="Qasim and Javed (2026), arXiv:2605.00171",
+    run=Run,
+    data=data,
+    optional_data=frozenset({"cooling-load", "leukemia"}),
+    summarized=("best_test_rmse", "best_test_log_loss"),
+    outcome=outcome,
+    operations=operations,
+    megabytes=megabytes,
+    unit="samples",
+)
