@@ -29,8 +29,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "walk": {"kind": "walk", "inputs": 10, "seed": 4, "walkers": 3, "steps": 12, "arms": "l2 car l1: 0.1"},
     "leukemia": {
         "kind": "network", "data": "leukemia", "split": "stratified", "train_size": 12, "validation_size": 0,
-        "test_size": 6, "folds": 3, "hidden": 2, "steps": 4, "batch_size": 12, "arms": "none: 0; l2 car0 scar: 0.001 0.01", "seed": 4,
-        "baselines": True,
+        "test_size": 6, "folds": 3, "hidden": 2, "steps": 4, "batch_size": 12, "seed": 4, "baselines": True,
+        "arms": "none: 0; l2 car0 scar: 0.001 0.01",
     },
 }  # fmt: skip
 

@@ -330,7 +330,8 @@ def top_share(x: Tensor, w1: Tensor) -> tuple[Tensor, Tensor]:
 
 class BridgeTraining(Training):
     """W1 under batch normalization, its units' norms held at 1 or free; plain SGD, no momentum.
-    Only W1 is penalised. The learning rate of the other parameters is their own, so that a check of W1's is not disturbed.
+
+    Only W1 is penalised. The other parameters have a learning rate of their own: a check of W1 is then undisturbed.
     """
 
     def __init__(self, run: Run, task: Task | None) -> None:
@@ -442,8 +443,8 @@ class WalkTraining(Training):
     """Random gradients, tangent and of norm 1/‖w‖, against a penalty: B7. Weights (D, arms, walkers), all at norm 1
         first.
 
-    S is exact: diag(d) in its own basis, with the AR(1) eigenvalues d, so that tr P = D for CAR; for l1 the basis is that
-    of the inputs. All arms see the same noise.
+    S is exact: diag(d) in its own basis, with the AR(1) eigenvalues d, so that tr P = D for CAR; for l1 the basis is
+    that of the inputs. All arms see the same noise.
     """
 
     def __init__(self, run: Run, task: Task | None) -> None:
