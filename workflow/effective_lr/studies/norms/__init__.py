@@ -5,6 +5,7 @@ The paper's formula is not known to us: only the readings P = S^a of its penalty
 
 from effective_lr.engine.study import Study
 from effective_lr.studies.norms.settings import Run, parse_arms
+from effective_lr.studies.norms.words import NAMES, SUBJECTS
 
 
 def data(run: Run) -> str | None:
@@ -46,5 +47,6 @@ STUDY = Study(
     outcome=outcome,
     operations=operations,
     megabytes=megabytes,
+    words={**NAMES, **SUBJECTS},
     unit="samples",
 )

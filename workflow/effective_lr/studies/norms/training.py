@@ -510,6 +510,8 @@ class WalkTraining(Training):
         squares = mean["squares"]
         energy = self.d[:, None] * squares
         self.note(arms, "top_share", energy[-TOP:].sum(0) / energy.sum(0))
+        for j, share in enumerate(energy / energy.sum(0)):
+            self.note(arms, f"share_{j}", share)  # of the component with the eigenvalue d[j]
         for name, part in zip(("low", "middle", "high"), squares.tensor_split(3), strict=True):
             self.note(arms, f"third_{name}", len(self.d) * part.mean(0))
         self.note(arms, "kurtosis", mean["fourths"] / squares.mean(0).square())
