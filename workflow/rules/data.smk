@@ -1,15 +1,22 @@
+# Raw files -> results/data/<dataset>.pt, checked tensors, and .json, a record of their content.
+
+OPTIONAL = {name for chapter in CHAPTERS.values() for name in chapter.study.optional_data}
+
+
 rule data:
-    """Prepare a dataset at one resolution, checked against the sums of its authors' files."""
+    """Prepare a dataset, checked against the sums of its authors' files."""
     output:
-        tensors="results/data/{dataset}-{resolution}.pt",
-        record="results/data/{dataset}-{resolution}.json",
+        tensors="results/data/{dataset}.pt",
+        record="results/data/{dataset}.json",
     log:
-        "results/data/{dataset}-{resolution}.log",
-    conda:
-        "../../environment.yml"
+        "results/data/{dataset}.log",
+    wildcard_constraints:
+        dataset="[a-z0-9_-]+",
+    retries: 2  # of a download
     params:
         folder=CONFIG.data_folder,
-        code=sources("data", "config"),
+        optional=lambda wildcards: "--optional" if wildcards.dataset in OPTIONAL else "",
+        code=code.sources(["prepare.prepared"]),
     shell:
-        "python -m effective_lr.data --dataset {wildcards.dataset} --resolution {wildcards.resolution}"
-        " --folder {params.folder:q} --tensors {output.tensors} --record {output.record} 2>&1 | tee {log}"
+        "python -m effective_lr prepare --name {wildcards.dataset} --folder {params.folder:q} {params.optional}"
+        " --tensors {output.tensors:q} --record {output.record:q} 2>&1 | tee -i {log:q}"

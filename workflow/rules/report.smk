@@ -1,75 +1,29 @@
-# What `snakemake report --report` shows: the paper's pieces in forms that a browser shows.
+# What `snakemake report --report` shows beside the figures, tables and notebooks: claims and provenance as pages.
 
 
-rule figure_view:
-    """A figure of the paper as a picture."""
+rule claims_page:
+    """The claims of a study with their verdicts as a page."""
     input:
-        f"{BUILD}/{{figure}}.pdf",
+        lambda wildcards: claims_of(wildcards.study, CHAPTERS[wildcards.study].claims),
     output:
         report(
-            f"{BUILD}/{{figure}}.png",
-            caption="../report/figure.rst",
-            category="Figures",
-            labels=figure_labels,
-        ),
-    log:
-        f"{RESULTS}/logs/{{figure}}.view.log",
-    conda:
-        "../../environment.yml"
-    params:
-        code=sources("report", "notation"),
-    shell:
-        "python -m effective_lr.report figure --input {input} --output {output} 2>&1 | tee {log}"
-
-
-rule table_view:
-    """A table of the paper as a page."""
-    input:
-        f"{BUILD}/{{page}}.tex",
-    output:
-        report(
-            f"{BUILD}/{{page}}.html",
-            caption="../report/table.rst",
-            category="Tables",
-            labels=table_labels,
-        ),
-    log:
-        f"{RESULTS}/logs/{{page}}.view.log",
-    wildcard_constraints:
-        page=r"table_\d+",
-    conda:
-        "../../environment.yml"
-    params:
-        code=sources("report", "notation"),
-    shell:
-        "python -m effective_lr.report table --input {input} --output {output} 2>&1 | tee {log}"
-
-
-rule claims_view:
-    """The claims with their verdicts as a page."""
-    input:
-        expand(f"{RESULTS}/claims/{{claim}}.json", claim=CLAIMS),
-    output:
-        report(
-            f"{BUILD}/claims.html",
+            f"{BUILD}/{{study}}/claims.html",
             caption="../report/claims.rst",
             category="Claims",
-            labels={"shows": "claims and verdicts"},
+            labels={"study": "{study}"},
         ),
     log:
-        f"{RESULTS}/logs/claims.view.log",
-    conda:
-        "../../environment.yml"
+        f"{RESULTS}/{{study}}/logs/claims-page.log",
     params:
-        code=sources("report", "notation"),
+        code=code.sources(["document.report"]),
     shell:
-        "python -m effective_lr.report claims --input {input} --output {output} 2>&1 | tee {log}"
+        "python -m effective_lr page --kind claims --input {input:q} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
-rule provenance_view:
+rule provenance_page:
     """The provenance of all runs as a page."""
     input:
-        tables_of(EXPERIMENTS),
+        [path for study, chapter in CHAPTERS.items() for path in tables_of(study, chapter.experiments)],
     output:
         report(
             f"{BUILD}/provenance.html",
@@ -78,10 +32,8 @@ rule provenance_view:
             labels={"shows": "code, versions, device, dates"},
         ),
     log:
-        f"{RESULTS}/logs/provenance.view.log",
-    conda:
-        "../../environment.yml"
+        f"{RESULTS}/provenance-page.log",
     params:
-        code=sources("report", "notation", "analysis"),
+        code=code.sources(["document.report"]),
     shell:
-        "python -m effective_lr.report provenance --input {input} --output {output} 2>&1 | tee {log}"
+        "python -m effective_lr page --kind provenance --input {input:q} --output {output:q} 2>&1 | tee -i {log:q}"

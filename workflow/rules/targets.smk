@@ -1,208 +1,88 @@
-# What can be asked for by name: `snakemake figure_2 --cores all`. Each lists the shards that it rests on.
+# What can be asked for by name, from the contents of each study: `snakemake plane --cores all`. Each target lists the shards
+# that it rests on.
+
+import time
+
+START = time.time()
 
 
-rule paper:
-    """The paper, from raw data to PDF"""
-    input:
-        rules.pdf.output,
-        shards_of(EXPERIMENTS),
+def tell_what_was_trained():
+    shards = [path for path in map(Path, all_shards()) if path.exists() and path.stat().st_mtime >= START]
+    if shards and not PUBLISHED:
+        from effective_lr.engine import plan  # its reader of tables would slow down every other call
+
+        print(plan.summary(shards, START))
 
 
-rule notebooks:
-    """The notebooks, executed: theory, a tour of one run, and the results to be reviewed"""
-    input:
-        expand(rules.notebook.output, notebook=NOTEBOOKS),
-        shards_of(EXPERIMENTS),
+# On a cluster only training is worth a place in the queue. Elsewhere this changes nothing.
+localrules:
+    data,
+    gather,
+    checks,
+    claim,
+    figure,
+    table,
+    numbers,
+    notebook,
+    frame,
+    pdf,
+    claims_page,
+    provenance_page,
 
 
-rule report:
-    """All that the HTML report shows: `make report` writes it"""
-    input:
-        rules.pdf.output,
-        expand(f"{BUILD}/{{figure}}.png", figure=FIGURES),
-        [f"{BUILD}/{name.replace('.tex', '.html')}" for name in MANUSCRIPT.generated if name.startswith("table_")],
-        rules.claims_view.output,
-        rules.provenance_view.output,
-        expand(rules.notebook.output, notebook=NOTEBOOKS),
-        shards_of(EXPERIMENTS),
+onsuccess:
+    tell_what_was_trained()
 
 
-rule figure_1:
-    """Norm and effective learning rate over training"""
-    input:
-        f"{BUILD}/figure_1.pdf",
-        shards_of(FIGURES["figure_1"]),
+onerror:
+    tell_what_was_trained()
 
 
-rule figure_2:
-    """Test error over the plane of learning rate and penalty"""
-    input:
-        f"{BUILD}/figure_2.pdf",
-        shards_of(FIGURES["figure_2"]),
+PAGES = [
+    *[f"{BUILD}/{study}/{name}.png" for study, name in FIGURES],
+    *[f"{BUILD}/{study}/{name}.html" for study, name in TABLES],
+    *[f"{BUILD}/{study}/claims.html" for study in CHAPTERS],
+]
+EXECUTED = [f"{RESULTS}/{study}/notebooks/{name}.html" for study, name in NOTEBOOKS]
+# By name: what it is, and its files with the shards that they rest on.
+TARGETS = {
+    "paper": ("The paper, from raw data to PDF", [*rules.pdf.output, *all_shards()]),
+    "notebooks": ("The notebooks, executed", [*EXECUTED, *all_shards()]),
+    "report": (
+        "All that the HTML report shows: `make report` writes it",
+        [*rules.pdf.output, *PAGES, *rules.provenance_page.output, *EXECUTED, *all_shards()],
+    ),
+}
+for study, chapter in CHAPTERS.items():
+    items = [
+        *[f"{BUILD}/{study}/{name}.pdf" for name in chapter.contents.figures],
+        *[f"{BUILD}/{study}/{name}.tex" for name in chapter.contents.tables],
+    ]
+    made = [*items, *claims_of(study, chapter.claims), *shards_of(study, chapter.experiments)]
+    TARGETS[study] = (f"{chapter.study.title}: figures, tables and verdicts", made)
+for (study, name), target in contents.target_names(CHAPTERS).items():
+    item = FIGURES.get((study, name)) or TABLES[study, name]
+    files = f"{BUILD}/{study}/{name}.pdf" if (study, name) in FIGURES else f"{BUILD}/{study}/{name}.tex"
+    TARGETS[target] = (item.title, [files, *item_shards(study, item)])
+for study, chapter in CHAPTERS.items():
+    for name, claim in chapter.claims.items():
+        verdict = [*claims_of(study, [name]), *shards_of(study, claim.experiments)]
+        TARGETS[f"claim_{name}"] = (f"{claim.title}: the verdict and its statistics", verdict)
+NAMES = contents.target_names(CHAPTERS)
+for kind in ("figure", "table"):
+    for number, one in MANUSCRIPT.numbered(kind).items():
+        if (one.study, one.item) in NAMES:
+            same = NAMES[one.study, one.item]
+            TARGETS[number] = (f"{TARGETS[same][0]} (`{same}`)", TARGETS[same][1])
+        else:
+            TARGETS[number] = ("All verdicts at a glance", [produced(one), *all_shards()])
 
+for target, (title, files) in TARGETS.items():
 
-rule figure_3:
-    """Test error against the penalty, with and without ‖w‖ = 1"""
-    input:
-        f"{BUILD}/figure_3.pdf",
-        shards_of(FIGURES["figure_3"]),
+    rule:
+        name:
+            target
+        input:
+            files,
 
-
-rule figure_4:
-    """Norm and effective learning rate at equilibrium, measured and predicted"""
-    input:
-        f"{BUILD}/figure_4.pdf",
-        shards_of(FIGURES["figure_4"]),
-
-
-rule figure_5:
-    """Angle per step, measured and predicted, by layer"""
-    input:
-        f"{BUILD}/figure_5.pdf",
-        shards_of(FIGURES["figure_5"]),
-
-
-rule figure_6:
-    """Test error against the penalty by normalization, and along one function"""
-    input:
-        f"{BUILD}/figure_6.pdf",
-        shards_of(FIGURES["figure_6"]),
-
-
-rule figure_7:
-    """Growth of the norm without a penalty"""
-    input:
-        f"{BUILD}/figure_7.pdf",
-        shards_of(FIGURES["figure_7"]),
-
-
-rule figure_8:
-    """What a drop of the learning rate does, with and without rescaled weights"""
-    input:
-        f"{BUILD}/figure_8.pdf",
-        shards_of(FIGURES["figure_8"]),
-
-
-rule table_1:
-    """Effective learning rate by optimizer, predicted and measured"""
-    input:
-        f"{BUILD}/table_1.tex",
-        table_shards("table_1"),
-
-
-rule table_2:
-    """Best test error by normalization and optimizer"""
-    input:
-        f"{BUILD}/table_2.tex",
-        table_shards("table_2"),
-
-
-rule table_3:
-    """Claims and verdicts"""
-    input:
-        f"{BUILD}/table_3.tex",
-        table_shards("table_3"),
-
-
-rule table_4:
-    """Exact statements, tried in float64"""
-    input:
-        f"{BUILD}/table_4.tex",
-        table_shards("table_4"),
-
-
-rule table_5:
-    """Angle and norm at equilibrium by layer"""
-    input:
-        f"{BUILD}/table_5.tex",
-        table_shards("table_5"),
-
-
-rule table_6:
-    """Training speed against usual scripts (of the published measurement)"""
-    input:
-        f"{BUILD}/table_6.tex",
-
-
-rule table_7:
-    """What the trainings cost, and what was reused"""
-    input:
-        f"{BUILD}/table_7.tex",
-        table_shards("table_7"),
-
-
-rule table_8:
-    """Settings, with the source of each"""
-    input:
-        f"{BUILD}/table_8.tex",
-        table_shards("table_8"),
-
-
-rule table_9:
-    """Choices of this study, one changed at a time"""
-    input:
-        f"{BUILD}/table_9.tex",
-        table_shards("table_9"),
-
-
-rule claim_C1:
-    """Invariance: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C1.json",
-        shards_of(CLAIMS["C1"].experiments),
-
-
-rule claim_C2:
-    """No regularizing effect: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C2.json",
-        shards_of(CLAIMS["C2"].experiments),
-
-
-rule claim_C3:
-    """Effective learning rate: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C3.json",
-        shards_of(CLAIMS["C3"].experiments),
-
-
-rule claim_C4:
-    """Equilibrium: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C4.json",
-        shards_of(CLAIMS["C4"].experiments),
-
-
-rule claim_C5:
-    """Diagonals: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C5.json",
-        shards_of(CLAIMS["C5"].experiments),
-
-
-rule claim_C6:
-    """Decay without a penalty: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C6.json",
-        shards_of(CLAIMS["C6"].experiments),
-
-
-rule claim_C7:
-    """Adam and RMSProp help only in part: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C7.json",
-        shards_of(CLAIMS["C7"].experiments),
-
-
-rule claim_C8:
-    """Normalized weights: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C8.json",
-        shards_of(CLAIMS["C8"].experiments),
-
-
-rule claim_C9:
-    """γ and β: the verdict and its statistics"""
-    input:
-        f"{RESULTS}/claims/C9.json",
-        shards_of(CLAIMS["C9"].experiments),
+    workflow.get_rule(target).docstring = title

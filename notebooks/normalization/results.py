@@ -1,0 +1,357 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     notebook_metadata_filter: -jupytext.text_representation
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The results, to be reviewed
+#
+# First the verdicts on the claims. Then every figure of the paper: what it shows, the data behind it as a table, a cell
+# to play with, and the figure itself, drawn by the function that draws it for the paper. At the end you choose a plot
+# of your own.
+#
+# All of it comes from the tidy tables of one scale. Nothing is trained here, and nothing that you change here changes
+# the paper.
+
+# %% tags=["parameters"]
+scale = "laptop"  # a file of config/scales
+results = "results/laptop/normalization"  # where its tables and claims lie
+
+# %%
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from effective_lr.document.notation import number
+from effective_lr.document.notebook import start
+from effective_lr.document.style import PALETTE
+from effective_lr.engine import grid
+from effective_lr.engine.study import load
+from effective_lr.evidence.tidy import Tables
+from effective_lr.studies.normalization import figures, theory
+from effective_lr.studies.normalization.analysis import (
+    FORMS,
+    PLANES,
+    contour_cells,
+    dynamics,
+    error_or_chance,
+    late_layers,
+    plane,
+)
+from effective_lr.studies.normalization.words import NAMES
+
+start()
+# The package draws for files; from here on figures appear below their cells.
+# %matplotlib inline
+# %config InlineBackend.figure_format = "retina"
+pd.set_option("display.max_colwidth", None, "display.max_rows", 100, "display.float_format", "{:.4g}".format)
+
+
+def words(frame):
+    """A table of words rather than numbers: all to the left."""
+    to_the_left = [{"selector": "th", "props": "text-align: left"}]
+    return frame.style.set_properties(**{"text-align": "left"}).set_table_styles(to_the_left)
+
+
+design, _ = grid.load_scale(Path("config/normalization"), scale, load("normalization"))
+found = sorted(Path(results, "experiments").glob("*.parquet"))
+tables = Tables([path for path in found if path.name.split(".")[0] in design.experiments])
+assert tables, f"no tables in {results}/experiments: train them with `make SCALE={scale}`"
+Markdown(f"Scale **{scale}**: {design.about}. " + (f"**{design.watermark.capitalize()}.**" if design.watermark else ""))
+
+# %% [markdown]
+# ## What was trained
+#
+# Each experiment has two tables. `runs` has a line for each run: its settings, its errors as means over the late
+# evaluations, and its provenance. `metrics` has a row for each quantity that was measured, as the tour of one run
+# shows.
+
+# %%
+experiments = pd.DataFrame(
+    {
+        name: {
+            "runs": len(runs),
+            "seeds": runs["seed"].nunique(),
+            "diverged": runs["diverged"].notna().sum(),
+            "minutes": f"{runs['seconds'].sum() / 60:.1f}",
+            "rows of metrics": len(metrics),
+            "what": design.experiments[name].about,
+        }
+        for name, (metrics, runs) in tables.items()
+    }
+).T
+words(experiments)
+
+# %%
+tables["plane_sgd"].metrics.head()
+
+# %%
+tables["plane_sgd"].runs.head(2).astype(str).map("{:.40}".format).T
+
+# %% [markdown]
+# ## The claims and their verdicts
+#
+# A claim has parts: a statistic for a subject, and a tolerance that was fixed before the study was trained
+# (`paper/claims.yaml`). A part is *reproduced* if the 90 % interval of its statistic lies within the tolerance, *not
+# reproduced* if it lies outside, and *undecided* otherwise, or where a single seed gives no interval. For the subject
+# *none*, a network without normalization, the statistic is to lie above: there the claim must fail. What is *explored*
+# was added after the results of the study were seen, to understand them, and is no part of a verdict.
+
+# %%
+claims = {path.stem: json.loads(path.read_text()) for path in sorted(Path(results, "claims").glob("*.json"))}
+verdicts = pd.DataFrame(
+    [{"claim": name, "title": c["title"], "verdict": c["verdict"], "why": c["why"]} for name, c in claims.items()],
+    columns=["claim", "title", "verdict", "why"],
+).set_index("claim")
+COLORS = {"reproduced": "#d4ecd9", "not reproduced": "#f6d5d0", "reproduced in part": "#fbe9c6"}
+
+
+def shaded(verdict):
+    return f"background-color: {COLORS.get(verdict, '#ececec')}"
+
+
+words(verdicts).map(shaded, subset=["verdict"])
+
+
+# %%
+def between(ends):
+    """Two ends as text; None is missing, or infinite."""
+    low, high = ("" if end is None else f"{end:.3g}" for end in ends)
+    return f"{low} to {high or '∞'}" if low or high else "–"
+
+
+parts = pd.DataFrame(
+    {
+        "claim": name,
+        "subject": part["subject"],
+        "statistic": part["statistic"],
+        "value": "–" if part["value"] is None else f"{part['value']:.3g}",
+        "90 % interval": between((part["low"], part["high"])),
+        "tolerance": between(part["within"]),
+        "unit": part["unit"],
+        "verdict": part["verdict"],
+    }
+    for name, claim in claims.items()
+    for part in claim["parts"] + [{**what, "within": (None, None), "verdict": "explored"} for what in claim["explored"]]
+)
+words(parts).map(shaded, subset=["verdict"]).set_properties(**{"white-space": "nowrap"}).hide(axis="index")
+
+# %% [markdown]
+# What a claim says in full, and why its tolerance is what it is: choose one.
+
+# %%
+claim = "C4"
+Markdown("\n\n".join(f"**{key}**: {claims[claim][key]}" for key in ("title", "claim", "original", "shown", "reason")))
+
+# %% [markdown]
+# ## The norm over training
+#
+# The norm (top) and the effective learning rate (bottom) of SGD with batch normalization, for several $\lambda$ at one
+# $\eta$. Dashed is the predicted equilibrium. **To see:** each $\lambda>0$ settles at its line, and $\lambda=0$ has
+# none.
+#
+# The data: norms squared and effective learning rates, by step and layer.
+
+# %%
+metrics, runs = dynamics(tables["plane_sgd"])
+shown = metrics[metrics["layer"] != ""].merge(runs[["run_id", "l2", "seed"]], on="run_id")
+shown.head()
+
+# %%
+# Play: a layer (conv1, conv2, conv3, linear) and a quantity (norm_squared, effective_lr, g_squared, angle_squared).
+layer, quantity = "conv2", "effective_lr"
+chosen = shown[(shown["layer"] == layer) & (shown["quantity"] == quantity)]
+chosen.pivot_table(index="step", columns="l2", values="value").tail()
+
+# %%
+figures.dynamics_over_time(tables)
+plt.show()
+
+# %% [markdown]
+# ## The plane of penalty and learning rate
+#
+# Test error (%) over $\lambda$ and $\eta$. Lines: where the theory says that nothing changes, if the network is
+# normalized. **To see:** the error changes across the lines and not along them.
+
+# %%
+shown_in_plane = ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"]
+runs = tables.runs(*shown_in_plane)
+cells = runs.assign(error=100 * error_or_chance(runs)).groupby(["normalization", "optimizer", "lr", "l2"])["error"]
+cells.agg(["mean", "std", "size"]).set_axis(["test error (%)", "deviation over seeds", "seeds"], axis=1).head()
+
+# %%
+# Play: a normalization (batch, weight, layer, none) and an optimizer (sgd, nesterov, adam, rmsprop).
+normalization, optimizer = "batch", "sgd"
+errors = 100 * plane(runs[(runs["normalization"] == normalization) & (runs["optimizer"] == optimizer)])
+styled = errors.iloc[::-1].style.format("{:.1f}").format_index("{:g}").format_index("{:g}", axis=1)
+styled.background_gradient("viridis_r", axis=None, vmin=10, vmax=90)
+
+# %% [markdown]
+# The slope of the contours (claim C5) is measured on some of these cells, chosen by their settings alone: at
+# equilibrium, at small angles. $u$ runs across the predicted lines, $v$ along them.
+
+# %%
+contour_cells(tables["plane_sgd"].runs).round(3)
+
+# %%
+planes = Tables([])
+planes.update({name: tables[name] for name in shown_in_plane})
+figures.plane(planes)
+plt.show()
+
+# %% [markdown]
+# ## Weights held at norm 1
+#
+# Test error against $\lambda$, with and without $\lVert w\rVert=1$ after each step. **To see:** held weights do not
+# feel the penalty, up to the critical $\lambda_{\mathrm c}$, where training breaks. Adam has no such point.
+
+# %%
+# Play: sgd, nesterov or adam.
+optimizer = "sgd"
+held = tables[f"projection_{optimizer}"].runs
+runs = tables.runs(f"projection_{optimizer}", f"plane_{optimizer}")
+runs = runs[runs["lr"] == held["lr"].iloc[0]].assign(error=100 * error_or_chance(runs))
+errors = runs.pivot_table(index="l2", columns="projected", values="error")
+errors.rename(columns={False: "‖w‖ free: error (%)", True: "‖w‖ = 1: error (%)"}).round(1)
+
+# %%
+lrs = {name: tables[f"projection_{name}"].runs["lr"].iloc[0] for name in ("sgd", "nesterov")}
+critical = {NAMES[name]: float(theory.critical_l2(name, lr)) for name, lr in lrs.items()}
+pd.Series(critical, name="critical λ").to_frame()
+
+# %%
+figures.projection(tables)
+plt.show()
+
+# %% [markdown]
+# ## Figures 4 and 5: the equilibrium, measured and predicted
+#
+# For the runs that are predicted to be at equilibrium. The norm and the effective learning rate (first figure) are
+# predicted with the measured $G$ of each layer, the angle per step (second figure) from $\eta\lambda$ alone; Adam's and
+# RMSProp's with $G$. **To see:** whether points keep their distance from the line, which supports the exponents, and
+# how large it is; whether the layers agree. Layers most of whose units have no gradient are left out.
+#
+# The data: a line for each run and layer. A ratio is measured over predicted. A small scale may have no run at
+# equilibrium; then this is empty.
+
+# %%
+at_equilibrium = [table for _, table in figures.equilibria(tables)]
+columns = ["optimizer", "lr", "l2", "seed", "layer"]
+columns += [f"{before}{what}{after}" for what in ("norm", "angle") for before, after in FORMS]
+equilibrium = pd.concat(at_equilibrium, ignore_index=True) if at_equilibrium else pd.DataFrame(columns=columns)
+equilibrium[columns].head()
+
+# %%
+# Play: group by "layer" as well, or by "lr".
+by = ["optimizer"]
+ratios = equilibrium.groupby(by, sort=False)[["norm_ratio", "angle_ratio"]]
+ratios.median().assign(lines=ratios.size())
+
+# %%
+figures.equilibrium(tables)
+plt.show()
+
+# %%
+figures.angles(tables)
+plt.show()
+
+# %% [markdown]
+# ## Sweeps that differ, and a family that does not
+#
+# Left: test error against $\lambda$ at fixed $\eta$, for each normalization. Right: along the family
+# $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function. **To see:** a sweep of
+# $\lambda$ moves the error with and without normalization; the family tells them apart.
+
+# %%
+family = tables["symmetry"].runs
+family = family.assign(error=100 * error_or_chance(family))
+by = {"index": ["initial_norm", "lr", "l2"], "columns": ["normalization", "norm_eps"]}
+family.pivot_table(values="error", **by).round(1)
+
+# %%
+figures.symmetry(tables)
+plt.show()
+
+# %% [markdown]
+# ## No penalty
+#
+# With $\lambda=0$ the norm only grows. Dashed: what the measured gradients add up to. **To see:** that the norm grows
+# as predicted, and that the effective learning rate falls as $t^{-1/2}$ once the norm has grown well beyond its start.
+
+# %%
+# Play: norm_squared, effective_lr, g_squared or angle_squared. Columns: optimizer and η. Median over layers.
+quantity = "effective_lr"
+metrics, runs = tables["growth"]
+shown = metrics[(metrics["quantity"] == quantity) & (metrics["layer"] != "")]
+shown = shown.merge(runs[["run_id", "optimizer", "lr"]], on="run_id")
+shown.pivot_table(index="step", columns=["optimizer", "lr"], values="value", aggfunc="median").tail()
+
+# %%
+figures.growth(tables)
+plt.show()
+
+# %% [markdown]
+# ## A drop of the learning rate
+#
+# $\eta$ is divided in the middle of the run. **To see:** the norm needs time to follow, and meanwhile the effective
+# learning rate is too small. Weights that are rescaled to the new equilibrium are there at once.
+
+# %%
+metrics, runs = tables["lr_drop"]
+shown = metrics[(metrics["quantity"] == "effective_lr") & (metrics["layer"] != "")]
+shown = shown.merge(runs[["run_id", "rescaled_at_drop"]], on="run_id")
+after = shown[shown["step"] >= runs["steps"].iloc[0] // 2]
+after.pivot_table(index="step", columns=["rescaled_at_drop", "layer"], values="value").head()
+
+# %%
+figures.lr_drop(tables)
+plt.show()
+
+# %% [markdown]
+# ## Your turn
+#
+# What is there to choose from:
+
+# %%
+choice = tables.runs(*PLANES.values(), "normalizations")
+choice.groupby(["normalization", "optimizer"])["lr"].unique().to_frame("learning rates")
+
+# %% [markdown]
+# Change the first line and run the cell again. Left is the test error, right the norm late in the training, with the
+# predicted equilibrium for the measured $G$ (dashed). Median over layers.
+
+# %%
+normalization, optimizer, lr = "batch", "sgd", 0.16
+
+picked = choice[(choice["normalization"] == normalization) & (choice["optimizer"] == optimizer) & (choice["lr"] == lr)]
+everything = pd.concat([experiment.metrics for experiment in tables.values()])
+late = late_layers(everything.drop_duplicates(["run_id", "step", "layer", "quantity"]), picked)
+picked = picked.assign(error=100 * error_or_chance(picked))
+late = late.assign(norm=np.sqrt(late["late_norm_squared"]))
+late["predicted"] = theory.equilibrium_norm(
+    optimizer, late["lr"], late["l2"], np.sqrt(late["late_g_squared"]), late["group_size"], late["momentum"]
+)
+norms = late.groupby("l2")[["norm", "predicted"]].median()
+
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.6))
+axes[0].plot(picked["l2"], picked["error"], "o", color=PALETTE[0], alpha=0.5)
+axes[0].plot(picked.groupby("l2")["error"].mean(), color=PALETTE[0])
+axes[1].plot(norms["norm"], "o-", color=PALETTE[1])
+axes[1].plot(norms.loc[norms.index > 0, "predicted"], color="black", linestyle=(0, (2, 1.5)))
+smallest = picked.loc[picked["l2"] > 0, "l2"].min()
+for axis in axes:
+    axis.set_xscale("symlog", linthresh=smallest if len(picked) else 1e-4)
+    axis.set_xlabel(r"penalty $\lambda$")
+axes[0].set(ylabel="test error (%)", title=f"{NAMES[normalization]}, {NAMES[optimizer]}, $\\eta={number(lr)}$")
+axes[1].set(ylabel=r"late norm $\|w\|$", yscale="log", title=f"{len(picked)} runs")
+plt.show()

@@ -1,0 +1,143 @@
+"""What the paper is made of, and how it is typeset.
+
+paper/main.tex holds the frame, paper/<study>/text.tex a chapter. Floats are placed by name, \\widefigure{plane}, and
+\\num{contour_slope/sgd} is a number: both are found in the folder of the study among the generated files.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from effective_lr.document.notation import latex
+from effective_lr.errors import UserError
+
+FRAME = "paper"  # stands where a study does for what belongs to the paper as a whole
+COMMAND = re.compile(
+    r"\\(?:(?P<float>(?:column|wide)(?P<kind>figure|table))|(?P<input>input|include|bibliography)"
+    r"|(?P<chapters>chapters|appendices))(?![a-z])\s*(?:\{(?P<name>[^}]*)\})?"
+)
+
+
+class Float(NamedTuple):
+    """A figure or table where the text places it."""
+
+    kind: str  # figure or table
+    study: str
+    item: str
+    where: str  # for messages: file, line and command
+
+
+@dataclass
+class Manuscript:
+    """The sources of the paper, and its floats in the order in which they are numbered."""
+
+    sources: list[str] = field(default_factory=list)
+    floats: list[Float] = field(default_factory=list)
+
+    def numbered(self, kind: str) -> dict[str, Float]:
+        """figure_1, figure_2, ... or table_1, ...: what the PDF prints under that number."""
+        placed = [float_ for float_ in self.floats if float_.kind == kind]
+        return {f"{kind}_{number}": float_ for number, float_ in enumerate(placed, start=1)}
+
+
+def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
+    """Follow the sources from `paper`/main.tex through the chapters of these studies, and find the floats.
+
+    Raises UserError where a source is missing, a name holds a macro, which would hide a file from the workflow, or an
+    item is placed twice.
+    """
+    manuscript = Manuscript()
+
+    def visit(source: Path, study: str) -> None:
+        shown = source.relative_to(root)
+        if not source.exists():
+            raise UserError(f"{shown}: no such file; the paper needs it")
+        if str(source) in manuscript.sources:
+            return
+        manuscript.sources.append(str(source))
+        if source.suffix == ".bib":
+            return
+        for number, line in enumerate(source.read_text().splitlines(), start=1):
+            for found in COMMAND.finditer(re.sub(r"(?<!\\)%.*|\\(re)?newcommand\{[^}]*\}.*", "", line)):
+                where, name = f"{shown}:{number}: {found[0]}", found["name"] or ""
+                if "\\" in name or "#" in name:
+                    raise UserError(f"{where}: the name holds a macro; write the name out")
+                if found["float"]:
+                    place(Float(found["kind"], study, name, where))
+                elif found["input"] and name != "chapters":  # which is generated
+                    ending = ".bib" if found["input"] == "bibliography" else ".tex"
+                    visit((paper / name).with_suffix(ending), study)
+                elif found["chapters"]:
+                    file = {"chapters": "text.tex", "appendices": "appendix.tex"}[found["chapters"]]
+                    for other in studies:
+                        if file == "text.tex" or (paper / other / file).exists():
+                            visit(paper / other / file, other)
+
+    def place(new: Float) -> None:
+        for old in manuscript.floats:
+            if (old.study, old.item) == (new.study, new.item):
+                raise UserError(f"{new.where}: placed before, in {old.where.split(': ')[0]}; keep one of them")
+        manuscript.floats.append(new)
+
+    visit(paper / "main.tex", FRAME)
+    return manuscript
+
+
+def chapters_tex(paper: Path, studies: list[str], watermark: str) -> str:
+    """What the frame of the paper inputs: the numbers of all studies, and macros that go through their chapters."""
+    lines = [rf"\newcommand{{\watermarktext}}{{{latex(watermark)}}}"]
+    lines += [rf"\input{{{study}/numbers}}" for study in [FRAME, *studies]]
+    for macro, file in [("chapters", "text"), ("appendices", "appendix")]:
+        inputs = [rf"\chapterof{{{study}}}{{{file}}}" for study in studies if (paper / study / f"{file}.tex").exists()]
+        lines.append(rf"\newcommand{{\{macro}}}{{{''.join(inputs)}}}")
+    return "\n".join([*lines, ""])
+
+
+USED = re.compile(r"\\num(?:\[(?P<study>[a-z_]+)\])?\{(?P<name>[^}]*)\}")
+DEFINED = re.compile(r"^\\definenumber\{([a-z_]+)/([^}]*)\}", flags=re.MULTILINE)
+
+
+def require_known_numbers(paper: Path, studies: list[str], build: Path, root: Path) -> None:
+    """Raise UserError for a number in the text that is not among those of its study, in <build>/<study>/numbers.tex."""
+    known: set[tuple[str, str]] = set()
+    for study in [FRAME, *studies]:
+        known |= set(DEFINED.findall((build / study / "numbers.tex").read_text()))
+    for source in map(Path, scan(paper, studies, root).sources):
+        if source.suffix == ".bib":
+            continue
+        own = source.parent.name if source.parent != paper else FRAME
+        for line, content in enumerate(source.read_text().splitlines(), start=1):
+            for found in USED.finditer(re.sub(r"(?<!\\)%.*", "", content)):
+                study = found["study"] or own
+                is_elsewhere = study not in (FRAME, *studies)  # a study without this scale, whose numbers print as n/a
+                if "#" in found["name"] or is_elsewhere or (study, found["name"]) in known:
+                    continue
+                raise UserError(
+                    f"{source.relative_to(root)}:{line}: {found[0]}: no such number; "
+                    f"expected one of those in {build / study / 'numbers.tex'}"
+                )
+
+
+def typeset(main: Path, build: Path) -> None:
+    """Make build/main.pdf, with generated files found in `build`. Raises UserError where LaTeX is missing or fails."""
+    here = main.parent
+    if shutil.which("latexmk") and shutil.which("pdflatex"):
+        # A trailing colon keeps LaTeX's own search path.
+        paths = dict.fromkeys(("TEXINPUTS", "BIBINPUTS"), f"{here}:{build}:")
+        options = ["-pdf", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={build}"]
+        command = ["latexmk", *options, str(main)]
+    elif shutil.which("tectonic"):
+        paths = {}
+        options = ["-Z", f"search-path={build}", "--keep-logs", "--outdir", str(build)]
+        command = ["tectonic", "-X", "compile", *options, str(main)]
+    else:
+        raise UserError(
+            "no LaTeX found: expected latexmk with pdflatex, or tectonic; on Debian or Ubuntu type: "
+            "sudo apt-get install latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
+        )
+    if subprocess.run(command, env={**os.environ, **paths, "max_print_line": "1000"}, check=False).returncode:
+        raise UserError(f"{main}: LaTeX failed; the first line that starts with '!' in {build / 'main.log'} says why")

@@ -1,0 +1,45 @@
+"""How the paper writes numbers and text, in figures and tables alike, and how pages show its formulas."""
+
+import re
+
+
+def number(value: float) -> str:
+    """A setting in LaTeX mathematics, as a power of ten where that is shorter: 0.004, 2.5·10⁻⁴."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return power if mantissa == "1" else rf"{mantissa}\times {power}"
+
+
+def thousands(count: int) -> str:
+    """A count in LaTeX text, with thin spaces between thousands."""
+    return f"{count:,}".replace(",", r"\,")
+
+
+def latex(text: str) -> str:
+    """Plain text in LaTeX: special characters escaped, Greek letters in mathematics."""
+    for character in "&%$#_{}":
+        text = text.replace(character, f"\\{character}")
+    text = text.replace("^", r"\^{}")
+    for letter, command in {"λ": "lambda", "η": "eta", "γ": "gamma", "β": "beta"}.items():
+        text = text.replace(letter, rf"$\{command}$")
+    return text.replace("½", r"$\frac12$").replace("‖w‖", r"$\|w\|$")
+
+
+# Norms do not grow with what stands beside them, a slash needs no room, and a sign is not a difference.
+BETTER = {
+    "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',
+    "<mo>&#x0002F;</mo>": '<mo lspace="0" rspace="0">&#x0002F;</mo>',
+}
+
+
+def mathml(formula: str, display: str = "inline") -> str:
+    """A formula of LaTeX as MathML, which browsers show by themselves; `display` is inline or block."""
+    from latex2mathml.converter import convert  # only pages need it
+
+    elements: str = convert(re.sub(r"(?<=[\[ ])(-[\d.]+)", r"{\1}", formula.strip()), display=display)
+    for plain_form, better in BETTER.items():
+        elements = elements.replace(plain_form, better)
+    return elements

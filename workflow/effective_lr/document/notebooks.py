@@ -1,0 +1,80 @@
+"""Execution of a notebook, and its page of HTML, which needs nothing from the net.
+
+The tools are jupytext, papermill and nbconvert, in one process: to start each of them takes longer than their work.
+"""
+
+import copy
+import re
+import shutil
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import jupytext  # type: ignore[import-untyped]
+import papermill  # type: ignore[import-untyped]
+from nbconvert.exporters import HTMLExporter
+
+from effective_lr.document.notation import mathml
+from effective_lr.errors import UserError
+
+# nbconvert's page, without the programs that it would load from the net, and no wider than is easy to read.
+TEMPLATE = """
+{%- extends 'lab/index.html.j2' -%}
+{%- block html_head_js -%}{%- endblock -%}
+{%- block html_head_js_mathjax -%}{%- endblock -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}
+<style>main { max-width: 70rem; margin: auto; } math { font-size: 1.1em; }</style>
+{%- endblock -%}
+"""
+FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
+
+
+def with_formulas(text: str) -> str:
+    """Markdown with its formulas, in dollars, as MathML."""
+    return FORMULA.sub(lambda found: mathml(found[str(found.lastgroup)], str(found.lastgroup)), text)
+
+
+def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
+    """Run the cells of a notebook in py:percent, write it with what they put out, and return that.
+
+    It is given the parameters that its cell of parameters declares.
+
+    Raises UserError when a cell fails; what ran until then is written all the same, with the error.
+    """
+    notebook = jupytext.read(source)
+    declared = "".join(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    parameters = {name: value for name, value in parameters.items() if re.search(rf"^{name}\b", declared, re.MULTILINE)}
+    try:
+        return papermill.execute_notebook(
+            notebook,
+            executed,
+            parameters,
+            kernel_name="python3",
+            start_timeout=600,  # seconds: a busy machine starts it late
+            progress_bar=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        why = textwrap.shorten(f"{error.ename}: {error.evalue}", 300)
+        raise UserError(f"{source}: cell {error.exec_count} failed ({why}); {executed} shows where") from error
+
+
+def page(notebook: Any, name: str) -> str:
+    """The page of an executed notebook: nbconvert's, with formulas as MathML."""
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_formulas(cell.source)
+    exporter = HTMLExporter(raw_template=TEMPLATE)  # type: ignore[no-untyped-call]
+    text, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
+    return text
+
+
+def run(source: Path, parameters: dict[str, str], executed: Path, notebook: Path, page_file: Path) -> str:
+    """Execute a notebook and write it and its page, these two only when no cell fails; returns a line about it."""
+    start = time.monotonic()
+    done = execute(source, parameters, executed)
+    page_file.write_text(page(done, source.stem))
+    shutil.copyfile(executed, notebook)
+    return f"{source}: executed in {time.monotonic() - start:.0f} s"

@@ -1,0 +1,85 @@
+r"""Every number that a sentence of the paper states, as LaTeX: \num{what/of} in the text looks it up.
+
+<statistic>/<subject>            the value of a statistic of a claim; with /interval, its interval too
+verdict/<claim>                  claims/count, claims/reproduced, claims/undecided, ...
+settings/<key>                   the value that most runs have
+runs/count, /diverged, /hours, /first, /last, /device, /torch
+scale                            and all that the numbers.py of the study adds
+"""
+
+import re
+
+import pandas as pd
+
+from effective_lr.document.notation import latex, number, thousands
+from effective_lr.document.table import Results, estimate_of, fixed, interval
+from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, statistics_of
+
+
+def all_numbers(results: Results, scale: str) -> dict[str, str]:
+    """The numbers of a study by their names."""
+    found = {"scale": latex(scale), **_claims(results), **_runs(results)}
+    if numbers := results.study.find("numbers", "numbers"):
+        found |= numbers(results)
+    return found
+
+
+def count_verdicts(verdicts: list[str]) -> dict[str, str]:
+    """How many claims there are, and how many of each verdict."""
+    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED)
+    counts = {f"claims/{kind.replace(' ', '_')}": str(verdicts.count(kind)) for kind in kinds}
+    return {"claims/count": str(len(verdicts)), **counts}
+
+
+def _claims(results: Results) -> dict[str, str]:
+    statistics = statistics_of(results.study)
+    found = count_verdicts([claim["verdict"] for claim in results.claims.values()])
+    for name, claim in results.claims.items():
+        found[f"verdict/{name}"] = claim["verdict"]
+        for part in claim["parts"] + claim["explored"]:
+            digits = statistics[part["statistic"]].digits
+            if digits is not None:
+                key = f"{part['statistic']}/{part['subject']}"
+                found[key] = fixed(estimate_of(part).value, digits)
+                found[f"{key}/interval"] = interval(estimate_of(part), digits=digits)
+    return found
+
+
+def _runs(results: Results) -> dict[str, str]:
+    runs = results.tables.runs()
+    if runs.empty:
+        return {"runs/count": "0"}
+    settings = {f"settings/{key}": _value(runs[key], results) for key in results.study.run.model_fields}
+    return {
+        **settings,
+        "runs/count": thousands(len(runs)),
+        "runs/diverged": str(int(runs["diverged"].notna().sum())),
+        "runs/hours": f"{runs['seconds'].sum() / 3600:.2f}",
+        "runs/first": runs["finished"].min()[:10],
+        "runs/last": runs["finished"].max()[:10],
+        "runs/device": latex(", ".join(sorted(runs["device"].unique()))),
+        "runs/torch": latex(", ".join(sorted(runs["torch"].unique()))),
+    }
+
+
+def _value(column: pd.Series, results: Results) -> str:
+    """The value that most runs have."""
+    value = column.mode().iloc[0] if column.notna().any() else "none"
+    if isinstance(value, str):
+        return results.study.words.get(value, latex(value))
+    if isinstance(value, float) and value % 1:
+        return number(value)
+    return thousands(int(value))
+
+
+def to_latex(study: str, numbers: dict[str, str], captions: dict[str, str]) -> str:
+    """Definitions that \\num and the floats of preamble.tex look up."""
+    lines = [rf"\definenumber{{{study}/{name}}}{{{_typeset(value)}}}" for name, value in numbers.items()]
+    lines += [rf"\definecaption{{{study}/{name}}}{{{text}}}" for name, text in captions.items()]
+    return "\n".join([*lines, ""])
+
+
+def _typeset(value: str) -> str:
+    """Digits, powers of ten and their like in mathematics, words as text."""
+    has_words = re.search(r"[A-Za-z$]", re.sub(r"\\[a-z]+|\\,", "", value))
+    return value if has_words else rf"\ensuremath{{{value}}}"

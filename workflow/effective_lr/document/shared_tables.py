@@ -1,0 +1,99 @@
+"""Tables that every study has: its claims with their verdicts, its settings with their sources, what its runs cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from effective_lr.document.notation import latex, number, thousands
+from effective_lr.document.table import MISSING, Results, Span, Table, estimate_of, interval
+from effective_lr.evidence.estimates import Estimate
+from effective_lr.evidence.verdicts import statistics_of
+
+
+def verdicts(results: Results) -> Table:
+    """Claims and verdicts: each statistic with its interval, its tolerance and what follows; then what was explored."""
+    statistics, words = statistics_of(results.study), results.study.words
+    rows: list[list[Any]] = []
+
+    def measured(part: dict[str, Any]) -> list[str]:
+        """Subject, statistic and value of a part of a claim."""
+        known = statistics[part["statistic"]]
+        found = estimate_of(part)
+        value = residuals(found) if known.digits is None else interval(found, digits=known.digits)
+        return [words.get(part["subject"], latex(part["subject"].replace("_", " "))), known.label, value]
+
+    for name, claim in results.claims.items():
+        if rows:
+            rows.append([])
+        title = Span(rf"\textbf{{{latex(claim['title'])}}}", 4)
+        rows.append([rf"\textbf{{{name}}}", title, rf"\textbf{{{claim['verdict']}}}"])
+        rows += [["", *measured(part), tolerance(part["within"]), part["verdict"]] for part in claim["parts"]]
+        rows += [["", *measured(part), "--", "explored"] for part in claim["explored"]]
+    return Table("llllll", ["", "Subject", "Statistic", "Value", "Tolerance", "Verdict"], rows)
+
+
+def residuals(estimate: Estimate) -> str:
+    """The range of a residual, to a power of ten."""
+    if np.isnan(estimate.value):
+        return MISSING
+    ends = estimate[1:] if np.isfinite(estimate.low) else estimate[:1]
+    low, high = (f"10^{{{round(np.log10(max(value, 1e-17)))}}}" for value in (ends[0], ends[-1]))
+    return f"${low}$" if low == high else f"${low}$ to ${high}$"
+
+
+def tolerance(within: list[float | None]) -> str:
+    low, high = within
+    if high is None:
+        return rf"$\geq {number(low or 0)}$"
+    return rf"$\leq {number(high)}$" if not low else f"${number(low)}$ to ${number(high)}$"
+
+
+def costs(results: Results) -> Table:
+    """What the trainings cost, by experiment and in all; an experiment may share runs with others."""
+    rows = [[latex(name.replace("_", " ")), *cost(runs)] for name, (_, runs) in results.tables.items() if len(runs)]
+    header = ["Experiment", "runs", "reused", "diverged", f"{results.study.unit}/s", "hours", "GPU hours", "MB"]
+    return Table("lrrrrrrr", header, [*rows, [], ["All, each run once", *cost(results.tables.runs())]])
+
+
+def cost(runs: pd.DataFrame) -> list[str]:
+    """Counts, the median speed, hours summed over processes, the most memory."""
+    return [
+        thousands(len(runs)),
+        thousands(runs["reused"].sum()),
+        thousands(runs["diverged"].notna().sum()),
+        thousands(round(runs["examples_per_second"].median())),
+        f"{runs['seconds'].sum() / 3600:.2f}",
+        f"{runs['gpu_seconds'].sum() / 3600:.2f}",
+        thousands(runs["peak_memory_mb"].max()),
+    ]
+
+
+def settings(results: Results) -> Table:
+    """Every setting of the runs, its values and its source."""
+    runs = results.tables.runs()
+    rows = []
+    for key, field in results.study.run.model_fields.items():
+        values = sorted(runs[key].dropna().unique(), key=lambda value: (isinstance(value, str), value))
+        source = (field.json_schema_extra or {}).get("source", "ours")  # type: ignore[union-attr]
+        by_source: dict[str, list[Any]] = {}
+        for value in values:
+            tag = source.get(value, "ours") if isinstance(source, dict) else str(source)
+            by_source.setdefault(tag, []).append(value)
+        description = latex((field.description or key).replace("`", ""))
+        rows += [[description, listing(tagged, results.study.words), f"[{tag}]"] for tag, tagged in by_source.items()]
+    return Table(r"p{0.5\linewidth}p{0.3\linewidth}l", ["Setting", "Values", "Source"], rows)
+
+
+def listing(values: list[Any], words: Mapping[str, str]) -> str:
+    """A few values one by one, many numbers as a range."""
+    if isinstance(values[0], str):
+        return ", ".join(words.get(value, latex(value)) for value in values)
+    if isinstance(values[0], bool | np.bool_):
+        return ", ".join("yes" if value else "no" for value in values)
+    if isinstance(values[0], int | np.integer):
+        return ", ".join(thousands(value) for value in values)
+    if len(values) <= 3:
+        return ", ".join(f"${number(value)}$" for value in values)
+    return f"${number(values[0])}$ to ${number(values[-1])}$ ({len(values)} values)"

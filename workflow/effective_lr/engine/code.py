@@ -1,0 +1,119 @@
+"""What trained results depend on in the code of a study, as one key that survives every edit that changes no result.
+
+The code of a study is the import closure of its training module within its own folder. It is hashed as syntax trees,
+without what cannot change a result: comments, formatting, docstrings, descriptions and sources of settings, messages of
+errors, and the differences between the trees of Python's versions. `code.lock` in the folder gives a tree the key of
+another one that was proven to train the same numbers bit for bit (certify.py); an unknown tree is its own key, and
+trains anew.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from effective_lr.engine.study import STUDIES, Study
+from effective_lr.errors import UserError
+
+PACKAGE = Path(__file__).parent.parent
+LEFT_OUT = {"ctx", "kind", "type_comment", "type_params", "type_ignores"}  # of nodes: no part of what a program does
+WORDS = {"description", "change"}  # keywords of settings that only a reader sees
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file names in its import statements, wherever they stand; also those that are names in one."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_file(module: str, root: Path) -> Path | None:
+    """The file of a first-party module, or None where there is none of that name."""
+    path = root.joinpath(*module.split(".")[1:])
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if module.split(".")[0] == root.name and file.is_file():
+            return file
+    return None
+
+
+def closure(start: Path, root: Path = PACKAGE) -> list[Path]:
+    """The file and all first-party files that it imports, directly or not, in functions too; sorted."""
+    found, waiting = {start}, [start]
+    while waiting:
+        for module in imports(waiting.pop()):
+            file = module_file(module, root)
+            if file is not None and file not in found:
+                found.add(file)
+                waiting.append(file)
+    return sorted(found)
+
+
+def sources(modules: Iterable[str], root: Path = PACKAGE) -> str:
+    """A hash of modules of the package with all that they import: a job is run again when what it runs has changed."""
+    files = {file for name in modules for file in closure(_named(name, root), root)}
+    return tree_hash(sorted(files), root)
+
+
+def _named(name: str, root: Path) -> Path:
+    file = module_file(f"{root.name}.{name}", root)
+    if file is None:
+        raise UserError(f"{name}: no such module in {root}")
+    return file
+
+
+def training_files(study: Study, studies: Path = STUDIES) -> list[Path]:
+    """The files that decide the results of a study: its training module, and what that imports of its folder."""
+    folder = studies / study.name
+    return [path for path in closure(folder / "training.py", studies.parent) if path.is_relative_to(folder)]
+
+
+def training_key(study: Study, studies: Path = STUDIES) -> str:
+    """The key of a study's training code: that of the first code that is proven to give the same results."""
+    tree = tree_hash(training_files(study, studies), studies / study.name)
+    return read_lock(studies / study.name / "code.lock").get(tree, tree)
+
+
+def read_lock(path: Path) -> dict[str, str]:
+    """The keys of certified syntax trees by their hashes."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    entries = [line.split(maxsplit=2) for line in lines if line.strip() and not line.startswith("#")]
+    if any(len(entry) < 3 for entry in entries):
+        raise UserError(f"{path}: expected lines of a tree, a key, and how that was certified; restore the file")
+    return {tree: key for tree, key, _ in entries}
+
+
+def tree_hash(files: Iterable[Path], root: Path) -> str:
+    """A hash of the syntax trees of files, which names them from `root`."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(root)}\n{canonical(ast.parse(path.read_text()))}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def canonical(node: Any) -> str:
+    """A syntax tree as text that is the same in every version of Python, without words that only a reader sees.
+
+    `ast.dump` prints what a version added to its nodes, so its text differs between 3.11, 3.12 and 3.13.
+    """
+    if isinstance(node, list):
+        return "[" + ",".join(map(canonical, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if value is not None and name not in LEFT_OUT}
+    match node:
+        case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            if ast.get_docstring(node, clean=False) is not None:
+                fields["body"] = node.body[1:]
+        case ast.Raise(exc=ast.Call(func=func)):
+            fields["exc"] = func
+        case ast.Call(func=ast.Name(id="setting")):
+            fields["args"] = []  # the description and the source
+            fields["keywords"] = [word for word in node.keywords if word.arg not in {*WORDS, "source"}]
+        case ast.Call():
+            fields["keywords"] = [word for word in node.keywords if word.arg not in WORDS]
+    inside = ",".join(f"{name}={canonical(value)}" for name, value in fields.items() if value != [])
+    return f"{type(node).__name__}({inside})"

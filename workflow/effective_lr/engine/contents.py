@@ -1,0 +1,210 @@
+"""What a study shows and claims, and the runs of one scale that this rests on: contents.yaml, claims.yaml, config.
+
+Imported by the Snakefile in every job: nothing here imports torch or pandas.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from effective_lr.engine import grid
+from effective_lr.engine.explain import explain, read_yaml
+from effective_lr.engine.grid import Config, Experiments, Scale
+from effective_lr.engine.study import BaseRun, Study, load, names
+from effective_lr.errors import UserError
+
+Names = list[str] | Literal["all"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Item(_Strict):
+    """A figure or a table: the function of its name in the study's figures.py or tables.py makes it."""
+
+    title: str = Field(description="what it shows, in a few words")
+    experiments: Names = Field(default=[], description="the experiments whose runs it shows; or all")
+    claims: Names = Field(default=[], description="the claims whose verdicts and numbers it shows; or all")
+    checks: bool = Field(default=False, description="whether it shows the float64 checks")
+    file: str | None = Field(default=None, description="a file of the repository that it shows, where it is there")
+    caption: str = Field(description="LaTeX; states the prediction")
+
+
+class Notebook(_Strict):
+    """A notebook, notebooks/<study>/<name>.py."""
+
+    title: str = Field(description="what it is for, in a few words")
+    experiments: Names = Field(default=[], description="the experiments whose tables and claims it reads; or all")
+    data_of: str | None = Field(default=None, description="the experiment whose prepared data it trains on")
+
+
+class Contents(_Strict):
+    """What a study shows: paper/<study>/contents.yaml."""
+
+    order: int = Field(description="place of the chapter in the paper")
+    figures: dict[str, Item] = {}
+    tables: dict[str, Item] = {}
+    notebooks: dict[str, Notebook] = {}
+
+
+class Measurement(_Strict):
+    """A statistic for one subject."""
+
+    subject: str
+    statistic: str
+    unit: str = ""
+
+
+def _rises(within: tuple[float, float]) -> tuple[float, float]:
+    if within[0] > within[1]:
+        raise ValueError(f"within = {list(within)}: the lower bound is above the upper one; exchange them")
+    return within
+
+
+class Part(Measurement):
+    """A statistic for one subject, and the tolerance that its interval must lie within."""
+
+    within: Annotated[tuple[float, float], AfterValidator(_rises)]
+
+
+class Claim(_Strict):
+    """A claim under test, and what decides on it: paper/<study>/claims.yaml."""
+
+    title: str
+    claim: str
+    original: str
+    experiments: list[str]
+    shown: str
+    parts: list[Part]
+    reason: str
+    explored: list[Measurement] = []  # after the results were seen: shown, and no part of the verdict
+
+
+def load_contents(path: Path) -> Contents:
+    """The checked contents of a chapter. Raises UserError with one sentence for each problem."""
+    try:
+        return Contents(**read_yaml(path, "the keys order, figures, tables and notebooks"))
+    except ValidationError as error:
+        known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
+        raise UserError("\n".join(f"{path}: {text}" for text in explain(error, known))) from None
+
+
+def load_claims(path: Path) -> dict[str, Claim]:
+    """The checked claims by their names. Raises UserError with one sentence for each problem."""
+    problems, claims = [], {}
+    for name, content in read_yaml(path, "claims by their names").items():
+        try:
+            claims[name] = Claim(**content)
+        except (ValidationError, TypeError) as error:
+            known = [*Claim.model_fields, *Part.model_fields]
+            texts = explain(error, known) if isinstance(error, ValidationError) else [f"found {content!r}"]
+            problems += [f"{path}: {name}: {text}" for text in texts]
+    if problems:
+        raise UserError("\n".join(problems))
+    return claims
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A study at one scale: its runs, what it shows of them, and what it claims."""
+
+    study: Study
+    scale: Scale
+    experiments: Experiments
+    shards: dict[str, list[BaseRun]]
+    contents: Contents
+    claims: dict[str, Claim]
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+    def experiments_of(self, item: Item | Notebook | Claim) -> list[str]:
+        """The experiments that an item rests on: its own and those of its claims."""
+        own = list(self.experiments) if item.experiments == "all" else item.experiments
+        return list(dict.fromkeys([*own, *(name for claim in self.claims_of(item) for name in claim.experiments)]))
+
+    def claims_of(self, item: Item | Notebook | Claim) -> list[Claim]:
+        return [self.claims[name] for name in self.claim_names(item)]
+
+    def claim_names(self, item: Item | Notebook | Claim) -> list[str]:
+        claims: Names = getattr(item, "claims", [])
+        return list(self.claims) if claims == "all" else claims
+
+    def runs_of(self, experiments: list[str]) -> list[BaseRun]:
+        """The runs of these experiments, each once."""
+        return grid.unique({name: self.experiments[name] for name in experiments})
+
+    def check(self, config: Path, paper: Path) -> Self:
+        """Refuse contents and claims that name what there is not."""
+        for file, items in {
+            paper / "contents.yaml": {**self.contents.figures, **self.contents.tables, **self.contents.notebooks},
+            paper / "claims.yaml": self.claims,
+        }.items():
+            for name, item in items.items():
+                for claim in set(self.claim_names(item)) - self.claims.keys():
+                    raise UserError(f"{file}: {name}: claims: '{claim}': expected one of {', '.join(self.claims)}")
+                needed = [*self.experiments_of(item), *filter(None, [getattr(item, "data_of", None)])]
+                for experiment in needed:
+                    if experiment not in self.experiments:
+                        raise UserError(f"{config}: experiments.{experiment}: missing; {name} in {file} rests on it")
+        shown = {*self.contents.figures, *self.contents.tables}
+        for name, claim in self.claims.items():
+            if claim.shown not in shown:
+                expected = f"expected one of {', '.join(sorted(shown))}"
+                raise UserError(f"{paper / 'claims.yaml'}: {name}: shown = '{claim.shown}': {expected}")
+        return self
+
+
+def load_chapter(root: Path, name: str, scale: str) -> Chapter:
+    """A study at one scale, checked. Raises UserError with one sentence for each problem."""
+    study, folder = load(name), root / "config" / name
+    loaded, experiments = grid.load_scale(folder, scale, study)
+    paper = root / "paper" / name
+    contents, claims = load_contents(paper / "contents.yaml"), load_claims(paper / "claims.yaml")
+    shards = grid.shards(grid.unique(experiments))
+    chapter = Chapter(study, loaded, experiments, shards, contents, claims)
+    return chapter.check((folder / f"{scale}.yaml").relative_to(root), paper.relative_to(root))
+
+
+def published_table(root: Path, study: str, scale: str) -> Path:
+    """The published runs of a study at one scale, one table in the form of a shard."""
+    return root / "results" / "published" / study / f"{scale}.parquet"
+
+
+def load_chapters(root: Path, config: Config) -> dict[str, Chapter]:
+    """The studies that have the scale, in the order of the paper. Raises UserError where none has it."""
+    scale = config.scale_name
+    with_scale = [name for name in names() if scale in grid.scales(root / "config" / name)]
+    if not with_scale:
+        known = sorted({other for name in names() for other in grid.scales(root / "config" / name)})
+        raise UserError(f"config: scale = '{scale}': expected one of {', '.join(known)}")
+    if config.metrics == "published":
+        published = [name for name in with_scale if published_table(root, name, scale).exists()]
+        if not published:
+            there = sorted(path.stem for path in (root / "results" / "published").glob("*/*.parquet"))
+            there = sorted(set(there) - {"checks"})
+            raise UserError(
+                f"config: metrics = 'published' with scale = '{scale}': nothing is published at this scale; "
+                f"expected one of {', '.join(there) or 'none: train first'}"
+            )
+        with_scale = published
+    chapters = [load_chapter(root, name, scale) for name in with_scale]
+    return {chapter.name: chapter for chapter in sorted(chapters, key=lambda one: (one.contents.order, one.name))}
+
+
+def target_names(chapters: dict[str, Chapter]) -> dict[tuple[str, str], str]:
+    """How Snakemake calls each figure and table: by its name, with that of its study before it where two have it."""
+    items = [(name, item) for name, chapter in chapters.items() for item in _shown(chapter)]
+    count: dict[str, int] = {}
+    for _, item in items:
+        count[item] = count.get(item, 0) + 1
+    shared = {"verdicts", "settings", "costs"}  # tables that the house makes for any study
+    return {(name, item): item if count[item] == 1 and item not in shared else f"{name}_{item}" for name, item in items}
+
+
+def _shown(chapter: Chapter) -> dict[str, Any]:
+    return {**chapter.contents.figures, **chapter.contents.tables}

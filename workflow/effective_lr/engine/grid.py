@@ -1,0 +1,212 @@
+"""From the config to runs and shards: a scale holds experiments, experiments are grids, grids expand to runs.
+
+Imported by the Snakefile in every job: nothing here imports torch.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from effective_lr.engine.explain import explain, nearest, read_yaml
+from effective_lr.engine.study import BaseRun, PositiveFloat, Study
+from effective_lr.errors import UserError
+
+Experiments = dict[str, list[BaseRun]]  # the runs of each experiment, each once
+
+
+def key(default: Any, description: str, change: str) -> Any:
+    """A key of the config; `change` says when to change it."""
+    return Field(default=default, description=description, json_schema_extra={"change": change})
+
+
+class Config(BaseModel):
+    """The keys of config/config.yaml, all of which `snakemake --config key=value` may override."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale: str | None = key(
+        None,
+        "what to train, a file of config/<study>: smoke (2 minutes), laptop (half an hour), study (hours), paper "
+        "(GPUs); null is laptop, and study with metrics = published",
+        "to try everything quickly, to decide on the claims, or for a grid of your own",
+    )
+    metrics: Literal["recompute", "published"] = key(
+        "recompute",
+        "recompute trains what is missing; published trains nothing and redraws everything from the committed results "
+        "of the scale",
+        "to see the published study, or to change how it is shown",
+    )
+    data_folder: str = key(
+        "data",
+        "folder that is looked at first for the data files, and that downloads go to",
+        "where the data lie elsewhere, or this disk is too small (CIFAR-10 needs 0.4 GB)",
+    )
+    device: Literal["auto", "cpu", "cuda"] = key(
+        "auto", "where to train; auto takes a GPU where one is visible", "to keep off a GPU, or to insist on one"
+    )
+    gpu_slots: PositiveInt = key(
+        1, "training jobs that share a GPU", "raise it until the GPU is busy; lower it when its memory is full"
+    )
+    checkpoint_seconds: PositiveFloat = key(
+        60, "seconds between checkpoints, all that a kill can cost a run", "raise it on a slow disk"
+    )
+    retrain: bool = key(
+        False,
+        "train every planned run again, though the run cache may hold it",
+        "to measure costs anew: `make retrain`",
+    )
+
+    @property
+    def scale_name(self) -> str:
+        return self.scale or ("study" if self.metrics == "published" else "laptop")
+
+    @property
+    def results(self) -> str:
+        """The folder, of results and of built papers, in which what is made lies."""
+        return f"published-{self.scale_name}" if self.metrics == "published" else self.scale_name
+
+
+class Experiment(BaseModel):
+    """A grid: every combination of the values in `grid` and in one of `cases`, settings that go together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str = Field(description="what the experiment is for")
+    grid: dict[str, Any] = Field(default={}, description="settings; every combination of the values in lists is run")
+    cases: list[dict[str, Any]] = Field(
+        default=[{}], description="settings that go together; the grid is run with each case in turn"
+    )
+
+
+class Scale(BaseModel):
+    """A file of config/<study>: the settings that its runs share and the experiments that it makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str = Field(description="what the scale is for, and what it costs")
+    watermark: str = Field(default="", description="a line printed across every page of the paper")
+    defaults: dict[str, Any] = Field(description="settings that all runs share unless an experiment overrides them")
+    experiments: dict[str, Experiment] = Field(description="the experiments by name")
+
+    def runs(self, model: type[BaseRun]) -> Experiments:
+        """The runs of each experiment, without repetition within one; experiments may share runs.
+
+        Raises UserError with every problem of every experiment, one sentence each.
+        """
+        problems: dict[str, str] = {}  # what: where it was first met, so a wrong default is told once
+        experiments: Experiments = {}
+        for name, experiment in self.experiments.items():
+            where = f"experiments.{name}"
+            unknown = False
+            for key in {**self.defaults, **experiment.grid, **{key: None for case in experiment.cases for key in case}}:
+                if key not in model.model_fields:
+                    place = "defaults" if key in self.defaults else where
+                    problems.setdefault(f".{key}: unknown key{nearest(key, model.model_fields, places(model))}", place)
+                    unknown = True
+            if unknown:
+                continue
+            runs: dict[str, BaseRun] = {}
+            for case in experiment.cases:
+                settings = {**self.defaults, **experiment.grid, **case}
+                axes = [value if isinstance(value, list) else [value] for value in settings.values()]
+                if not all(axes):
+                    problems[": no runs: a list in its grid or cases is empty; fill it or leave it out"] = where
+                for values in itertools.product(*axes):
+                    try:
+                        run = model(**dict(zip(settings, values, strict=True)))
+                    except ValidationError as error:
+                        for text in explain(error, model.model_fields):
+                            problems.setdefault(f": {text}", where)
+                    else:
+                        runs[run.run_id] = run
+            if not experiment.cases:
+                problems[": no runs: cases is empty; fill it or leave it out"] = where
+            experiments[name] = list(runs.values())
+        if problems:
+            raise UserError("\n".join(where + what for what, where in problems.items()))
+        return experiments
+
+
+def load_config(values: dict[str, Any]) -> Config:
+    """The checked config. Raises UserError with one sentence for each wrong key or value."""
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        texts = explain(error, Config.model_fields, places(BaseRun))
+        raise UserError("\n".join(f"config: {text}" for text in texts)) from None
+
+
+def scales(folder: Path) -> list[str]:
+    """The scales that a study has, by the files in its folder of config/."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiments]:
+    """The checked scale `folder/name.yaml` and its runs. Raises UserError with one sentence for each problem."""
+    path = folder / f"{name}.yaml"
+    if name not in scales(folder):
+        raise UserError(f"config: scale = '{name}': expected one of {', '.join(scales(folder))}")
+    content = _read_scale(path)
+    try:
+        scale = Scale(**content)
+        return scale, scale.runs(study.run)
+    except ValidationError as error:
+        known = [*Scale.model_fields, *Experiment.model_fields]
+        problems = explain(error, known, places(study.run))
+    except UserError as error:
+        problems = str(error).splitlines()
+    raise UserError("\n".join(f"{path}: {text}" for text in problems))
+
+
+def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What the file says, over what the scale says that it is based on."""
+    content = read_yaml(path, "the keys about, defaults and experiments")
+    base = content.pop("based_on", None)
+    if base is None:
+        return content
+    chain = (*based_on_it, path.stem)
+    if base not in set(scales(path.parent)) - set(chain):
+        raise UserError(f"{path}: based_on = {base!r}: expected one of the other scales, not in a circle")
+    return _over(_read_scale(path.with_stem(base), chain), content)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes over the base, key by key at every depth; a list takes the place of a list."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _over(base[key], value) if both else value
+    return merged
+
+
+def unique(experiments: Experiments) -> list[BaseRun]:
+    """All runs of the experiments, each once."""
+    return list({run.run_id: run for runs in experiments.values() for run in runs}.values())
+
+
+def shards(runs: Iterable[BaseRun]) -> dict[str, list[BaseRun]]:
+    """Runs, each once, by the training job that carries them, in an order that depends on the runs alone."""
+    found = {run.run_id: run for run in runs}.values()
+    result: dict[str, list[BaseRun]] = {}
+    for run in sorted(found, key=lambda run: (run.shard_id, *(getattr(run, axis) for axis in sorted(run.shard_axes)))):
+        result.setdefault(run.shard_id, []).append(run)
+    return result
+
+
+def to_json(runs: list[BaseRun]) -> str:
+    """The runs as one line of JSON: Snakemake compares params as a set of values without names, so they go as one."""
+    return json.dumps([run.model_dump() for run in runs], sort_keys=True)
+
+
+def places(model: type[BaseRun]) -> dict[str, str]:
+    """Where each key stands, for one that was found in the wrong place."""
+    return {
+        **dict.fromkeys(Scale.model_fields, "stands at the top of a file of config/<study>"),
+        **dict.fromkeys(("grid", "cases"), "stands in an experiment of a file of config/<study>"),
+        **dict.fromkeys(model.model_fields, "is a setting of runs: defaults or an experiment of config/<study>"),
+        **dict.fromkeys(Config.model_fields, "stands in config/config.yaml, or follows --config"),
+    }

@@ -1,0 +1,24 @@
+"""What a training job asks of a scheduler, from the arithmetic of its runs. Imported by the Snakefile."""
+
+import math
+from collections.abc import Iterable
+
+from effective_lr.engine.study import BaseRun, Study
+
+CPU_SPEED = 3e10  # floating point operations per second of one core, as the first published study had them
+GPU_SPEED = 1e13  # a sixth of what an H100 is sold for, in float32 without TF32; a guess, no GPU was measured
+SAFETY = 4  # how much slower a machine may be before a scheduler stops a job, which then goes on from a checkpoint
+LONGEST_MINUTES = 24 * 60  # that partitions usually allow; what is left then goes on in the next attempt
+START_MINUTES = 10  # to find a node, start Python there and read the data
+PROCESS_MEGABYTES = 1500  # a training process held up to 1.2 GB (docs/performance.md), most of it PyTorch
+
+
+def time_limit(study: Study, runs: Iterable[BaseRun], is_gpu: bool, attempt: int = 1) -> int:
+    """Minutes that a training job asks for: several times what its runs should take, and more at each attempt."""
+    seconds = sum(map(study.operations, runs)) / (GPU_SPEED if is_gpu else CPU_SPEED)
+    return min(attempt * (START_MINUTES + math.ceil(SAFETY * seconds / 60)), LONGEST_MINUTES)
+
+
+def memory_limit(study: Study, run: BaseRun, attempt: int = 1) -> int:
+    """Megabytes that a training job asks for, on the host: PyTorch, and what the run needs beside it."""
+    return attempt * (PROCESS_MEGABYTES + study.megabytes(run))

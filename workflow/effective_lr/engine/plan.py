@@ -1,0 +1,211 @@
+"""The runs of a scale as a whole: what is left to train and how long it takes, what was trained, what is unused.
+
+What a scheduler is asked for is in limits.py, which the Snakefile imports.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from effective_lr.engine import grid
+from effective_lr.engine.code import training_key
+from effective_lr.engine.contents import Chapter
+from effective_lr.engine.jobs import RunCache, duration, recorded
+from effective_lr.engine.limits import CPU_SPEED, GPU_SPEED
+from effective_lr.engine.study import BaseRun, Study
+from effective_lr.engine.study import load as load_study
+from effective_lr.errors import UserError
+
+MEASURED_SECONDS = 0.5  # of steps, for each kind of run
+PARTIAL_FILE_AGE = 3600.0  # seconds after which nobody can be writing a file any more
+
+
+def data_files(data: Path, name: str) -> tuple[Path, Path]:
+    """The prepared tensors and their record, in the folder of prepared data."""
+    return data / f"{name}.pt", data / f"{name}.json"
+
+
+def cache_of(study: Study, run: BaseRun, results: Path, data: Path, code: str) -> RunCache:
+    """The run cache of a study at one scale, for this code and the prepared data of this run."""
+    needed = study.data(run)
+    sha256 = recorded(data_files(data, needed)[1], "sha256") if needed else ""
+    return RunCache(results / "runs", code, sha256)
+
+
+def unfinished(chapter: Chapter, results: Path, data: Path) -> list[BaseRun]:
+    """The runs that the run cache lacks, for the present code and the prepared data."""
+    key = training_key(chapter.study)
+    return [
+        run
+        for run in grid.unique(chapter.experiments)
+        if not cache_of(chapter.study, run, results, data, key).table_path(run).exists()
+    ]
+
+
+def speed_kind(run: BaseRun) -> tuple[object, ...]:
+    """The settings that may decide the speed of a run: all but its seed and its real numbers."""
+    return tuple(value for key, value in run if key != "seed" and not isinstance(value, float))
+
+
+def measure(name: str, runs: list[BaseRun], data: dict[str, tuple[Path, Path]]) -> tuple[float, list[float | None]]:
+    """Seconds that this process takes to start, and operations per second of each run, from its first steps here.
+
+    None where the prepared data of a run is not in `data`.
+    """
+    start = time.perf_counter()
+    import torch
+
+    from effective_lr.prepare.prepared import load
+
+    study = load_study(name)
+    training = study.module("training")
+    start_seconds = time.perf_counter() - start
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return start_seconds, [
+        steps_per_second(training, run, load(*data[needed]) if needed else {}, device)
+        * study.operations(run)
+        / run_steps(run)
+        if (needed := study.data(run)) is None or needed in data
+        else None
+        for run in runs
+    ]
+
+
+def steps_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
+    """How fast a run trains after its first three steps."""
+    shared = training.load(tensors, run, device)
+    times: list[float] = []
+
+    def after_step(state: object) -> None:
+        times.append(time.perf_counter())
+        if len(times) > 4 and times[-1] - times[2] > MEASURED_SECONDS:
+            raise _Enough
+
+    with suppress(_Enough):
+        training.train(run, shared, after_step=after_step)
+    first = min(2, len(times) - 2)
+    return (len(times) - 1 - first) / (times[-1] - times[first])
+
+
+class _Enough(Exception):
+    """The speed is known."""
+
+
+def run_steps(run: BaseRun) -> int:
+    """Steps of a run; every study has a setting of that name."""
+    steps: int = run.steps  # type: ignore[attr-defined]
+    return steps
+
+
+def plan(chapter: Chapter, results: Path, data: Path, cores: int) -> tuple[str, float]:
+    """What is left to train, and how long it takes by the speed that is measured here, with all cores at work.
+
+    The text, and seconds of one core.
+    """
+    missing = unfinished(chapter, results, data)
+    total = len(grid.unique(chapter.experiments))
+    text = (
+        f"{chapter.name}: {total} runs in {len(chapter.shards)} shards; "
+        f"{total - len(missing)} finished, {len(missing)} to train"
+    )
+    if not missing:
+        return text, 0.0
+    kinds = {speed_kind(run): run for run in missing}
+    needed = {name for run in missing if (name := chapter.study.data(run)) is not None}
+    there = {name: data_files(data, name) for name in needed if data_files(data, name)[0].exists()}
+    with ProcessPoolExecutor(cores) as pool:
+        calls = [pool.submit(measure, chapter.name, list(kinds.values()), there) for _ in range(cores)]
+        starts, measured = zip(*(call.result() for call in calls), strict=True)
+    speeds = dict(zip(kinds, zip(*measured, strict=True), strict=True))
+    seconds: Counter[str] = Counter()
+    count: Counter[str] = Counter()
+    is_assumed = False
+    for run in missing:
+        found = [speed for speed in speeds[speed_kind(run)] if speed]
+        is_assumed |= not found
+        seconds[group(run)] += chapter.study.operations(run) / (mean(found) if found else CPU_SPEED)
+        count[group(run)] += 1
+    lines = [text, "", f"{'runs':>6}  {'a run':>8}  {'all':>8}"]
+    lines += [
+        f"{count[name]:6}  {duration(seconds[name] / count[name]):>8}  {duration(seconds[name]):>8}  {name}"
+        for name in count
+    ]
+    jobs = len(grid.shards(missing))
+    in_all = sum(seconds.values()) + mean(starts) * jobs
+    lines += [
+        "",
+        f"About {duration(in_all / cores)} with {cores} jobs at a time ({in_all / 3600:.2f} hours of one), each of "
+        f"{jobs} taking {mean(starts):.1f} s to start, at the speed measured just now"
+        + (f", or {CPU_SPEED:.0e} operations per second where the data is not prepared." if is_assumed else "."),
+        gpu_hours(chapter.study, missing),
+    ]
+    return "\n".join(lines), in_all
+
+
+def group(run: BaseRun) -> str:
+    """Runs that a plan tells together: their stem without numbers."""
+    return "-".join(part for part in run.stem.split("-") if "_" not in part) or run.stem
+
+
+def gpu_hours(study: Study, runs: list[BaseRun]) -> str:
+    """What these runs take on a GPU by their arithmetic alone."""
+    total = sum(map(study.operations, runs))
+    return (
+        f"By arithmetic {total:.1e} floating point operations: {total / GPU_SPEED / 3600:,.1f} hours of a GPU that "
+        f"sustains {GPU_SPEED / 1e12:.0f} TFLOP/s in float32, which is a guess: no GPU was measured."
+    )
+
+
+def summary(shards: Iterable[Path], start: float) -> str:
+    """What the jobs of these shards did since `start`: runs trained, reused and diverged, and hours."""
+    count: Counter[str] = Counter()
+    seconds = 0.0
+    for path in shards:
+        try:
+            provenance = json.loads(pq.read_schema(path).metadata[b"provenance"])
+        except (pa.ArrowException, KeyError, TypeError):
+            count["unreadable"] += 1  # what reads it next tells why
+            continue
+        for record in provenance:
+            count["reused" if record["reused"] else "trained"] += 1
+            count["diverged"] += record["diverged"] is not None
+            seconds += 0 if record["reused"] else record["seconds"]
+    text = (
+        f"Runs: {count['trained']} trained in {seconds / 3600:.2f} hours of one core or GPU, {count['reused']} reused, "
+        f"{count['diverged']} diverged; {duration(time.time() - start)} in all."
+    )
+    if count["unreadable"]:
+        text += f" Unreadable shards: {count['unreadable']}."
+    return text
+
+
+def clean(chapter: Chapter, results: Path, data: Path) -> str:
+    """Remove what no run of the scale, as it is configured and coded now, can use."""
+    used = set()
+    key = training_key(chapter.study)
+    for run in grid.unique(chapter.experiments):
+        needed = chapter.study.data(run)
+        cache = cache_of(chapter.study, run, results, data, key)
+        if needed is not None and not cache.data:
+            raise UserError(
+                f"{data / needed}.json: missing, so nobody can tell which runs are in use; "
+                "prepare the data first (`snakemake --cores 1 --until data`)"
+            )
+        used |= {cache.table_path(run).name, cache.checkpoint_path(run).name}
+    removed, size = 0, 0
+    for path in (results / "runs").glob("*"):
+        is_being_written = path.name.startswith(".") and time.time() - path.stat().st_mtime < PARTIAL_FILE_AGE
+        if path.name in used or is_being_written:
+            continue
+        removed, size = removed + 1, size + path.stat().st_size
+        path.unlink()
+    return f"{results / 'runs'}: removed {removed} files that nothing uses ({size / 1e6:.1f} MB)"

@@ -1,0 +1,1 @@
+"""From rows that runs measured to tables, estimates and verdicts."""

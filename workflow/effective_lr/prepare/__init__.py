@@ -1,0 +1,1 @@
+"""Raw files of a dataset become checked tensors and a record of what they are."""

@@ -1,0 +1,110 @@
+"""A prepared dataset: one file of tensors, and a record of them that depends on their content alone.
+
+The record, not the tensors, is what a training job names as its input: it does not depend on where the raw files came
+from or on the machine. Every reader checks the tensors against it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from effective_lr.errors import UserError, reason
+
+Tensors = dict[str, Tensor]
+
+
+class Missing(UserError):
+    """Raw files that cannot be had here. Its text says what is missing and how to get it."""
+
+
+class Prepared(NamedTuple):
+    """What a source gives: tensors, facts of their content for the record, and where the files came from, in words."""
+
+    tensors: Tensors
+    facts: dict[str, Any]
+    source: str
+
+
+def sources() -> dict[str, Callable[[Path], Prepared]]:
+    """Every dataset by its name, as a function of the folder in which a person may have put its files."""
+    from functools import partial
+
+    from effective_lr.prepare import images
+
+    return {f"{name}-{side}": partial(images.read, name, side) for name, side in images.SIDES}
+
+
+def write(name: str, folder: Path, tensors: Path, record: Path, optional: bool = False) -> str:
+    """Prepare a dataset and write its tensors and record; returns one line that says where the data came from.
+
+    An `optional` one that cannot be had leaves a record that says so, under the key `missing`, and no tensors in the
+    file. Raises UserError, and writes nothing, when files are damaged or the disk refuses.
+    """
+    known = sources()
+    if name not in known:
+        raise UserError(f"{name}: no such dataset; expected one of {', '.join(sorted(known))}")
+    try:
+        prepared = known[name](folder)
+    except Missing as error:
+        if not optional:
+            raise
+        prepared = Prepared({}, {"missing": str(error)}, f"nowhere: {error}")
+    description = {
+        "dataset": name,
+        **prepared.facts,
+        "shapes": {key: list(tensor.shape) for key, tensor in prepared.tensors.items()},
+        "sha256": sha256(prepared.tensors),
+    }
+    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    _write({tensors: lambda path: torch.save(prepared.tensors, path), record: lambda path: path.write_text(text)})
+    return f"{name}: prepared from the {prepared.source}" if prepared.tensors else f"{name}: {prepared.source}"
+
+
+def load(tensors: Path, record: Path) -> Tensors:
+    """The tensors of a prepared file; UserError if it is unreadable or not the one that the record describes."""
+    mend = f"delete {tensors} and {record} and prepare the data again"
+    try:
+        expected = json.loads(record.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {mend}") from error
+    try:
+        stored: Tensors = torch.load(tensors, weights_only=True)
+        found = sha256(stored)
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        raise UserError(
+            f"{tensors} cannot be read as tensors with sha256 {expected} ({reason(error)}): {mend}"
+        ) from error
+    if found != expected:
+        raise UserError(f"{tensors} has tensors with sha256 {found}, but {record} expects {expected}: {mend}")
+    return stored
+
+
+def sha256(tensors: Tensors) -> str:
+    """Over names, types, shapes and bytes: the format of the file that holds the tensors does not matter."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _write(files: dict[Path, Callable[[Path], object]]) -> None:
+    """Write every file beside its place, then rename them all: each is there whole or not at all."""
+    beside = {path: path.with_name(f"{path.name}.part") for path in files}
+    try:
+        for path, write_to in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_to(beside[path])
+        for path in files:
+            os.replace(beside[path], path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise UserError(f"{path} cannot be written ({reason(error)}): make room or name another place") from error
+    finally:
+        for part in beside.values():
+            part.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""The optimizers, with the penalty λ‖w‖², and the projection that holds ‖w‖ at 1.
+
+With g = ∇(L + λ‖w‖²), for the weights η = `lr`, for γ and β η = `affine_lr` and, but for an ablation, λ = 0, they are
+those of PyTorch:
+
+    sgd        w ← w − ηg
+    momentum   v ← μv + g              w ← w − ηv                       heavy ball
+    nesterov   v ← μv + g              w ← w − η(g + μv)
+    rmsprop    s ← αs + (1 − α)g²      w ← w − ηg/(√s + ε)              α = 0.99
+    adam       m ← β₁m + (1 − β₁)g     w ← w − ηm̂/(√ŝ + ε)              β₁ = 0.9, β₂ = 0.999
+               s ← β₂s + (1 − β₂)g²    m̂ = m/(1 − β₁ᵗ), ŝ = s/(1 − β₂ᵗ)
+    adamw      as adam, but g = ∇L and first w ← (1 − 2ηλ)w
+
+The objective has no factor ½ (van Laarhoven 2017), so the gradient of its penalty is 2λw: PyTorch's weight_decay is 2λ.
+
+They are written out because PyTorch's own import its compiler when they are made, which costs each training job as much
+as importing all the rest, and their bookkeeping takes a twentieth of a step. The tests hold both equal.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from effective_lr.studies.normalization.networks import normalized_layers
+from effective_lr.studies.normalization.settings import Run
+
+HAS_MEANS = ("momentum", "nesterov", "adam", "adamw")  # rules that remember gradients
+HAS_SQUARES = ("rmsprop", "adam", "adamw")  # and their squares
+SQUARE_DECAY_RMSPROP = 0.99
+MEAN_DECAY_ADAM, SQUARE_DECAY_ADAM = 0.9, 0.999
+
+
+@dataclass
+class Group:
+    """Parameters that share a learning rate, a penalty and an ε, and what the optimizer remembers of them."""
+
+    parameters: list[Tensor]
+    lr: float
+    l2: float
+    eps: float
+    means: list[Tensor] = field(init=False)  # of gradients: v of momentum, m of Adam; empty where a rule has none
+    squares: list[Tensor] = field(init=False)  # of squared gradients: s
+
+    def remember(self, has_means: bool, has_squares: bool) -> None:
+        """Make room for what the rule remembers between steps."""
+        self.means = [torch.zeros_like(parameter) for parameter in self.parameters if has_means]
+        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters if has_squares]
+
+
+class Optimizer:
+    """The optimizer of a run: `weights` are penalised, `affine`, γ and β, only where the run's `affine_l2` says so."""
+
+    def __init__(self, run: Run, network: nn.Module) -> None:
+        layers = [layer for _, layer in normalized_layers(network)]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        penalised_layers = {"none": [], "hidden": layers[:-1], "last": layers[-1:], "all": layers}[run.affine_l2]
+        penalised = {id(parameter) for layer in penalised_layers for parameter in layer.parameters()}
+        others = [p for p in network.parameters() if all(p is not weight for weight in weights)]
+        affine_lr = run.lr if run.affine_lr == "shared" else run.affine_lr
+        self.rule = run.optimizer
+        self.momentum = run.momentum
+        self.weights = Group(weights, run.lr, run.l2, run.optimizer_eps)
+        self.affine = Group([p for p in others if id(p) not in penalised], affine_lr, 0.0, run.optimizer_eps)
+        penalised_affine = Group([p for p in others if id(p) in penalised], affine_lr, run.l2, run.optimizer_eps)
+        self.groups = [group for group in (self.weights, self.affine, penalised_affine) if group.parameters]
+        for group in self.groups:
+            group.remember(has_means=self.rule in HAS_MEANS, has_squares=self.rule in HAS_SQUARES)
+        self.steps = 0
+
+    def zero_grad(self) -> None:
+        """Forget the gradients; the next ones are then stored, not added."""
+        for group in self.groups:
+            for parameter in group.parameters:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the parameters, which must all have gradients; the gradients stay as they are."""
+        self.steps += 1
+        for group in self.groups:
+            gradients: Any = [parameter.grad for parameter in group.parameters]
+            if group.l2 and self.rule == "adamw":
+                torch._foreach_mul_(group.parameters, 1 - 2 * group.lr * group.l2)
+            elif group.l2:
+                gradients = torch._foreach_add(gradients, group.parameters, alpha=2 * group.l2)
+            torch._foreach_add_(group.parameters, self._update(group, gradients), alpha=-group.lr)
+
+    def _update(self, group: Group, gradients: Any) -> Any:
+        """What the learning rate multiplies."""
+        match self.rule:
+            case "sgd":
+                return gradients
+            case "momentum" | "nesterov":
+                torch._foreach_mul_(group.means, self.momentum)
+                torch._foreach_add_(group.means, gradients)
+                if self.rule == "momentum":
+                    return group.means
+                return torch._foreach_add(gradients, group.means, alpha=self.momentum)
+            case "rmsprop":
+                square_decay, correction = SQUARE_DECAY_RMSPROP, 1.0
+                update = gradients
+            case "adam" | "adamw":
+                square_decay, correction = SQUARE_DECAY_ADAM, 1 - SQUARE_DECAY_ADAM**self.steps
+                torch._foreach_lerp_(group.means, gradients, 1 - MEAN_DECAY_ADAM)
+                update = torch._foreach_div(group.means, 1 - MEAN_DECAY_ADAM**self.steps)
+        torch._foreach_mul_(group.squares, square_decay)
+        torch._foreach_addcmul_(group.squares, gradients, gradients, 1 - square_decay)
+        roots = torch._foreach_div(torch._foreach_sqrt(group.squares), correction**0.5)
+        return torch._foreach_div(update, torch._foreach_add(roots, group.eps))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold for the next step to be the same."""
+        memory = [[group.means, group.squares] for group in self.groups]
+        return {"steps": self.steps, "memory": memory}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state()`."""
+        self.steps = state["steps"]
+        for group, (means, squares) in zip(self.groups, state["memory"], strict=True):
+            for mine, saved in zip([*group.means, *group.squares], [*means, *squares], strict=True):
+                mine.copy_(saved)
+
+
+def project(network: nn.Module) -> None:
+    """w ← w/‖w‖₂ for every scale group, after a step (van Laarhoven 2017, section 5.5)."""
+    for _, layer in normalized_layers(network):
+        layer.set_group_norms(1.0)
