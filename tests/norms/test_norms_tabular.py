@@ -115,7 +115,7 @@ def test_cooling_load_has_12_shapes_and_a_singular_covariance(tmp_path: Path) ->
 @needs_golub
 def test_provenance_of_the_3051_genes(tmp_path: Path) -> None:
     """The filter leaves exactly 3051 of 7129 genes, multtest's matrix to its rounding, with its labels."""
-    tensors = tabular.leukemia(tmp_path).tensors
+    tensors = tabular.leukemia_72(tmp_path).tensors
     x, y = tensors["x"].numpy(), tensors["y"].numpy()
     assert x.shape == (38, 3051) and tensors["test_x"].shape == (34, 3051)
     assert y.sum() == 11 and tensors["test_y"].sum() == 14
@@ -128,13 +128,29 @@ def test_provenance_of_the_3051_genes(tmp_path: Path) -> None:
 
 
 @needs_golub
-def test_without_the_72_samples_the_38_serve(nowhere: Path) -> None:
-    """multtest's own matrix, and no test samples."""
-    # The fixture has removed the variable.
-    source = Path(ORIGINAL) / GOLUB_38.path
-    (nowhere / "golub_38.RData").write_bytes(source.read_bytes())
+@pytest.mark.parametrize("source", [GOLUB_38, GOLUB_72])
+def test_either_file_gives_the_38_samples(nowhere: Path, source: Source) -> None:
+    (nowhere / Path(source.path).name).write_bytes(Path(FOLDER, source.path).read_bytes())
     found = tabular.leukemia(nowhere)
-    assert set(found.tensors) == {"x", "y"} and list(found.facts["source_checksums"]) == [GOLUB_38.path]
+    assert {name: tuple(tensor.shape) for name, tensor in found.tensors.items()} == {"x": (38, 3051), "y": (38,)}
+    assert list(found.facts["source_checksums"]) == [source.path]
 
 
-ORIGINAL = os.environ.get(tabular.VARIABLE, "")
+def test_the_package_is_unpacked_and_not_installed(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for apt and dpkg; what they give is checked like any file."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], cwd: str, **kwargs: object) -> None:
+        commands.append(command)
+        path = Path(cwd, "unpacked", GOLUB_38.inside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"another file")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(UserError, match=rf"{GOLUB_38.package}.*{GOLUB_38.sha256}"):
+        tabular.leukemia(nowhere)
+    assert commands[0] == ["apt-get", "download", GOLUB_38.package] and "-x" in commands[1][-1]
+    assert not any("install" in word for command in commands for word in command)
+
+
+FOLDER = os.environ.get(tabular.VARIABLE, "")  # before a test removes it

@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from effective_lr.errors import UserError
 from effective_lr.studies.norms import STUDY
 from effective_lr.studies.norms.data import Scaler, chosen, covariance, folds, simulate, split, true_weights
 from effective_lr.studies.norms.settings import Arm, Run, parse_arms
@@ -183,10 +182,12 @@ def test_stratified_splits_and_folds_keep_the_classes() -> None:
             assert 2 <= task.train_y[outside].sum() <= 3
 
 
-def test_the_original_split_needs_the_72_samples() -> None:
+def test_the_original_split_is_that_of_the_72_samples() -> None:
     run = Run(**{**RUNS["leukemia"], "split": "original", "train_size": 38, "test_size": 34})
-    with pytest.raises(UserError, match=r"split = original.*38 samples, expected 72.*golub_72"):
-        split(run, tensors_of("leukemia"))
+    assert STUDY.data(run) == "leukemia-72"
+    tensors = tensors_of("leukemia")
+    task = split(run, {**tensors, "test_x": tensors["x"][:34], "test_y": tensors["y"][:34]})
+    assert task.train_x.shape == (38, 3051) and len(task.test_y) == 34 and len(task.validation_y) == 0
 
 
 def test_a_constant_input_is_centred_and_nothing_more() -> None:

@@ -1,4 +1,4 @@
-"""Cooling load (ENB2012), leukemia (Golub et al. 1999) and diabetes, each as one dict of float64 tensors.
+"""Cooling load (ENB2012), leukemia (Golub et al. 1999) and diabetes, each as a few float64 tensors.
 
 A file is taken from the first of these places: the data folder, the folder that the environment variable
 EFFECTIVE_LR_DATA names, its public home (pinned to a commit). Its bytes are checked by sha256 wherever it was found.
@@ -78,20 +78,25 @@ def cooling_load(folder: Path) -> Prepared:
 
 
 def leukemia(folder: Path) -> Prepared:
-    """`x` (38, 3051), `y` (38,) with 1 for AML, and `test_x` (34, 3051), `test_y` where the 72 samples can be had.
-
-    From the 72 samples of 7129 raw intensities by `preprocessed`; else multtest's matrix of the 38, which is the same
-    but for the order of its samples and rounding.
-    """
+    """`x` (38, 3051) and `y` (38,) with 1 for AML: multtest's matrix, or the same 38 of the 72 samples by `preprocessed`."""
     try:
-        content, where = obtain(GOLUB_72, folder)
+        content, where = obtain(GOLUB_38, folder)
     except Missing as missing:
         try:
-            content, where = obtain(GOLUB_38, folder)
+            found = leukemia_72(folder)
         except Missing as also:
             raise Missing(f"{missing}; {also}") from also
-        x, y = multtest(read_rdata(content, where))
-        return prepared({"x": x, "y": y}, [GOLUB_38], where)
+        return Prepared({name: found.tensors[name] for name in ("x", "y")}, found.facts, found.source)
+    x, y = multtest(read_rdata(content, where))
+    return prepared({"x": x, "y": y}, [GOLUB_38], where)
+
+
+def leukemia_72(folder: Path) -> Prepared:
+    """`x` (38, 3051), `y` (38,), `test_x` (34, 3051) and `test_y` (34,), from raw intensities by `preprocessed`.
+
+    Where multtest's 38 samples lie beside, they must be the same.
+    """
+    content, where = obtain(GOLUB_72, folder)
     stored = read_rdata(content, where)
     (train, y), (test, test_y) = (intensities(stored[name]) for name in ("golub_train", "golub_test"))
     x, test_x = preprocessed(train, test)
@@ -161,11 +166,7 @@ def prepared(arrays: dict[str, np.ndarray], sources: list[Source], where: str) -
         name: torch.tensor(values, dtype=torch.int64 if name == "shape" else torch.float64)
         for name, values in arrays.items()
     }
-    facts = {
-        "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
-        "source_checksums": {source.path: f"sha256:{source.sha256}" for source in sources},
-    }
-    return Prepared(tensors, facts, where)
+    return Prepared(tensors, {"source_checksums": {s.path: f"sha256:{s.sha256}" for s in sources}}, where)
 
 
 # Where files come from

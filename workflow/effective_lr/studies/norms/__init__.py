@@ -9,7 +9,9 @@ from effective_lr.studies.norms.words import NAMES, SUBJECTS
 
 
 def data(run: Run) -> str | None:
-    return None if run.data == "simulated" else run.data
+    if run.data == "simulated":
+        return None
+    return "leukemia-72" if run.split == "original" else run.data
 
 
 def outcome(means: dict[str, float]) -> str:
@@ -42,7 +44,7 @@ STUDY = Study(
     follows="Qasim and Javed (2026), arXiv:2605.00171",
     run=Run,
     data=data,
-    optional_data=frozenset({"cooling-load", "leukemia"}),
+    optional_data=frozenset({"cooling-load", "leukemia", "leukemia-72"}),
     summarized=("best_test_rmse", "best_test_log_loss"),
     outcome=outcome,
     operations=operations,
