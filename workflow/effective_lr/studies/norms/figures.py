@@ -54,7 +54,13 @@ def alignment_decides(tables: Tables) -> Figure:
         x = places[places["truth"] == truth]["share"].mean()
         if np.isfinite(x):
             axes[1].annotate(
-                NAMES[truth], (x, 1.01), xycoords=("data", "axes fraction"), ha="left", va="bottom", rotation=30, fontsize=6.5
+                NAMES[truth],
+                (x, 1.01),
+                xycoords=("data", "axes fraction"),
+                ha="left",
+                va="bottom",
+                rotation=30,
+                fontsize=6.5,
             )
     axes[1].axhline(0, color="0.5", linewidth=0.8, zorder=0)
     axes[1].set(xlabel="share of the signal in the first 5 components", ylabel=r"log RMSE over that of $\ell_2$")
@@ -62,7 +68,9 @@ def alignment_decides(tables: Tables) -> Figure:
     return figure
 
 
-def draw_interval(axis: Axes, x: float, estimate: Estimate, penalty: str, labelled: bool, vertical: bool = True) -> None:
+def draw_interval(
+    axis: Axes, x: float, estimate: Estimate, penalty: str, labelled: bool, vertical: bool = True
+) -> None:
     """A point with its interval, where it has one."""
     low, high = (max(0.0, width) for width in (estimate.value - estimate.low, estimate.high - estimate.value))
     ends = None if np.isnan(estimate.low) else [[low], [high]]
@@ -102,7 +110,10 @@ def forest(tables: Tables) -> Figure:
                 draw_interval(axis, y, interval_of(ratios), penalty, penalty not in seen, vertical=False)
                 seen.add(penalty)
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
-    axis.set(ylim=(len(groups) - 0.5, -0.5), xlabel=r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)")
+    axis.set(
+        ylim=(len(groups) - 0.5, -0.5),
+        xlabel=r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)",
+    )
     axis.set_yticks(range(len(groups)), [title for title, _ in groups])
     axis.tick_params(axis="y", length=0)
     axis.legend(ncols=len(SHOWN), loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -170,7 +181,9 @@ def equilibrium_of_penalties(tables: Tables) -> Figure:
         relaxed = mine["relaxations"] >= 5
         style = {"color": COLORS[penalty], "marker": MARKERS[penalty], "linestyle": ""}
         points = mine[relaxed]
-        axes[0].plot(points["predicted_angle_squared"], points["angle_squared"], **style, label=NAMES[penalty], alpha=0.8)
+        axes[0].plot(
+            points["predicted_angle_squared"], points["angle_squared"], **style, label=NAMES[penalty], alpha=0.8
+        )
         if not len(points):
             axes[0].plot([], [], **style, label=NAMES[penalty])
         others = mine[~relaxed]
@@ -200,4 +213,3 @@ def equilibrium_of_penalties(tables: Tables) -> Figure:
     )
     axes[1].legend(title="lines: predicted")
     return figure
-
