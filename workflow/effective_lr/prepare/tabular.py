@@ -78,7 +78,8 @@ def cooling_load(folder: Path) -> Prepared:
 
 
 def leukemia(folder: Path) -> Prepared:
-    """`x` (38, 3051) and `y` (38,) with 1 for AML: multtest's matrix, or the same 38 of the 72 samples by `preprocessed`."""
+    """`x` (38, 3051) and `y` (38,) with 1 for AML: multtest's matrix, or the same 38 of the 72 samples by
+    `preprocessed`."""
     try:
         content, where = obtain(GOLUB_38, folder)
     except Missing as missing:

@@ -22,7 +22,8 @@ DATA = ("cooling_small", "cooling_full", "cooling_shapes", "diabetes_small", "di
 
 
 def alignment_decides(tables: Tables) -> Figure:
-    """Shrinkage against the eigenvalue; linear risk of CAR and a = −1 over that of ridge against where the truth lies."""
+    """Shrinkage against the eigenvalue; linear risk of CAR and a = −1 over that of ridge against where the truth
+    lies."""
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.4))
     d = np.geomspace(0.05, 20, 100)
     for penalty, a in theory.POWER.items():
@@ -74,10 +75,11 @@ def draw_interval(
     """A point with its interval, where it has one."""
     low, high = (max(0.0, width) for width in (estimate.value - estimate.low, estimate.high - estimate.value))
     ends = None if np.isnan(estimate.low) else [[low], [high]]
-    point = (x, estimate.value) if vertical else (estimate.value, x)
     axis.errorbar(
-        *point,
-        **{"yerr" if vertical else "xerr": ends},
+        x if vertical else estimate.value,
+        estimate.value if vertical else x,
+        yerr=ends if vertical else None,
+        xerr=None if vertical else ends,
         fmt=MARKERS[penalty],
         color=COLORS[penalty],
         markersize=3.5,
@@ -131,7 +133,8 @@ def interval_of(ratios: pd.DataFrame) -> Estimate:
 
 
 def bridge(tables: Tables) -> Figure:
-    """Test RMSE and the share of the first components against l: no normalization, and batch normalization at norm 1."""
+    """Test RMSE and the share of the first components against l: no normalization, and batch normalization at norm
+    1."""
     figure, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 3.6), sharex="col", sharey="row")
     free = arms(tables["alignment"])
     free = free[free["rho"] == free["rho"].max()]
@@ -173,7 +176,8 @@ def half_width(values: pd.Series) -> float:
 
 
 def equilibrium_of_penalties(tables: Tables) -> Figure:
-    """The squared angle per step against its prediction, relaxed or not; the shares of components in the random walk."""
+    """The squared angle per step against its prediction, relaxed or not; the shares of components in the random
+    walk."""
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6))
     table = arms(tables["bridge_free"])
     for penalty in ("l2", "car", "inverse", "l1"):

@@ -1,8 +1,8 @@
 """What the claims N1 to N7 are decided by. Subjects are a penalty, or a penalty and a truth: `car, high`.
 
-The strength of a penalty is always the one that validation chooses; where a claim names a strength, it is that one. Values are
-paired: every penalty has the same samples, start and batches. The unit of an interval is one replicate of the data, or one
-split; splits of one data set have the interval of Nadeau and Bengio.
+The strength of a penalty is always the one that validation chooses; where a claim names a strength, it is that one.
+Values are paired: every penalty has the same samples, start and batches. The unit of an interval is one replicate of
+the data, or one split; splits of one data set have the interval of Nadeau and Bengio.
 """
 
 from collections.abc import Callable
@@ -89,7 +89,8 @@ def small_sets(evidence: Evidence, experiment: str = "cooling_small") -> pd.Data
 
 @statistic(r"$D=\log$ RMSE over that of $\ell_2$, cooling load, 60 rows", 3)
 def small_set_log_ratio(evidence: Evidence, subject: str) -> Estimate:
-    """A t interval over the disjoint sets, each averaged over the shuffles: given the test set, they are independent."""
+    """A t interval over the disjoint sets, each averaged over the shuffles: given the test set, they are
+    independent."""
     ratios = log_ratios(small_sets(evidence), subject, "l2")
     if ratios.empty:
         raise Undecidable(f"no runs with {subject} and l2")
@@ -167,8 +168,8 @@ def angle_ratio(evidence: Evidence, subject: str) -> Estimate:
 
 
 def walks(evidence: Evidence, penalty: str, inputs: int | None = None) -> pd.DataFrame:
-    """The arms of a penalty, in one dimension if it is given. Those of CAR must have lasted for five times the time of their
-    slowest component."""
+    """The arms of a penalty, in one dimension if it is given. Those of CAR must have lasted for five times the time of
+    their slowest component."""
     evidence.runs("walk")
     table = arms(evidence.tables["walk"])
     table = table[table["penalty"] == penalty]
