@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import Estimate, finite, require_numbers, t_margin
+from effective_lr.evidence.estimates import Estimate, finite, mean_interval, require_numbers, t_margin
 from effective_lr.evidence.tidy import Experiment
 
 LOSSES = ("rmse", "log_loss")
@@ -64,3 +64,14 @@ def repeated_splits(values: pd.Series, test_size: int, train_size: int) -> Estim
     margin = t_margin(spread, count - 1)
     mean = float(values.mean()) if count else np.nan
     return finite(Estimate(mean, mean - margin, mean + margin))
+
+
+def by_split(table: pd.DataFrame, column: str) -> Estimate:
+    """The mean of a column over the runs of one cell: by seeds of simulations, by disjoint training sets, each averaged
+    over shuffles, or over repeated splits of one data set."""
+    run = table.iloc[0]
+    if run["split"] == "disjoint":
+        return mean_interval(table.groupby("part")[column].mean())
+    if run["data"] == "simulated":
+        return mean_interval(table[column])
+    return repeated_splits(table[column], run["test_size"], run["train_size"])

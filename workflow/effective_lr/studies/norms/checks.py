@@ -280,13 +280,13 @@ def _found(seed: int) -> Iterator[tuple[str, str, bool, float]]:
 
     for penalty in ("l2", "l1", "car", "scar"):
         yield "symmetry", penalty, True, symmetry(penalty, seed)
-        yield "symmetry", f"{penalty}, momentum", True, symmetry(penalty, seed, momentum=0.9)
-        yield "symmetry", f"{penalty}, none", False, symmetry(penalty, seed, normalized=False)
+        yield "symmetry", f"{penalty}_momentum", True, symmetry(penalty, seed, momentum=0.9)
+        yield "symmetry", f"{penalty}_none", False, symmetry(penalty, seed, normalized=False)
     for penalty in ("l1", "scar"):
         yield "symmetry_of_zeros", penalty, True, symmetry_of_zeros(penalty, seed)
     for penalty in ("l2", "l1", "car"):
         yield "growth", penalty, True, growth(penalty, seed)
-        yield "growth", f"{penalty}, none", False, growth(penalty, seed, normalized=False)
+        yield "growth", f"{penalty}_none", False, growth(penalty, seed, normalized=False)
     yield "batch_variance", "car", True, batch_variance(seed)
     for penalty in DEGREE:
         yield "euler", penalty, True, euler(penalty, seed)

@@ -11,7 +11,7 @@ from effective_lr.document.style import PALETTE, TEXT_WIDTH
 from effective_lr.evidence.estimates import Estimate, mean_interval
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.norms import theory
-from effective_lr.studies.norms.analysis import arms, chosen, log_ratios, repeated_splits
+from effective_lr.studies.norms.analysis import arms, by_split, chosen, log_ratios
 from effective_lr.studies.norms.words import NAMES
 
 SHOWN = ("car", "scar", "inverse", "l1", "adaptive")  # against l2
@@ -49,20 +49,22 @@ def alignment_decides(tables: Tables) -> Figure:
             ratios = log_ratios(best[best["truth"] == truth], penalty, "l2")
             if ratios.empty:
                 continue
-            x = places[places["truth"] == truth]["share"].mean()
+            x = places[places["truth"] == truth]["share"].mean() + (0.008 if penalty == "car" else -0.008)
             draw_interval(axes[1], x, mean_interval(ratios["value"]), penalty, truth == TRUTHS[0])
-    for truth in TRUTHS:
-        x = places[places["truth"] == truth]["share"].mean()
-        if np.isfinite(x):
-            axes[1].annotate(
-                NAMES[truth],
-                (x, 1.01),
-                xycoords=("data", "axes fraction"),
-                ha="left",
-                va="bottom",
-                rotation=30,
-                fontsize=6.5,
-            )
+    shares = places.groupby("truth")["share"].mean().sort_values()
+    place = -np.inf
+    for truth, share in shares.items():
+        place = max(share, place + 0.1)  # side by side
+        axes[1].annotate(
+            NAMES[str(truth)],
+            (share, 1.0),
+            (place, 1.08),
+            xycoords=("data", "axes fraction"),
+            textcoords=("data", "axes fraction"),
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
+            ha="center",
+            fontsize=7,
+        )
     axes[1].axhline(0, color="0.5", linewidth=0.8, zorder=0)
     axes[1].set(xlabel="share of the signal in the first 5 components", ylabel=r"log RMSE over that of $\ell_2$")
     axes[1].legend(loc="upper left")
@@ -109,7 +111,7 @@ def forest(tables: Tables) -> Figure:
             ratios = log_ratios(best, penalty, "l2")
             if not ratios.empty:
                 y = place + 0.14 * (k - (len(SHOWN) - 1) / 2)
-                draw_interval(axis, y, interval_of(ratios), penalty, penalty not in seen, vertical=False)
+                draw_interval(axis, y, by_split(ratios, "value"), penalty, penalty not in seen, vertical=False)
                 seen.add(penalty)
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
     axis.set(
@@ -120,16 +122,6 @@ def forest(tables: Tables) -> Figure:
     axis.tick_params(axis="y", length=0)
     axis.legend(ncols=len(SHOWN), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
-
-
-def interval_of(ratios: pd.DataFrame) -> Estimate:
-    """By seeds of simulations, by disjoint sets, or of repeated splits of one data set."""
-    run = ratios.iloc[0]
-    if run["split"] == "disjoint":
-        return mean_interval(ratios.groupby("part")["value"].mean())
-    if run["data"] == "simulated":
-        return mean_interval(ratios["value"])
-    return repeated_splits(ratios["value"], run["test_size"], run["train_size"])
 
 
 def bridge(tables: Tables) -> Figure:
@@ -163,7 +155,7 @@ def bridge(tables: Tables) -> Figure:
     axes[0, 1].set(title=r"batch normalization, $\|w\|=1$")
     axes[1, 0].set(xlabel=r"penalty $\lambda$", ylabel="share of the top 5\nin Var$(w'x)$")
     axes[1, 1].set(xlabel=r"penalty $\lambda$")
-    axes[1, 1].legend(loc="lower left", ncols=2)
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What the claims N1 to N7 are decided by. Subjects are a penalty, or a penalty and a truth: `car, high`.
+"""What the claims N1 to N7 are decided by. Subjects are a penalty, or a penalty and a truth: `car_high`.
 
 The strength of a penalty is always the one that validation chooses; where a claim names a strength, it is that one.
 Values are paired: every penalty has the same samples, start and batches. The unit of an interval is one replicate of
@@ -58,21 +58,21 @@ def advantage(table: pd.DataFrame, penalty: str, reference: str) -> Estimate:
 
 @statistic(r"$D=\log$ RMSE over that of $\ell_2$, $\rho=0.9$", 3)
 def log_ratio(evidence: Evidence, subject: str) -> Estimate:
-    penalty, truth = subject.split(", ")
+    penalty, truth = subject.split("_")
     table = networks(evidence, correlated=True)
     return advantage(table[table["truth"] == truth], penalty, "l2")
 
 
 @statistic(r"$D=\log$ RMSE over that of $\ell_1$, $\rho=0.9$", 3)
 def log_ratio_to_l1(evidence: Evidence, subject: str) -> Estimate:
-    penalty, truth = subject.split(", ")
+    penalty, truth = subject.split("_")
     table = networks(evidence, correlated=True)
     return advantage(table[table["truth"] == truth], penalty, "l1")
 
 
 @statistic(r"$D=\log$ RMSE over that of $\ell_2$, $\rho=0$", 3)
 def log_ratio_independent(evidence: Evidence, subject: str) -> Estimate:
-    penalty, truth = subject.split(", ")
+    penalty, truth = subject.split("_")
     table = networks(evidence, correlated=False)
     return advantage(table[table["truth"] == truth], penalty, "l2")
 
@@ -132,7 +132,7 @@ def log_loss_difference(evidence: Evidence, subject: str) -> Estimate:
 
 def held(evidence: Evidence, subject: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of one penalty and truth, the arms without a penalty and at the largest strength, by seed."""
-    penalty, truth = subject.split(", ")
+    penalty, truth = subject.split("_")
     evidence.runs("bridge_held")
     table = arms(evidence.tables["bridge_held"])
     table = table[(table["penalty"] == penalty) & (table["truth"] == truth)]

@@ -32,7 +32,7 @@ NAMES = {
 }
 # Subjects of claims are a penalty, or a penalty and a truth, or a penalty and what it is tried without.
 SUBJECTS = {
-    f"{penalty}, {rest}": f"{NAMES[penalty]}, {rest}"
+    f"{penalty}_{rest}": f"{NAMES[penalty]}, {rest}"
     for penalty in ("l2", "l1", "car", "scar", "inverse")
     for rest in ("high", "low", "sparse", "dense", "momentum")
-} | {f"{penalty}, none": f"{NAMES[penalty]}, no normalization" for penalty in ("l2", "l1", "car", "scar")}
+} | {f"{penalty}_none": f"{NAMES[penalty]}, no normalization" for penalty in ("l2", "l1", "car", "scar")}
