@@ -12,9 +12,9 @@
 # %% [markdown]
 # # What a penalty does to a direction
 #
-# A normalized layer computes the same function from $w$ and from $2w$: only the direction $u=w/r$, $r=\lVert w\rVert$, matters. A penalty
-# makes $w$ shorter. That alone changes an effective learning rate and nothing else, whichever penalty it is. But a penalty
-# other than plain $\ell_2$ does one thing more: it **turns** the direction.
+# A normalized layer computes the same function from $w$ and from $2w$: only the direction $u=w/r$, $r=\lVert
+# w\rVert$, matters. A penalty makes $w$ shorter. That alone changes an effective learning rate and nothing else,
+# whichever penalty it is. But a penalty other than plain $\ell_2$ does one thing more: it **turns** the direction.
 #
 # Each step here is a prediction, then a simulation that knows nothing of it, then an assertion that the two agree.
 # If one did not, this notebook would stop with an error.
@@ -50,8 +50,8 @@ d = np.linalg.eigvalsh(sigma)  # the eigenvalues of S, from small to large; thei
 pd.Series(d).describe()[["min", "mean", "max"]].to_frame("eigenvalues of S")
 
 # %% [markdown]
-# In the basis of its eigenvectors, the principal components, $S$ is the diagonal matrix of $d$. We stay in that basis, so that
-# $R(w)=\sum_j d_j^a w_j^2$ with $a=1$ (CAR), $0$ ($\ell_2$), $-1$ (inverse).
+# In the basis of its eigenvectors, the principal components, $S$ is the diagonal matrix of $d$. We stay in that
+# basis, so that $R(w)=\sum_j d_j^a w_j^2$ with $a=1$ (CAR), $0$ ($\ell_2$), $-1$ (inverse).
 
 # %%
 random = np.random.default_rng(seed)
@@ -72,9 +72,9 @@ def value(w, penalty):
 # %% [markdown]
 # ## 1 The pull
 #
-# A step of the penalty alone, $w\to w-\eta\lambda\nabla R(w)$, turns $u$ by $-\frac{\eta}{r^2}\,\lambda r^k\,P_u\nabla R(u)$, where $P_u$ takes away
-# the part along $u$. For $\ell_2$ the gradient is along $u$: there is no pull. Let us watch the share of the five components of
-# largest variance in $\mathrm{Var}(w'x)=\sum_j d_jw_j^2$.
+# A step of the penalty alone, $w\to w-\eta\lambda\nabla R(w)$, turns $u$ by $-\frac{\eta}{r^2}\,\lambda
+# r^k\,P_u\nabla R(u)$, where $P_u$ takes away the part along $u$. For $\ell_2$ the gradient is along $u$: there is no
+# pull. Let us watch the share of the five components of largest variance in $\mathrm{Var}(w'x)=\sum_j d_jw_j^2$.
 
 # %%
 start_w = random.normal(size=D)
@@ -104,8 +104,9 @@ assert paths["car"][-1] < 0.1 * paths["car"][0] and paths["inverse"][-1] > 0.9
 # %% [markdown]
 # ## 2 The pull fades by itself
 #
-# The penalty shortens $w$, and a shorter $w$ feels less of it: the effective strength is $\lambda_\mathrm{eff}=\lambda r^k$. In the time
-# $\tau$ of the direction, $d\tau=dt/r^2$, theory says $\frac{d}{d\tau}\frac1{\lambda_\mathrm{eff}}=k^2R(u)$ exactly, whatever the loss does.
+# The penalty shortens $w$, and a shorter $w$ feels less of it: the effective strength is
+# $\lambda_\mathrm{eff}=\lambda r^k$. In the time $\tau$ of the direction, $d\tau=dt/r^2$, theory says
+# $\frac{d}{d\tau}\frac1{\lambda_\mathrm{eff}}=k^2R(u)$ exactly, whatever the loss does.
 
 # %%
 lines = {}
@@ -125,10 +126,11 @@ pd.DataFrame(lines).T
 # %% [markdown]
 # ## 3 Random gradients against a penalty
 #
-# Now the loss is replaced by noise: gradients of norm $1/r$ in random tangent directions, which is what a scale invariant
-# loss gives. The noise lengthens $w$, the penalty shortens it, and they balance at
-# $r^{k+2}R(u)=\eta G^2/(2k\lambda)$. Nothing in this simulation knows of that, or of the law of $u$, which theory gives as $R(u)^{-D/k}$:
-# every direction alike for $\ell_2$, and for CAR an equal share $1/D$ of the variance for every component.
+# Now the loss is replaced by noise: gradients of norm $1/r$ in random tangent directions, which is what a scale
+# invariant loss gives. The noise lengthens $w$, the penalty shortens it, and they balance at $r^{k+2}R(u)=\eta
+# G^2/(2k\lambda)$. Nothing in this simulation knows of that, or of the law of $u$, which theory gives as
+# $R(u)^{-D/k}$: every direction alike for $\ell_2$, and for CAR an equal share $1/D$ of the variance for every
+# component.
 
 # %%
 lr, walkers = 0.05, 32
@@ -173,8 +175,8 @@ axis.set(xscale="log", yscale="log", xlabel="eigenvalue $d_j$", ylabel="share in
 axis.legend(title="lines: predicted")
 
 # %% [markdown]
-# The angle per step of $\ell_2$ is $\sqrt{4\eta\lambda}$, whatever the noise; that of CAR is smaller by its own $R(u)$, and follows the same
-# formula $2k\eta\lambda R(w)/r^2$. Theory needs no constant from the simulation:
+# The angle per step of $\ell_2$ is $\sqrt{4\eta\lambda}$, whatever the noise; that of CAR is smaller by its own
+# $R(u)$, and follows the same formula $2k\eta\lambda R(w)/r^2$. Theory needs no constant from the simulation:
 
 # %%
 assert_allclose(results["l2"][1], theory.equilibrium_angle_squared(lr, 0.05, 2, 1.0, 1.0), rtol=0.03)
@@ -189,5 +191,5 @@ pd.Series(
 #
 # - Under normalization no homogeneous penalty limits what a network can compute.
 # - Every one of them sets a norm, and so an effective learning rate.
-# - What tells them apart is a pull on the direction, which plain $\ell_2$ has not. It is tied to the effective learning rate:
-#   there is no second knob, unless the norm is held at 1.
+# - What tells them apart is a pull on the direction, which plain $\ell_2$ has not. It is tied to the effective
+#   learning rate: there is no second knob, unless the norm is held at 1.

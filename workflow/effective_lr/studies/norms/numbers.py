@@ -12,8 +12,9 @@ REPORTED = ("cooling_full", "cooling_shapes", "diabetes_full", "diabetes_small")
 
 
 def numbers(results: Results) -> dict[str, str]:
-    """networks/count and the settings of `alignment`, reported/<experiment> (log ratio of CAR to l2), leukemia/errors-car0 and -l2 on the original
-    split, alignment/at-end (share of choices at an end of the grid)."""
+    """networks/count and the settings of `alignment`; reported/<experiment>, the log ratio of CAR to l2;
+    leukemia/errors-car0 and -l2 on the original split; alignment/at-end, the share of choices at an end of the grid.
+    """
     runs = results.tables.runs()
     trained = runs[runs["kind"].isin(["network", "bridge"])]
     found = {"networks/count": thousands(sum(len(parse_arms(text)) for text in trained["arms"]))}

@@ -151,3 +151,23 @@ def provenance(results: Results) -> Table:
     count = thousands(int((runs["data"] == "diabetes").sum()))
     rows.append(["diabetes, 442 samples, 10 inputs", "scikit-learn", "bundled", "BSD-3", count])
     return Table("llllr", ["Data", "Home", "SHA-256", "Licence", "runs"], rows)
+
+
+def stacking(results: Results) -> Table:
+    """Networks per second by three ways to train them, in one measurement that took turns."""
+    speeds = (results.measured or {}).get("networks_per_second", {})
+    ways = {
+        "stacked": "all arms in one program",
+        "one_by_one": "one network after another",
+        "mlp_regressor": r"MLPRegressor, $\ell_2$ alone",
+    }
+    slowest = min(speeds.values(), default=np.nan)
+    rows = [
+        [
+            words,
+            f"{speeds[way]:.3g}" if way in speeds else MISSING,
+            f"{speeds[way] / slowest:.1f}" if way in speeds else "--",
+        ]
+        for way, words in ways.items()
+    ]
+    return Table("lrr", ["Way", "networks/s", "ratio"], rows)
