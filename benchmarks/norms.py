@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy and PyTorch read it
 
@@ -28,7 +29,7 @@ from effective_lr.studies.norms.training import load, train
 
 STRENGTHS = "0.001 0.00562 0.0316 0.178 1"
 ARMS = f"none: 0; l2 l1 l1+l2 car scar inverse: {STRENGTHS}; l2: 0.01 0.02 0.05 0.1 0.5"
-TASK = {"kind": "network", "rho": 0.9, "truth": "high", "steps": 900, "seed": 0, "lr_drop": 1.0}
+TASK: dict[str, Any] = {"kind": "network", "rho": 0.9, "truth": "high", "steps": 900, "seed": 0, "lr_drop": 1.0}
 REPETITIONS = 3
 
 

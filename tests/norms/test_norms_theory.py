@@ -17,7 +17,7 @@ EXACT, BROKEN = 1e-10, 0.01
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    return checks.rows(seed=3)
+    return checks.rows(seeds=(3,))
 
 
 def test_every_check_holds_or_fails_as_it_should(rows: list[dict]) -> None:

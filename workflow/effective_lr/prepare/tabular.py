@@ -114,7 +114,7 @@ def diabetes(folder: Path) -> Prepared:
     from sklearn.datasets import load_diabetes
 
     x, y = load_diabetes(return_X_y=True, scaled=False)
-    return prepared({"x": x, "y": y}, [], "the scikit-learn package")
+    return prepared({"x": x, "y": y}, [], "scikit-learn package")
 
 
 def preprocessed(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,6 +3,8 @@
 The paper's formula is not known to us: only the readings P = S^a of its penalty, with a in {1, 0, −1}, are tested.
 """
 
+import math
+
 from effective_lr.engine.study import Study
 from effective_lr.studies.norms.settings import Run, parse_arms
 from effective_lr.studies.norms.words import NAMES, SUBJECTS
@@ -16,9 +18,10 @@ def data(run: Run) -> str | None:
 
 def outcome(means: dict[str, float]) -> str:
     """The best arm's test error; walks have none."""
-    if "best_test_log_loss" in means:
-        return f"best test log-loss {means['best_test_log_loss']:.3f}"
-    return f"best test RMSE {means['best_test_rmse']:.3f}" if "best_test_rmse" in means else "walked"
+    for key, words in {"best_test_log_loss": "log-loss", "best_test_rmse": "RMSE"}.items():
+        if math.isfinite(means.get(key, math.nan)):
+            return f"best test {words} {means[key]:.3f}"
+    return "walked"
 
 
 def operations(run: Run) -> float:

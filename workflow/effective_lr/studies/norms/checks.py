@@ -22,6 +22,7 @@ from effective_lr.studies.norms.theory import DEGREE, POWER
 Array = np.ndarray
 INPUTS, UNITS, SAMPLES, STEPS = 6, 4, 24, 60
 SCALES = (1e-3, 2.0**-3, 2.0**-2, 0.5, 2.0, 4.0, 2.0**3, 1e3)  # a of B3
+SEEDS = (0, 1, 2)
 STRENGTH = 0.02
 LR = 0.1
 TINY_EPS = 1e-12
@@ -294,9 +295,11 @@ def _found(seed: int) -> Iterator[tuple[str, str, bool, float]]:
     yield "held_penalty", "car", False, held_penalty("car", seed)
 
 
-def rows(seed: int) -> list[dict[str, Any]]:
-    """One row for each check and subject at one seed: check, subject, seed, holds (whether it should), value."""
+def rows(seeds: tuple[int, ...] = SEEDS) -> list[dict[str, Any]]:
+    """One row for each check, subject and seed: check, subject, seed, holds (whether it should), value."""
+    torch.set_num_threads(1)
     return [
         {"check": check, "subject": subject, "seed": seed, "holds": holds, "value": value}
+        for seed in seeds
         for check, subject, holds, value in _found(seed)
     ]
