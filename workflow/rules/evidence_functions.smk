@@ -1,21 +1,15 @@
-# What the rules of evidence.smk ask, and the code that a rule of a study runs.
+# What evidence.smk asks, and the code that a job of a study runs.
 
 
 def gathered_runs(wildcards):
     return json.dumps([run.run_id for run in CHAPTERS[wildcards.study].experiments[wildcards.experiment]])
 
 
-def with_study(*modules):
-    """The code of a rule: modules of the package, among them those of the study, as `{study}`."""
+def with_study(*names):
+    """The code of a job: modules of the package, those of its study as `{study}`."""
 
-    def sources(wildcards):
-        own = [module.format(study=f"studies.{wildcards.study}") for module in modules]
-        there = [
-            module for module in own if (ROOT / "workflow/effective_lr" / f"{module.replace('.', '/')}.py").exists()
-        ]
-        return code.sources(there)
-
-    return sources
+    by_study = {study: code.sources([name.format(study=f"studies.{study}") for name in names]) for study in CHAPTERS}
+    return lambda wildcards: by_study[wildcards.study]
 
 
 def stated_claim(wildcards):

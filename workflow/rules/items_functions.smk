@@ -1,4 +1,4 @@
-# What the rules of items.smk ask: the items of all chapters, and what each rests on.
+# What items.smk asks: the items of all chapters, and what each rests on.
 
 TABLES = {(study, name): item for study, chapter in CHAPTERS.items() for name, item in chapter.contents.tables.items()}
 
@@ -70,8 +70,5 @@ def notebook_parameters(wildcards, input):
 
 def notebook_code(wildcards):
     """What a notebook imports of the package."""
-    source = ROOT / "notebooks" / wildcards.study / f"{wildcards.notebook}.py"
-    modules = {module.removeprefix("effective_lr.") for module in code.imports(source)}
-    package = ROOT / "workflow/effective_lr"
-    there = [module for module in modules if (package / f"{module.replace('.', '/')}.py").exists()]
-    return code.sources(["document.notebooks", *sorted(there)])
+    imported = code.imports(ROOT / "notebooks" / wildcards.study / f"{wildcards.notebook}.py")
+    return code.sources_of(["effective_lr.document.notebooks", *imported])
