@@ -385,6 +385,8 @@ def test_tables_say_where_data_are_missing(tiny: Tables) -> None:
     text = table.latex()
     assert "no data here" in text and "SCAR" in text and "truth high" in text
     assert table.html()
+    assert tables.errors_of_splits(results_of(tiny)).latex().count("no data here") == 4
+    assert tables.errors_of_diabetes(results_of(tiny)).latex().count("no data here") == 2
     assert "bundled" in tables.provenance(results_of(tiny)).latex()
     known = numbers.numbers(results_of(tiny))
     assert known["leukemia/errors-l2"] == "n/a" and known["reported/cooling_full"] == "n/a"

@@ -10,47 +10,54 @@ from effective_lr.studies.norms.analysis import BASELINES, arms, by_split, chose
 from effective_lr.studies.norms.words import NAMES
 
 ORDER = ("none", "l2", "l1", "l1+l2", "car", "car0", "scar", "inverse", "adaptive", *BASELINES)
-BLOCKS = (
-    "cooling_small",
-    "cooling_full",
-    "cooling_shapes",
-    "diabetes_small",
-    "diabetes_full",
-    "leukemia",
-    "leukemia_original",
-)
+HEADER = ["", r"$\lambda$", "at end", "training", "test", "gap", "nonzeros", "inputs", r"$\|W_1\|^2$", "df"]
+Rows = list[list[str | Span]]
 
 
 def errors(results: Results) -> Table:
-    """Test and training loss, gap, sparsity and size by penalty and data, with the baselines; df for linear models."""
-    rows: list[list[str | Span]] = []
-    linear = results.tables["linear"]
-    if len(linear.runs):
-        table = arms(linear)
-        top = table[(table["rho"] == table["rho"].max()) & (table["train_size"] > table["inputs"])]
+    """Simulations, where the correlation is largest, and cooling load with 60 rows: losses, gap, sparsity and size by
+    penalty, with the baselines; df for linear models."""
+    rows: Rows = []
+    for name, words in (("linear", "Linear"), ("alignment", "Network")):
+        if results.tables[name].runs.empty:
+            continue
+        table = arms(results.tables[name])
+        table = table[(table["rho"] == table["rho"].max()) & (table["train_size"] > table["inputs"])]
         for truth in ("high", "low"):
-            rows += block(top[top["truth"] == truth], rf"Linear, $\rho=0.9$, truth {truth}", rows)
-    simulated = results.tables["alignment"]
-    if len(simulated.runs):
-        table = arms(simulated)
-        top = table[table["rho"] == table["rho"].max()]
-        for truth in ("high", "low"):
-            rows += block(top[top["truth"] == truth], rf"Network, $\rho=0.9$, truth {truth}", rows)
-    for name in BLOCKS:
+            of_truth = table[table["truth"] == truth]
+            rows += block(of_truth, rf"{words}, $\rho={table['rho'].max():g}$, truth {truth}", rows)
+    return Table("lrrrlrrrrr", HEADER, rows + of_data(results, ("cooling_small",), rows))
+
+
+def errors_of_splits(results: Results) -> Table:
+    """The same for repeated splits of cooling load and leukemia."""
+    names = ("cooling_full", "cooling_shapes", "leukemia", "leukemia_original")
+    return Table("lrrrlrrrrr", HEADER, of_data(results, names, []))
+
+
+def errors_of_diabetes(results: Results) -> Table:
+    """The same for diabetes."""
+    return Table("lrrrlrrrrr", HEADER, of_data(results, ("diabetes_small", "diabetes_full"), []))
+
+
+def of_data(results: Results, names: tuple[str, ...], before: Rows) -> Rows:
+    """The blocks of these experiments; a line that says so where data cannot be had."""
+    rows: Rows = []
+    for name in names:
+        title = NAMES[name].capitalize()
         if len(results.tables[name].runs):
-            rows += block(arms(results.tables[name]), NAMES[name].capitalize(), rows)
+            rows += block(arms(results.tables[name]), title, before + rows)
         else:
-            rows += [*([[]] if rows else []), [Span(rf"\textbf{{{NAMES[name].capitalize()}}}: no data here", 9)]]
-    header = ["", r"$\lambda$", "at end", "training", "test", "gap", "nonzeros", "inputs", r"$\|W_1\|^2$", "df"]
-    return Table("lrrrlrrrrr", header, rows)
+            rows += [*([[]] if before + rows else []), [Span(rf"\textbf{{{title}}}: no data here", len(HEADER))]]
+    return rows
 
 
-def block(table: pd.DataFrame, title: str, before: list[list[str | Span]]) -> list[list[str | Span]]:
+def block(table: pd.DataFrame, title: str, before: Rows) -> Rows:
     """The lines of one data set, under its title."""
     loss = loss_of(table)
     best = chosen(table)
     words = "log-loss" if loss == "log_loss" else "RMSE"
-    rows: list[list[str | Span]] = [*([[]] if before else []), [Span(rf"\textbf{{{title}}} ({words})", 9)]]
+    rows: Rows = [*([[]] if before else []), [Span(rf"\textbf{{{title}}} ({words})", len(HEADER))]]
     for penalty in ORDER:
         mine = best[best["penalty"] == penalty]
         if len(mine):
