@@ -84,12 +84,12 @@ class Run(BaseRun):
         default="simulated",
     )
     correlation: Literal["ar1", "block"] = setting(
-        "simulated inputs: covariance rho^|i−j|, or rho within blocks of 10", "ours", default="ar1"
+        "simulated inputs: covariance rho^|i-j|, or rho within blocks of 10", "ours", default="ar1"
     )
     rho: Annotated[float, Field(ge=0, lt=1)] = setting("correlation of neighbouring inputs", "ours", default=0.0)
     inputs: Annotated[int, Field(ge=2)] = setting("number of inputs p of simulated data", "ours", default=50)
     truth: Literal["sparse", "dense", "high", "low", "prior", "data"] = setting(
-        "true weights: a few inputs, w = z, V d z, V z/d, V z/√d with z normal; data: as the data have it",
+        "true weights: a few inputs, w = z, V d z, V z/d, V z over root d, z normal; data: as the data have it",
         "ours",
         default="data",
     )
@@ -115,7 +115,7 @@ class Run(BaseRun):
         "widen a grid whose ends are chosen",
     )
     shrinkage: Annotated[float, Field(ge=0, le=1)] = setting(
-        "e in S_e = (1−e)·S + e·tr(S)/p·I, the covariance of the penalties", "ours", default=0.05
+        "e in S_e = (1-e)·S + e·tr(S)/p·I, the covariance of the penalties", "ours", default=0.05
     )
     baselines: bool = setting("fit the models of scikit-learn beside networks on real data", "ours", default=False)
 
@@ -123,7 +123,7 @@ class Run(BaseRun):
     start_gain: PositiveFloat = setting("variance of the starting W1, times p", "ours", default=2.0)
     lr: PositiveFloat = setting("learning rate η", "ours", default=0.02)
     other_lr: PositiveFloat = setting("learning rate of what is not penalised, in the bridge", "ours", default=0.03)
-    momentum: Annotated[float, Field(ge=0, lt=1)] = setting("momentum μ of heavy ball", "ours", default=0.9)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = setting("momentum of heavy ball", "ours", default=0.9)
     lr_drop: PositiveFloat = setting("factor on η after `drop_at` of the steps; 1: none", "ours", default=0.1)
     drop_at: Fraction = setting("when η drops, as a fraction of the steps", "ours", default=0.7)
     clip: NonNegative = setting("norm at which a network's gradient is clipped; 0: none", "ours", default=5.0)
