@@ -114,6 +114,8 @@ def forest(tables: Tables) -> Figure:
                 draw_interval(axis, y, by_split(ratios, "value"), penalty, penalty not in seen, vertical=False)
                 seen.add(penalty)
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
+    left, right = axis.get_xlim()
+    axis.set_xlim(max(left, -0.8), min(right, 1.2))  # a few intervals of leukemia are wider
     axis.set(
         ylim=(len(groups) - 0.5, -0.5),
         xlabel=r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)",
