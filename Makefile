@@ -5,7 +5,8 @@
 # VENV     the virtual environment; several checkouts may share one by its absolute path
 # SYSTEM   no: never install system packages (LaTeX, Fashion-MNIST)
 # SCALE    smoke, laptop, study or paper (config/README.md)
-# METRICS  published: train nothing, redraw from the committed results of the scale study
+# METRICS  published: train nothing, redraw from the committed results of SCALE (study where that is not given)
+# STUDY    one study, where a command goes through all
 # CORES    how many cores Snakemake may use
 
 PYTHON ?= python3
@@ -19,26 +20,22 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 
-pdf = paper/build/$(or $(METRICS),$(SCALE),laptop)/main.pdf
-executed = results/$(if $(METRICS),redrawn,$(or $(SCALE),laptop))/notebooks
+scale = $(or $(SCALE),$(if $(METRICS),study,laptop))
+built = $(if $(METRICS),published-)$(scale)
+pdf = paper/build/$(built)/main.pdf
 jobs = $(if $(filter all,$(CORES)),$$(nproc),$(CORES))
 settings = $(if $(SCALE),scale=$(SCALE)) $(if $(METRICS),metrics=$(METRICS))
-activate = @source '$(VENV)/bin/activate'
+activate = @source '$(VENV)/bin/activate'; export PYTHONPATH=workflow
+whole = --scale '$(SCALE)' --study '$(STUDY)'
 
 # The target precedes the options, because --cores and --config take every word that follows.
 define snakemake
 $(activate)
-snakemake $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force) || {
-    if grep -qs 'Directory cannot be locked' "$$(ls -t .snakemake/log/*.log | head -n 1)"; then
-        echo "Unless another run is still at work here, a previous run was killed: type \`make unlock\`," \
-            "then \`make\` again; finished trainings are kept." >&2
-    fi
-    exit 1
-}
+python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
 endef
 
-.PHONY: all paper report notebooks lab plan bench retrain clean-runs compare reuse-published publish pages test test-slow archive unlock \
-    lock clean setup help
+.PHONY: all only paper report notebooks lab plan bench retrain clean-runs compare reuse-published publish certify pages test test-slow \
+    archive unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -52,7 +49,7 @@ report: setup ## Write one self-contained HTML page with all figures, tables, ve
 	$(call snakemake,report)
 	snakemake report --report '$(dir $(pdf))report.html' --cores 1 $(if $(strip $(settings)),--config $(settings))
 
-figure_%: setup ## Redraw one figure, e.g. `make figure_2`
+figure_%: setup ## Redraw one figure by its number; `make only ITEM=plane` by its name
 	$(call snakemake,$@)
 
 table_%: setup ## Redo one table, e.g. `make table_1`
@@ -61,9 +58,12 @@ table_%: setup ## Redo one table, e.g. `make table_1`
 claim_%: setup ## Decide on one claim, e.g. `make claim_C5`
 	$(call snakemake,$@)
 
+only: setup ## Make one target of `snakemake --list-target-rules`: ITEM=plane, ITEM=normalization, ...
+	$(call snakemake,$(ITEM))
+
 notebooks: setup ## Execute the notebooks and write them as pages of HTML
 	$(call snakemake,$@)
-	echo "The notebooks: $(executed)/*.html"
+	echo "The notebooks: results/$(built)/*/notebooks/*.html"
 
 lab: setup ## Open the notebooks in Jupyter
 	$(activate)
@@ -74,7 +74,7 @@ lab: setup ## Open the notebooks in Jupyter
 
 plan: setup ## Print what is left to train and how long it takes, and train nothing
 	$(activate)
-	PYTHONPATH=workflow python -m effective_lr.runs plan --scale $(or $(SCALE),laptop) --cores $(jobs)
+	python -m effective_lr plan $(whole) --cores $(jobs)
 
 retrain: settings += retrain=true
 retrain: force = --forcerun train
@@ -84,42 +84,42 @@ retrain: setup ## Train every network anew, then build the paper
 
 clean-runs: setup ## Remove trained runs that the present config and code cannot use
 	$(activate)
-	PYTHONPATH=workflow python -m effective_lr.runs clean --scale $(or $(SCALE),laptop)
+	python -m effective_lr clean $(whole)
 
-compare: setup ## Put a finished scale (SCALE=study) beside the published results; fails when a verdict differs
+compare: setup ## Put a finished scale (SCALE=study) beside its published results; fails when a verdict differs
 	$(activate)
-	PYTHONPATH=workflow python -m effective_lr.published compare --scale $(or $(SCALE),study)
+	python -m effective_lr compare --scale '$(or $(SCALE),study)' --study '$(STUDY)'
 
-reuse-published: setup ## Put the published runs into the run cache of the scale study: only what differs is trained then
+reuse-published: setup ## Put the published runs into the run cache of their scale: only what differs is trained then
 	$(activate)
-	PYTHONPATH=workflow python -m effective_lr.published reuse
+	python -m effective_lr reuse --scale '$(or $(SCALE),study)' --study '$(STUDY)'
 
-publish: setup ## Write results/published from the finished scale study
+publish: setup ## Write results/published from a finished scale (SCALE=study)
 	$(activate)
-	PYTHONPATH=workflow python -m effective_lr.published publish
+	python -m effective_lr publish --scale '$(or $(SCALE),study)' --study '$(STUDY)'
+
+certify: setup ## Prove that changed training code (STUDY=normalization) gives the same results, so that trained runs keep
+	$(activate)
+	python -m effective_lr certify --study '$(or $(STUDY),normalization)'
 
 bench: setup ## Measure speed against usual scripts, and what the workflow adds (16 minutes on an idle machine)
 	$(activate)
-	export PYTHONPATH=workflow
-	python -m effective_lr.benchmark measure --output results/benchmark.json
-	python -m effective_lr.benchmark figure --input results/benchmark.json --output results/benchmark.png
-	python -m effective_lr.benchmark table --input results/benchmark.json --output results/benchmark.tex
-	echo 'Written: results/benchmark.json, .png, .tex; docs/performance.md shows results/published/benchmark.json.'
+	python benchmarks/normalization.py measure --output results/benchmark.json
+	python benchmarks/normalization.py figure --input results/benchmark.json --output results/benchmark.png
+	echo 'Written: results/benchmark.json, .png; docs/performance.md shows results/published/normalization/benchmark.json.'
 
 pages: setup ## Write the generated pages and sections of the documentation anew
 	$(activate)
-	export PYTHONPATH=workflow
-	python -m effective_lr.pages
-	python tests/test_needs.py
-	python -m effective_lr.benchmark page --input results/published/benchmark.json --output docs/performance.md
-	python -m effective_lr.benchmark figure --input results/published/benchmark.json --output docs/performance.png
+	python -m effective_lr pages
+	python benchmarks/normalization.py page --input results/published/normalization/benchmark.json --output docs/performance.md
+	python benchmarks/normalization.py figure --input results/published/normalization/benchmark.json --output docs/performance.png
 
 test: setup ## Run all that CI runs: linters, types, tests
 	$(activate)
 	ruff check
 	ruff format --check
 	mypy
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	snakemake --lint
 	pytest -n 2 -m 'not slow'
 
@@ -133,7 +133,7 @@ archive: ## Bundle the last commit, published results included, for an archive t
 	git archive --prefix="$$name/" --output="dist/$$name.tar.gz" HEAD
 	echo "dist/$$name.tar.gz: $$(git describe --always --dirty), $$(du -h "dist/$$name.tar.gz" | cut -f1)"
 
-unlock: setup ## Free the folder after a run was killed
+unlock: setup ## Free the folder after a run on another machine was killed; on this one `make` does so by itself
 	$(activate)
 	snakemake --unlock
 

@@ -1,8 +1,8 @@
 """How fast training is against what one would write first, and what the workflow adds to it: `make bench`.
 
-    python benchmarks/normalization.py measure results/benchmark.json
-    python benchmarks/normalization.py page results/benchmark.json docs/performance.md
-    python benchmarks/normalization.py figure results/benchmark.json docs/performance.png
+    python benchmarks/normalization.py measure --output results/benchmark.json
+    python benchmarks/normalization.py page --input results/benchmark.json --output docs/performance.md
+    python benchmarks/normalization.py figure --input results/benchmark.json --output docs/performance.png
 
 Scripts are compared as whole machines: images per second summed over the processes that share the cores. Each script
 runs in processes of its own that stay alive and take turns, one window of seconds after the other, so that a slower
@@ -655,13 +655,10 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="measure, and write what was found as JSON")
     measuring.add_argument("--quick", action="store_true", help="try the script; the numbers mean nothing")
-    for command in (
-        commands.add_parser("page", help="as Markdown"),
-        commands.add_parser("figure", help="as a picture"),
-    ):
-        command.add_argument("measurement", type=Path)
+    for name in ("page", "figure"):
+        commands.add_parser(name, help=f"a measurement as a {name}").add_argument("--input", type=Path, required=True)
     for command in commands.choices.values():
-        command.add_argument("output", type=Path)
+        command.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     try:
         if arguments.command == "measure":
@@ -670,9 +667,9 @@ def main() -> int:
             arguments.output.write_text(json.dumps(result, indent=1) + "\n")
             print("\n" + page(result))
         elif arguments.command == "page":
-            arguments.output.write_text(page(json.loads(arguments.measurement.read_text())))
+            arguments.output.write_text(page(json.loads(arguments.input.read_text())))
         else:
-            draw(json.loads(arguments.measurement.read_text()), arguments.output)
+            draw(json.loads(arguments.input.read_text()), arguments.output)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

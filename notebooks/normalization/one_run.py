@@ -12,18 +12,18 @@
 # %% [markdown]
 # # A tour of one run
 #
-# A *run* is one training of one network. The study has hundreds of them, on a grid. This notebook takes one, makes it
-# short, and looks at everything that the workflow does with it: its settings, its data, the invariance of its network,
-# its training step by step, and the table that comes out. Beside it stands the same training without normalization, as
-# the control.
+# A *run* is one training of one network. The study has hundreds of runs on a grid. This notebook shortens one of them
+# and shows everything that the workflow does with it: its settings, its data, the invariance of its network, its
+# training step by step, and the resulting table. The same training without normalization is the control.
 #
-# It needs the prepared data: `make` prepares them, or `snakemake results/data/fashion-mnist-14.pt --cores 1` alone.
+# The notebook needs the prepared data. `make` prepares them; so does
+# `snakemake results/data/fashion-mnist-14.pt --cores 1`, which does nothing else.
 
 # %% tags=["parameters"]
 scale = "laptop"  # a file of config/scales
 tensors = "results/data/fashion-mnist-14.pt"  # the prepared data of this scale
-record = "results/data/fashion-mnist-14.json"  # and their checksum
-steps = 300  # of the tour; a run of the study has more
+record = "results/data/fashion-mnist-14.json"  # their checksum
+steps = 300  # of this notebook; a run of the study has more
 
 # %%
 from pathlib import Path
@@ -59,9 +59,9 @@ pd.Series({"PyTorch": torch.__version__, "threads": torch.get_num_threads()}).to
 # %% [markdown]
 # ## The settings
 #
-# A scale holds experiments, an experiment is a grid, and a grid expands to runs. From the plane of SGD we take the run
-# whose predicted angle per step at equilibrium, $\sqrt{4\eta\lambda}$, is nearest to 0.1. It comes near equilibrium
-# within the few steps of this tour.
+# A scale holds experiments, an experiment is a grid, and a grid expands to runs. From the experiment `plane_sgd` we
+# take the run whose predicted angle per step at equilibrium, $\sqrt{4\eta\lambda}$, is nearest to 0.1. This run gets
+# close to equilibrium within the few steps of this notebook.
 
 # %%
 experiments = grid.load_scale(Path("config/normalization"), scale, load("normalization"))[1]
@@ -86,7 +86,8 @@ to_the_left = [{"selector": "th", "props": "text-align: left"}]
 settings.style.set_properties(**{"text-align": "left"}).set_table_styles(to_the_left)
 
 # %% [markdown]
-# A run has a name that says what it is. At its end stands a hash of all settings: another setting, another name.
+# The name of a run states its main settings. It ends with a hash of all settings, so a changed setting changes the
+# name.
 
 # %%
 names = {"run of the grid": of_the_grid.run_id, "its training job": of_the_grid.shard_id, "this tour": run.run_id}
@@ -95,7 +96,7 @@ pd.Series(names).to_frame("")
 # %% [markdown]
 # ## The data
 #
-# Images are normalized and wait in memory as one tensor. The checksum in the record was compared when they were loaded.
+# Images are normalized and kept in memory as one tensor. Loading them compares their checksum with that in the record.
 
 # %%
 splits = splits_for(load_tensors(Path(tensors), Path(record)), run)
@@ -106,14 +107,15 @@ for axis, image, label in zip(axes, splits.train_images, splits.train_labels, st
 plt.show()
 
 # %% [markdown]
-# ## The network does not see the length of its weights
+# ## The network does not depend on the norm of its weights
 #
-# We multiply **all** weights by $\alpha$ and look at what the network puts out, and at the gradient. With
-# normalization, theory says: the same output, a gradient of $1/\alpha$ times the size, at a right angle to the weights.
+# We multiply **all** weights by $\alpha$ and compare the output of the network and the gradient. With normalization,
+# the theory predicts the same output and a gradient that is $1/\alpha$ times as large and orthogonal to the weights.
 #
-# This is exact, so we calculate in float64, and with an $\varepsilon$ of batch and layer normalization that is nearly
-# 0. The last column shows the usual $\varepsilon$: it sees small weights. The assertion allows $10^{-9}$, as claim C1
-#   of the paper does: rounding is $10^{-16}$ for each operation, and sums over a layer collect it.
+# This is exact, so we calculate in float64, with an $\varepsilon$ of batch and layer normalization that is nearly 0.
+# The last column has the usual $\varepsilon$, which breaks the invariance for small weights. The assertion allows
+# $10^{-9}$, as claim C1 of the paper does: rounding is $10^{-16}$ for each operation, and it adds up in sums over a
+# layer.
 
 # %%
 images, labels = splits.train_images[:64].double(), splits.train_labels[:64]
@@ -176,9 +178,10 @@ plt.show()
 # %% [markdown]
 # ## One step of SGD
 #
-# If the gradient is at a right angle to $w$, then after a step
-# $\lVert w'\rVert^2=(1-2\eta\lambda)^2\lVert w\rVert^2+\eta^2\lVert\nabla L\rVert^2$: the penalty shortens, the step
-# lengthens, and Pythagoras adds up. Exact again, so $10^{-9}$ again. Not so without normalization.
+# If the gradient is orthogonal to $w$, then after a step
+# $\lVert w'\rVert^2=(1-2\eta\lambda)^2\lVert w\rVert^2+\eta^2\lVert\nabla L\rVert^2$. The penalty shortens $w$, the
+# step lengthens it, and by Pythagoras the squares add up. This is exact too, so the assertion again allows $10^{-9}$.
+# It does not hold without normalization.
 
 
 # %%
@@ -201,8 +204,9 @@ norms.style.format("{:.6g}")
 # %% [markdown]
 # ## The training
 #
-# `Training` is the loop of the workflow: here in float32, as in the study. We take its steps one by one, and look at
-# each layer on the way: its weights before the step, the gradient that they saw, and the cosine of the two.
+# `Training`, from `studies/normalization/training.py`, is the training loop of the workflow. It runs in float32, as in
+# the study. We take its steps one by one and record for each layer the weights before the step, their gradient, and the
+# cosine of the two.
 
 
 # %%
@@ -230,21 +234,20 @@ training, seen = train(run)
 at_a_few_steps(seen)
 
 # %% [markdown]
-# The cosine stays at the rounding of float32. Now the control: the same settings without normalization.
+# The cosine stays at the rounding of float32. The control has the same settings without normalization.
 
 # %%
 training_of_control, seen_of_control = train(run.model_copy(update={"normalization": "none"}))
 at_a_few_steps(seen_of_control)
 
 # %% [markdown]
-# ## What comes out: rows
+# ## The result: rows
 #
-# A training writes rows of four columns: at this *step*, in this *layer* (none: the whole network), this *quantity* had
-# this *value*. All tables of the repository are made of such rows. They are long and plain, and any question is a
-# filter.
+# A training writes rows of four columns: at this *step*, in this *layer* (empty for the whole network), this *quantity*
+# had this *value*. All tables of the repository consist of such rows, so any selection is a filter.
 #
-# The *late* rows are means over the last part of the run. Norms, gradients and angles are taken for each scale group,
-# and a layer's value is the median over its groups.
+# The *late* rows are means over the last part of the run. Norms, gradients and angles are computed for each scale
+# group, and the value of a layer is the median over its groups.
 
 # %%
 rows = pd.DataFrame(training.rows, columns=["step", "layer", "quantity", "value"])
@@ -263,10 +266,10 @@ rows[rows["quantity"].isin(["test_error", "test_loss", "validation_error"])].piv
 # ## The norm and the angle against the theory
 #
 # By the equation above, the gradients alone determine the norm at every step:
-# $\lVert w_{t+1}\rVert^2=(1-2\eta\lambda)^2\lVert w_t\rVert^2+\eta^2\lVert\nabla L_t\rVert^2$. Dashed is this sum, from
-# the measured gradients. The angle per step at equilibrium is predicted without any measurement, as
-# $\sqrt{4\eta\lambda}$, the same for all layers: dashed too. Below is the control: its gradient is not tangent, and
-# both predictions miss.
+# $\lVert w_{t+1}\rVert^2=(1-2\eta\lambda)^2\lVert w_t\rVert^2+\eta^2\lVert\nabla L_t\rVert^2$. The dashed line on the
+# left is this sum, computed from the measured gradients. The angle per step at equilibrium is predicted without any
+# measurement: it is $\sqrt{4\eta\lambda}$ in all layers, the dashed line on the right. The lower row is the control.
+# Its gradient is not tangent, and both predictions fail.
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(7, 4.8), sharex=True)
@@ -293,8 +296,8 @@ axes[1, 0].legend(ncols=2)
 plt.show()
 
 # %% [markdown]
-# The same in numbers, from the late rows. The prediction of the norm takes the late $G$ of each layer. A ratio of 1 is
-# agreement. This short tour ends near equilibrium, not at it; the study measures for longer.
+# The table has the same in numbers, from the late rows. The prediction of the norm uses the late $G$ of each layer. A
+# ratio of 1 is agreement. This short run ends near equilibrium, not at it; the study measures for longer.
 
 
 # %%
@@ -321,8 +324,9 @@ pd.concat(tables, names=["normalization"])
 # %% [markdown]
 # ## The effective learning rate
 #
-# From the norm of the scale groups follows the learning rate that their direction sees, $\eta/\lVert w\rVert^2$. It
-# starts at $\eta$, as the groups start at norm 1, and goes where $\eta\lambda$ wants it.
+# The norm of a scale group gives the learning rate with which its direction is trained, $\eta/\lVert w\rVert^2$. It
+# starts at $\eta$, because the groups start at norm 1, and moves to a value that $\eta\lambda$ and the size of the
+# gradient determine.
 
 # %%
 figure, axis = plt.subplots(figsize=(3.8, 2.6))
@@ -336,10 +340,11 @@ plt.show()
 # %% [markdown]
 # ## Where the theory of Adam falls short
 #
-# The theory expects $\lVert w\rVert^2=\eta d/4\lambda$ at equilibrium under AdamW, for $d$ weights in a group. Measured
-# norms are shorter. Why? Let $\hat g=\nabla L/\sqrt{\hat s}$ be the gradient over its root mean square,
-# $\hat m=m/\sqrt{\hat s}$ the momentum, and $y=w-\eta\frac{\beta_1}{1-\beta_1}\hat m$ the place where $w$ would come to
-# rest if no further gradient came. Where $\hat s$ hardly changes, $y'=y-2\eta\lambda w-\eta\hat g$. So at equilibrium
+# The theory predicts $\lVert w\rVert^2=\eta d/4\lambda$ at equilibrium under AdamW, for $d$ weights in a group.
+# Measured norms are smaller. To find the reason, let $\hat g=\nabla L/\sqrt{\hat s}$ be the gradient over its root mean
+# square, $\hat m=m/\sqrt{\hat s}$ the momentum, and $y=w-\eta\frac{\beta_1}{1-\beta_1}\hat m$ the place where $w$ would
+# settle if all later gradients vanished. Where $\hat s$ hardly changes, $y'=y-2\eta\lambda w-\eta\hat g$. So at
+# equilibrium
 #
 # $$ 4\eta\lambda\langle y,w\rangle=\eta^2\lVert\hat g\rVert^2-2\eta\langle y,\hat g\rangle
 # =\eta^2d\,(A+B+C), $$
@@ -348,9 +353,9 @@ plt.show()
 # C=\frac{2\beta_1}{1-\beta_1}\frac{\langle\hat m,\hat g\rangle}{d}, \qquad
 # \frac{\lVert w\rVert^2}{\eta d/4\lambda}=(A+B+C)\,F,\qquad F=\frac{\lVert w\rVert^2}{\langle y,w\rangle}. $$
 #
-# The theory takes $A=F=1$ and $B=C=0$: the divisor is the size of the gradient that it divides, the divided gradient is
-# still tangent, it does not know the gradients before it, and steps are infinitely small. Here is what a run has, as
-# means over its second half and medians over the groups of a layer. No number here is fitted.
+# The theory assumes $A=F=1$ and $B=C=0$. That is, the divisor is the size of the gradient that it divides, the divided
+# gradient is still tangent and independent of earlier gradients, and steps are infinitely small. The table has the
+# values of a run, as means over its second half and medians over the groups of a layer. No number here is fitted.
 
 
 # %%
@@ -384,15 +389,15 @@ of_adamw = min(experiments["adamw"], key=lambda run: abs(np.log(run.lr * run.l2 
 account(Run(**{**of_adamw.model_dump(), **changes, "steps": 3 * steps, "probes": 1}))
 
 # %% [markdown]
-# The last two columns agree as far as the run is settled. Look at which of $A$, $C$ and $F$ departs from the theory: a
-# negative $C$ says that a gradient undoes part of what the gradients before it did, and $F$ is smaller for larger
-# $\eta\lambda$. $B$ is near 0: to divide each weight's gradient by its own size hardly tilts it out of the tangent.
+# The last two columns agree as far as the run has settled. Compare $A$, $C$ and $F$ with the theory. A negative $C$
+# means that a gradient undoes part of what earlier gradients did, and $F$ is smaller for larger $\eta\lambda$. $B$ is
+# near 0: dividing the gradient of each weight by its own size hardly tilts it out of the tangent.
 
 # %% [markdown]
-# ## From here
+# ## Next
 #
-# The workflow does this for each run of the grid: `engine.jobs` trains, keeps checkpoints and writes the rows
-# with their provenance, `evidence.tidy` gathers them by experiment. The notebook of results starts from these
-# tables.
+# The workflow does this for each run of the grid. `engine/jobs.py` trains, keeps checkpoints and writes the rows with
+# their provenance, and `evidence/tidy.py` gathers them by experiment. The notebook `results` starts from these tables.
 #
-# Your turn: change `changes` above, for example `"normalization": "layer"` or `"lr": 0.16`, and run the cells again.
+# To try other settings, edit `changes` above, for example to `"normalization": "layer"` or `"lr": 0.16`, and run the
+# cells again.

@@ -10,18 +10,18 @@
 # ---
 
 # %% [markdown]
-# # The results, to be reviewed
+# # The results, for review
 #
-# First the verdicts on the claims. Then every figure of the paper: what it shows, the data behind it as a table, a cell
-# to play with, and the figure itself, drawn by the function that draws it for the paper. At the end you choose a plot
-# of your own.
+# This notebook has the verdicts on the claims, then every figure of the paper. For each figure it says what the figure
+# shows and what the theory predicts, shows the data as a table, offers a cell to try other selections, and draws the
+# figure with the function that draws it for the paper. The last section makes a plot of your choice.
 #
-# All of it comes from the tidy tables of one scale. Nothing is trained here, and nothing that you change here changes
+# All of it comes from the tidy tables of one scale. This notebook trains nothing, and your changes here do not change
 # the paper.
 
 # %% tags=["parameters"]
 scale = "laptop"  # a file of config/scales
-results = "results/laptop/normalization"  # where its tables and claims lie
+results = "results/laptop/normalization"  # where its tables and claims are
 
 # %%
 import json
@@ -73,7 +73,7 @@ Markdown(f"Scale **{scale}**: {design.about}. " + (f"**{design.watermark.capital
 # ## What was trained
 #
 # Each experiment has two tables. `runs` has a line for each run: its settings, its errors as means over the late
-# evaluations, and its provenance. `metrics` has a row for each quantity that was measured, as the tour of one run
+# evaluations, and its provenance. `metrics` has a row for each quantity that was measured, as the notebook `one_run`
 # shows.
 
 # %%
@@ -101,11 +101,12 @@ tables["plane_sgd"].runs.head(2).astype(str).map("{:.40}".format).T
 # %% [markdown]
 # ## The claims and their verdicts
 #
-# A claim has parts: a statistic for a subject, and a tolerance that was fixed before the study was trained
-# (`paper/claims.yaml`). A part is *reproduced* if the 90 % interval of its statistic lies within the tolerance, *not
-# reproduced* if it lies outside, and *undecided* otherwise, or where a single seed gives no interval. For the subject
-# *none*, a network without normalization, the statistic is to lie above: there the claim must fail. What is *explored*
-# was added after the results of the study were seen, to understand them, and is no part of a verdict.
+# A claim has parts. A part is a statistic for a subject, with a tolerance that was fixed before the study was trained
+# (`paper/normalization/claims.yaml`). A part is *reproduced* if the 90 % interval of its statistic lies within the
+# tolerance, *not reproduced* if it lies outside, and *undecided* otherwise, or where a single seed gives no interval.
+# For the subject *none*, a network without normalization, the tolerance is a lower bound: there the claim must fail.
+# Statistics marked *explored* were added after the results of the study were seen. They help to explain a verdict and
+# do not enter it.
 
 # %%
 claims = {path.stem: json.loads(path.read_text()) for path in sorted(Path(results, "claims").glob("*.json"))}
@@ -147,20 +148,20 @@ parts = pd.DataFrame(
 words(parts).map(shaded, subset=["verdict"]).set_properties(**{"white-space": "nowrap"}).hide(axis="index")
 
 # %% [markdown]
-# What a claim says in full, and why its tolerance is what it is: choose one.
+# Choose a claim to see its full text and the reason for its tolerance.
 
 # %%
 claim = "C4"
 Markdown("\n\n".join(f"**{key}**: {claims[claim][key]}" for key in ("title", "claim", "original", "shown", "reason")))
 
 # %% [markdown]
-# ## The norm over training
+# ## The norm over training: `dynamics_over_time`
 #
-# The norm (top) and the effective learning rate (bottom) of SGD with batch normalization, for several $\lambda$ at one
-# $\eta$. Dashed is the predicted equilibrium. **To see:** each $\lambda>0$ settles at its line, and $\lambda=0$ has
-# none.
+# The figure shows the norm (top) and the effective learning rate (bottom) of SGD with batch normalization, for several
+# $\lambda$ at one $\eta$. The dashed lines are the predicted equilibria. **Prediction:** each $\lambda>0$ settles at
+# its line, and $\lambda=0$ never settles.
 #
-# The data: norms squared and effective learning rates, by step and layer.
+# The data are squared norms and effective learning rates, by step and layer.
 
 # %%
 metrics, runs = dynamics(tables["plane_sgd"])
@@ -168,7 +169,7 @@ shown = metrics[metrics["layer"] != ""].merge(runs[["run_id", "l2", "seed"]], on
 shown.head()
 
 # %%
-# Play: a layer (conv1, conv2, conv3, linear) and a quantity (norm_squared, effective_lr, g_squared, angle_squared).
+# Try: a layer (conv1, conv2, conv3, linear) and a quantity (norm_squared, effective_lr, g_squared, angle_squared).
 layer, quantity = "conv2", "effective_lr"
 chosen = shown[(shown["layer"] == layer) & (shown["quantity"] == quantity)]
 chosen.pivot_table(index="step", columns="l2", values="value").tail()
@@ -178,10 +179,10 @@ figures.dynamics_over_time(tables)
 plt.show()
 
 # %% [markdown]
-# ## The plane of penalty and learning rate
+# ## The plane of penalty and learning rate: `plane`
 #
-# Test error (%) over $\lambda$ and $\eta$. Lines: where the theory says that nothing changes, if the network is
-# normalized. **To see:** the error changes across the lines and not along them.
+# The figure shows the test error (%) over $\lambda$ and $\eta$. Along the lines the theory predicts no change in a
+# normalized network. **Prediction:** the error changes across the lines and not along them.
 
 # %%
 shown_in_plane = ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"]
@@ -190,15 +191,15 @@ cells = runs.assign(error=100 * error_or_chance(runs)).groupby(["normalization",
 cells.agg(["mean", "std", "size"]).set_axis(["test error (%)", "deviation over seeds", "seeds"], axis=1).head()
 
 # %%
-# Play: a normalization (batch, weight, layer, none) and an optimizer (sgd, nesterov, adam, rmsprop).
+# Try: a normalization (batch, weight, layer, none) and an optimizer (sgd, nesterov, adam, rmsprop).
 normalization, optimizer = "batch", "sgd"
 errors = 100 * plane(runs[(runs["normalization"] == normalization) & (runs["optimizer"] == optimizer)])
 styled = errors.iloc[::-1].style.format("{:.1f}").format_index("{:g}").format_index("{:g}", axis=1)
 styled.background_gradient("viridis_r", axis=None, vmin=10, vmax=90)
 
 # %% [markdown]
-# The slope of the contours (claim C5) is measured on some of these cells, chosen by their settings alone: at
-# equilibrium, at small angles. $u$ runs across the predicted lines, $v$ along them.
+# The slope of the contours (claim C5) is measured on the cells that should be at equilibrium with small angles, chosen
+# by their settings alone. $u$ increases across the predicted lines, $v$ along them.
 
 # %%
 contour_cells(tables["plane_sgd"].runs).round(3)
@@ -210,13 +211,14 @@ figures.plane(planes)
 plt.show()
 
 # %% [markdown]
-# ## Weights held at norm 1
+# ## Weights held at norm 1: `projection`
 #
-# Test error against $\lambda$, with and without $\lVert w\rVert=1$ after each step. **To see:** held weights do not
-# feel the penalty, up to the critical $\lambda_{\mathrm c}$, where training breaks. Adam has no such point.
+# The figure shows the test error against $\lambda$, with and without setting $\lVert w\rVert=1$ after each step.
+# **Prediction:** with the projection the penalty changes little far below the critical $\lambda_{\mathrm c}$, and
+# training fails beyond it. Adam has no such point.
 
 # %%
-# Play: sgd, nesterov or adam.
+# Try: sgd, nesterov or adam.
 optimizer = "sgd"
 held = tables[f"projection_{optimizer}"].runs
 runs = tables.runs(f"projection_{optimizer}", f"plane_{optimizer}")
@@ -234,15 +236,16 @@ figures.projection(tables)
 plt.show()
 
 # %% [markdown]
-# ## Figures 4 and 5: the equilibrium, measured and predicted
+# ## The equilibrium, measured and predicted: `equilibrium` and `angles`
 #
-# For the runs that are predicted to be at equilibrium. The norm and the effective learning rate (first figure) are
-# predicted with the measured $G$ of each layer, the angle per step (second figure) from $\eta\lambda$ alone; Adam's and
-# RMSProp's with $G$. **To see:** whether points keep their distance from the line, which supports the exponents, and
-# how large it is; whether the layers agree. Layers most of whose units have no gradient are left out.
+# Both figures show the runs that are predicted to be at equilibrium. The figure `equilibrium` has the norm and the
+# effective learning rate, predicted with the measured $G$ of each layer. The figure `angles` has the angle per step,
+# predicted from $\eta\lambda$ alone, and for Adam and RMSProp with $G$. **Prediction:** every point lies on the line,
+# in all layers. Points at a constant distance from the line support the exponents but not the prefactor. Layers most of
+# whose units have no gradient are left out.
 #
-# The data: a line for each run and layer. A ratio is measured over predicted. A small scale may have no run at
-# equilibrium; then this is empty.
+# The data have a line for each run and layer. A ratio is measured over predicted. A small scale may have no run at
+# equilibrium; then the table is empty.
 
 # %%
 at_equilibrium = [table for _, table in figures.equilibria(tables)]
@@ -252,7 +255,7 @@ equilibrium = pd.concat(at_equilibrium, ignore_index=True) if at_equilibrium els
 equilibrium[columns].head()
 
 # %%
-# Play: group by "layer" as well, or by "lr".
+# Try: group by "layer" as well, or by "lr".
 by = ["optimizer"]
 ratios = equilibrium.groupby(by, sort=False)[["norm_ratio", "angle_ratio"]]
 ratios.median().assign(lines=ratios.size())
@@ -266,11 +269,12 @@ figures.angles(tables)
 plt.show()
 
 # %% [markdown]
-# ## Sweeps that differ, and a family that does not
+# ## Sweeps of the penalty, and one family of settings: `symmetry`
 #
-# Left: test error against $\lambda$ at fixed $\eta$, for each normalization. Right: along the family
-# $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function. **To see:** a sweep of
-# $\lambda$ moves the error with and without normalization; the family tells them apart.
+# The left panel shows the test error against $\lambda$ at fixed $\eta$, for each normalization. The right panel shows
+# it along the family $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function.
+# **Prediction:** a sweep of $\lambda$ changes the error with and without normalization; along the family the error is
+# constant with normalization and changes without it.
 
 # %%
 family = tables["symmetry"].runs
@@ -283,13 +287,14 @@ figures.symmetry(tables)
 plt.show()
 
 # %% [markdown]
-# ## No penalty
+# ## No penalty: `growth`
 #
-# With $\lambda=0$ the norm only grows. Dashed: what the measured gradients add up to. **To see:** that the norm grows
-# as predicted, and that the effective learning rate falls as $t^{-1/2}$ once the norm has grown well beyond its start.
+# The figure shows training with $\lambda=0$. The dashed lines, for SGD, are the norms that the measured gradients add
+# up to. **Prediction:** the norm grows without bound along its dashed line, and the effective learning rate falls as
+# $t^{-1/2}$ once the norm has grown well beyond its start.
 
 # %%
-# Play: norm_squared, effective_lr, g_squared or angle_squared. Columns: optimizer and η. Median over layers.
+# Try: norm_squared, effective_lr, g_squared or angle_squared. Columns: optimizer and η. Median over layers.
 quantity = "effective_lr"
 metrics, runs = tables["growth"]
 shown = metrics[(metrics["quantity"] == quantity) & (metrics["layer"] != "")]
@@ -301,10 +306,10 @@ figures.growth(tables)
 plt.show()
 
 # %% [markdown]
-# ## A drop of the learning rate
+# ## A drop of the learning rate: `lr_drop`
 #
-# $\eta$ is divided in the middle of the run. **To see:** the norm needs time to follow, and meanwhile the effective
-# learning rate is too small. Weights that are rescaled to the new equilibrium are there at once.
+# $\eta$ is divided in the middle of the run. **Prediction:** the norm needs time to follow, and meanwhile the effective
+# learning rate is too small. Weights that are rescaled to the new equilibrium reach it at once.
 
 # %%
 metrics, runs = tables["lr_drop"]
@@ -318,17 +323,17 @@ figures.lr_drop(tables)
 plt.show()
 
 # %% [markdown]
-# ## Your turn
+# ## A plot of your choice
 #
-# What is there to choose from:
+# The table lists the learning rates that you can choose from.
 
 # %%
 choice = tables.runs(*PLANES.values(), "normalizations")
 choice.groupby(["normalization", "optimizer"])["lr"].unique().to_frame("learning rates")
 
 # %% [markdown]
-# Change the first line and run the cell again. Left is the test error, right the norm late in the training, with the
-# predicted equilibrium for the measured $G$ (dashed). Median over layers.
+# Change the first line and run the cell again. The left panel shows the test error. The right panel shows the norm late
+# in training, with the predicted equilibrium for the measured $G$ (dashed), as medians over layers.
 
 # %%
 normalization, optimizer, lr = "batch", "sgd", 0.16

@@ -10,14 +10,14 @@
 # ---
 
 # %% [markdown]
-# # Theory: what the length of the weights does
+# # Theory: the effect of the norm of the weights
 #
 # A normalized layer computes the same function from $w$ and from $2w$. So an L2 penalty, which makes $w$ shorter,
-# cannot make the function simpler. What does it do instead?
+# cannot make the function simpler. This notebook derives what it does instead.
 #
-# This notebook answers in seven short steps. Each step is a derivation, then a simulation that knows nothing of it,
-# then an assertion that the two agree. If one did not, this notebook would stop with an error. The closed forms are
-# those of `studies.normalization.theory`, which the whole repository uses.
+# There are seven short steps. Each has a derivation, a simulation that does not use it, and an assertion that the two
+# agree. If they did not agree, the notebook would stop with an error. The closed forms are those of
+# `studies/normalization/theory.py`, which the whole study uses.
 #
 # **Convention.** The objective is $L_\lambda(w)=L(w)+\lambda\lVert w\rVert^2$, without a factor $\frac12$. The gradient
 # of the penalty is $2\lambda w$. The learning rate is $\eta$, the momentum $\mu$.
@@ -48,7 +48,7 @@ MARKERS = {**MARKERS, "momentum": "P"}
 pd.Series(theory.NORM_EXPONENT, name="exponent of ‖w‖ in the effective learning rate").rename(NAMES).to_frame()
 
 # %% [markdown]
-# The table is the result of step 2. Let us get there.
+# The table is the result of step 2.
 #
 # ## 1 The gradient is tangent to the sphere, and shorter for longer weights
 #
@@ -56,8 +56,8 @@ pd.Series(theory.NORM_EXPONENT, name="exponent of ‖w‖ in the effective learn
 #
 # $$ y_i = \frac{z_i-\mathrm{mean}(z)}{\mathrm{std}(z)}, \qquad z_i=\langle w,x_i\rangle . $$
 #
-# Replace $w$ by $\alpha w$ with $\alpha>0$. Then $z$, its mean and its deviation all grow by $\alpha$, and $y$ stays.
-# So does any loss of $y$: it is **scale invariant**,
+# Replace $w$ by $\alpha w$ with $\alpha>0$. Then $z$, its mean and its deviation are all multiplied by $\alpha$, and
+# $y$ does not change. Any loss of $y$ does not change either. It is **scale invariant**:
 #
 # $$ L(\alpha w)=L(w). $$
 #
@@ -66,7 +66,7 @@ pd.Series(theory.NORM_EXPONENT, name="exponent of ‖w‖ in the effective learn
 #
 # $$ \nabla L(\alpha w)=\tfrac1\alpha\nabla L(w), \qquad \nabla L(w)\perp w . $$
 #
-# Here is such a unit, with a logistic loss, and its gradient by the chain rule.
+# The code has such a unit with a logistic loss, and its gradient by the chain rule.
 
 
 # %%
@@ -99,8 +99,8 @@ assert_allclose((gradient * direction).sum(), (ahead - behind) / 2e-5, rtol=1e-6
 pd.Series({"slope by the chain rule": (gradient * direction).sum(), "by a difference": float(*(ahead - behind) / 2e-5)})
 
 # %% [markdown]
-# Now the two statements, for $\alpha$ from $\frac1{27}$ to 27. They are exact, so only rounding may be left: about
-# $10^{-16}$ for each operation, and we allow $10^{-12}$.
+# The next cell tests the two statements for $\alpha$ from $\frac1{27}$ to 27. They are exact, so the only residual is
+# rounding. It is about $10^{-16}$ for each operation, and we allow $10^{-12}$.
 
 # %%
 alphas = 3.0 ** np.arange(-3, 4)
@@ -114,8 +114,8 @@ assert_allclose(cosines, 0, atol=1e-12)
 pd.DataFrame({"α": alphas, "loss": losses, "‖∇L‖": sizes, "α‖∇L‖": alphas * sizes, "cosine": cosines}).set_index("α")
 
 # %% [markdown]
-# With two weights the whole landscape can be drawn. The loss is constant along rays from the origin. The arrows, the
-# negative gradients, follow circles and are longer near the origin.
+# With two weights the whole loss surface can be drawn. The loss is constant along rays from the origin. The arrows are
+# the negative gradients: they follow circles and are longer near the origin.
 
 # %%
 plane, labels_of_plane = examples(dim=2)
@@ -147,12 +147,12 @@ plt.show()
 #
 # $$ \eta_{\mathrm{eff}}=\frac{\eta}{\lVert w\rVert^2}. $$
 #
-# **Momentum** adds up gradients: each one moves the weights by $\eta(1+\mu+\mu^2+\dots)$ times itself in the end. So
+# **Momentum** adds up gradients: each one eventually moves the weights by $\eta(1+\mu+\mu^2+\dots)$ times itself. So
 # $\eta_{\mathrm{eff}}=\eta/((1-\mu)\lVert w\rVert^2)$. **Adam** and **RMSProp** divide the gradient by its root mean
-# square, and so by its factor $1/\rho$. What is left is $\eta_{\mathrm{eff}}=\eta/\lVert w\rVert$: the length still
-# counts, but only to the power $-1$. If $\lVert w\rVert$ is set to 1 after each step, it cannot count at all.
+# square, and thereby by its factor $1/\rho$. This leaves $\eta_{\mathrm{eff}}=\eta/\lVert w\rVert$: the norm still
+# matters, but only to the power $-1$. If $\lVert w\rVert$ is set to 1 after each step, it does not matter at all.
 #
-# These are the optimizers, in their usual forms, with a penalty.
+# The code has the optimizers in their usual forms, with a penalty.
 
 # %%
 MOMENTUM = BETA1 = 0.9
@@ -204,9 +204,11 @@ pd.Series({"loss before": loss[0], "after 200 steps": unit_loss(end, inputs, lab
 
 # %% [markdown]
 # To measure the effective learning rate we start from $\alpha w$ and take 1000 steps. They are so short that the
-# gradient stays the same, up to $1/\alpha$: then the weights turn by $1000\,\eta_{\mathrm{eff}}$ times a constant.
+# gradient stays the same, up to the factor $1/\alpha$. Then the weights turn by $1000\,\eta_{\mathrm{eff}}$ times a
+# constant.
 #
-# Tolerance 2 %. The gradient does change a little, and momentum needs its first ten steps to gather speed: 1 % of 1000.
+# The tolerance is 2 %. The gradient does change a little, and momentum needs its first ten steps to build up, which is
+# 1 % of 1000.
 
 # %%
 alphas = 2.0 ** np.arange(-2, 3)
@@ -239,10 +241,10 @@ axis.legend(title="lines: theory")
 plt.show()
 
 # %% [markdown]
-# ## 3 The norm finds an equilibrium
+# ## 3 The norm reaches an equilibrium
 #
-# The gradient is tangent, so by Pythagoras **each step lengthens $w$**. The penalty shortens it. Let the gradient have
-# the norm $G/\lVert w\rVert$, as step 1 demands. Then SGD gives, without any approximation,
+# The gradient is tangent, so by Pythagoras **each step lengthens $w$**. The penalty shortens it. By step 1 the gradient
+# has a norm of the form $G/\lVert w\rVert$. Then SGD gives, without any approximation,
 #
 # $$ \lVert w_{t+1}\rVert^2 = (1-2\eta\lambda)^2\lVert w_t\rVert^2+\frac{\eta^2G^2}{\lVert w_t\rVert^2}. $$
 #
@@ -252,15 +254,15 @@ plt.show()
 # $$ \rho_*^4=\frac{\eta G^2}{4\lambda},
 # \qquad \eta_{\mathrm{eff}}=\frac{\eta}{\rho_*^2}=\frac{2\sqrt{\eta\lambda}}{G}. $$
 #
-# **This is what the penalty does.** It sets the effective learning rate, together with $\eta$ and only through
-# $\eta\lambda$. For small steps the recursion says $\mathrm{d}\rho^4/\mathrm{d}t=2\eta^2G^2-8\eta\lambda\rho^4$. This
-# is linear in $\rho^4$, so the distance to $\rho_*^4$ decays as $\exp(-8\eta\lambda t)$.
+# **This is what the penalty does.** Together with $\eta$, and only through $\eta\lambda$, it sets the effective
+# learning rate. For small steps the recursion becomes $\mathrm{d}\rho^4/\mathrm{d}t=2\eta^2G^2-8\eta\lambda\rho^4$.
+# This is linear in $\rho^4$, so the distance to $\rho_*^4$ decays as $\exp(-8\eta\lambda t)$.
 #
-# To test it we need gradients of that kind. We draw their directions at random: tangent, and independent of all before.
-# One group of weights starts at half of $\rho_*$, another at $\frac32\rho_*$.
+# The test needs gradients of this kind. We draw their directions at random, tangent and independent of all earlier
+# ones. One group of weights starts at half of $\rho_*$, another at $\frac32\rho_*$.
 
 # %%
-DIM, GRAD = 1000, 2.0  # weights in a group, and the norm G of the gradient at ‖w‖ = 1
+DIM, GRAD = 1000, 2.0  # weights in a group; the norm G of the gradient at ‖w‖ = 1
 STEPS, LATE = 4000, 1000  # all steps, and those at their end that are taken as the equilibrium
 STARTS = np.array([0.5, 1.5])  # over the norm at equilibrium; a group of weights for each
 
@@ -289,13 +291,13 @@ recursion = [(STARTS * rho) ** 2]
 for _ in range(STEPS):
     recursion.append((1 - 2 * lr * l2) ** 2 * recursion[-1] + (lr * GRAD) ** 2 / recursion[-1])
 
-assert_allclose(lengths**2, recursion, rtol=1e-10)  # exact: only rounding, summed over 4000 steps, may be left
+assert_allclose(lengths**2, recursion, rtol=1e-10)  # exact, up to rounding summed over 4000 steps
 pd.Series({"norm after all steps": lengths[-1].mean(), "equilibrium, by theory": rho})
 
 # %% [markdown]
-# The recursion is exact. The exponential neglects terms of the size of $\eta\lambda$, here below $10^{-3}$, but they
-# shift $\rho_*$ a little, and this is felt where the distance has become small. So we fit the rate while the distance
-# falls to a tenth, and allow 2 %.
+# The recursion is exact. The exponential neglects terms of the size of $\eta\lambda$, here below $10^{-3}$. They shift
+# $\rho_*$ a little, which matters where the distance has become small. So we fit the rate while the distance falls to a
+# tenth, and allow 2 %.
 
 # %%
 distance = np.abs(lengths**4 / rho**4 - 1)
@@ -318,9 +320,9 @@ plt.show()
 # %% [markdown]
 # ## 4 All optimizers, and the angle per step
 #
-# The balance holds for the others too. Let each gradient displace the weights by $c$ times itself in the end. In the
-# equations above $c$ takes the place of $\eta$: it is $\eta/(1-\mu)$ with momentum, and $\eta\sqrt d\,\rho/G$ for Adam
-# and RMSProp, which divide by the root mean square of $d$ components. The decay of AdamW is not divided. So
+# The balance holds for the other optimizers too. Suppose each gradient eventually moves the weights by $c$ times
+# itself. In the equations above $c$ then replaces $\eta$. It is $\eta/(1-\mu)$ with momentum, and $\eta\sqrt d\,\rho/G$
+# for Adam and RMSProp, which divide by the root mean square of $d$ components. The decay of AdamW is not divided. So
 #
 # $$ \text{momentum: } \rho_*^4=\frac{\eta G^2}{4\lambda(1-\mu)},
 # \qquad \text{Adam: } \rho_*^3=\frac{\eta\sqrt d\,G}{4\lambda},
@@ -328,13 +330,13 @@ plt.show()
 #
 # The **angle per step** is the length of a step over the length of $w$. For SGD it is $\eta G/\rho_*^2$, which is
 #
-# $$ \sqrt{4\eta\lambda}: $$
+# $$ \sqrt{4\eta\lambda}. $$
 #
-# no $G$, no $d$, the same in every layer. With momentum the steps are sums over past gradients, and each optimizer has
-# its own factor; `theory.angle_per_step` has them all.
+# It contains neither $G$ nor $d$ and is the same in every layer. With momentum the steps are sums over past gradients,
+# and each optimizer has its own factor; `theory.angle_per_step` has them all.
 #
-# Tolerance 2 %. The theory is the leading order in small steps. It neglects what happens to $w$ while the optimizer
-# still remembers a gradient, which is up to 1 % here, and the noise of the estimate that Adam divides by.
+# The tolerance is 2 %. The theory is the leading order in small steps. It neglects the change of $w$ while the
+# optimizer still remembers a gradient, which is up to 1 % here, and the noise of the estimate that Adam divides by.
 
 # %%
 SETTINGS = {
@@ -372,9 +374,9 @@ for axis in axes[-1]:
 plt.show()
 
 # %% [markdown]
-# **Which formula for Adam?** One secondary source prints $\sqrt[3]{\eta^2/\lambda}$ for the effective learning rate of
-# Adam, where the balance gives $\sqrt[3]{\eta^2\lambda}$. Let $\lambda$ vary by 16: the exponent decides. Tolerance
-# 0.02, against a distance of $\frac23$.
+# **The formula for Adam.** One secondary source prints $\sqrt[3]{\eta^2/\lambda}$ for the effective learning rate of
+# Adam, but the balance gives $\sqrt[3]{\eta^2\lambda}$. The next cell varies $\lambda$ by a factor of 16 and measures
+# the exponent. The tolerance is 0.02; the two formulas differ by $\frac23$.
 
 # %%
 lr, l2s = 0.002, np.array([[0.008], [0.032], [0.128]])  # a column: one row of weights for each λ
@@ -386,15 +388,15 @@ assert_allclose(exponent, 1 / 3, atol=0.02)
 pd.DataFrame({"λ": l2s[:, 0], "measured": measured, "theory": predicted[:, 0]}).set_index("λ")
 
 # %% [markdown]
-# ## 5 Without a penalty the norm grows for ever
+# ## 5 Without a penalty the norm grows without bound
 #
 # With $\lambda=0$ nothing shortens $w$. The recursion of step 3 becomes $\mathrm{d}\rho^4/\mathrm{d}t=2\eta^2G^2$, so
 # for SGD
 #
 # $$ \rho_t^4=\rho_0^4+2\eta^2G^2t, \qquad \eta_{\mathrm{eff}}\propto t^{-1/2}\ \text{ for large } t. $$
 #
-# This is a decay of the learning rate that nobody asked for. Tolerance 2 %: neglected is $\eta^2G^2/\rho^4$, 1 % at the
-# start and less later.
+# This is an unintended decay of the learning rate. The tolerance is 2 %: the formula neglects $\eta^2G^2/\rho^4$, which
+# is 1 % at the start and less later.
 
 # %%
 lr, steps = 0.05, np.arange(1, STEPS + 1)
@@ -416,13 +418,15 @@ plt.show()
 # %% [markdown]
 # ## 6 One function, many penalties
 #
-# No model is needed for this. Start from $aw$ and train with $(a^2\eta,\lambda/a^2)$. By step 1 the gradient at $aw$ is
-# $\frac1a\nabla L(w)$, so a step is $a^2\eta\cdot\frac1a\nabla L(w)$: $a$ times that of the first training, as the
-# weights are. And $\eta\lambda$ is the same. So the weights are $a$ times those of the first training **at every
-# step**, and the functions are equal. For Adam the learning rate becomes $a\eta$.
+# This needs no model. Start from $aw$ and train with $(a^2\eta,\lambda/a^2)$. By step 1 the gradient at $aw$ is
+# $\frac1a\nabla L(w)$, so a step is $a^2\eta\cdot\frac1a\nabla L(w)$. This is $a$ times the step of the first training,
+# just as the weights are $a$ times the first weights. The product $\eta\lambda$ is the same. So the weights are $a$
+# times those of the first training **at every step**, and the functions are equal. For Adam the learning rate becomes
+# $a\eta$.
 #
-# So $\lambda$ can be anything: here it covers six decades. If a large penalty made functions simpler, this could not
-# be. Exact, so only rounding is left, which 300 steps of training amplify a little: we allow $10^{-9}$.
+# So $\lambda$ can have any value; here it covers six decades. This would be impossible if a large penalty made
+# functions simpler. The statement is exact, so the only residual is rounding, which 300 steps of training amplify a
+# little. We allow $10^{-9}$.
 
 # %%
 rows = []
@@ -438,17 +442,17 @@ pd.DataFrame(rows, columns=["", "a", "η", "λ", "norm at the end", "loss at the
 # %% [markdown]
 # ## 7 Weights held at norm 1
 #
-# The original also tries to set $\lVert w\rVert=1$ after each step. Then the length has no influence. Has the penalty?
-# A step of SGD is
+# The original also sets $\lVert w\rVert=1$ after each step. Then the norm has no influence. To see whether the penalty
+# has any, write a step of SGD as
 #
 # $$ \tilde w=(1-2\eta\lambda)\,w-\eta\nabla L(w)
 # = (1-2\eta\lambda)\Bigl[w-\frac{\eta}{1-2\eta\lambda}\nabla L(w)\Bigr],
 # \qquad w'=\frac{\tilde w}{\lVert\tilde w\rVert}. $$
 #
-# The factor in front is lost in the projection. So training with $(\eta,\lambda)$ **is** training with
-# $\bigl(\frac{\eta}{1-2\eta\lambda},0\bigr)$, exactly: another learning rate, and no regularization. At
+# The projection removes the factor in front. So training with $(\eta,\lambda)$ is exactly training with
+# $\bigl(\frac{\eta}{1-2\eta\lambda},0\bigr)$: the penalty changes the learning rate and does not regularize. At
 # $\lambda_{\mathrm c}=1/(2\eta)$ this learning rate is infinite, and beyond it $w$ flips its sign at every step. We
-# allow $10^{-9}$ again.
+# again allow $10^{-9}$.
 
 # %%
 lr = 0.2
@@ -473,11 +477,11 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# With momentum the penalty also fills the velocity. To leading order in the angle per step, $\lambda_{\mathrm c}$ is
+# With momentum the penalty also adds to the velocity. To leading order in the angle per step, $\lambda_{\mathrm c}$ is
 # $(1-\mu)^2/(2\eta)$ for heavy ball and $(1-\mu)^2/(2\eta(1-\mu+\mu^2))$ for Nesterov. Below $\lambda_{\mathrm c}$
 # training ends at the loss that it reaches without a penalty (we allow 1 %). Beyond it, $w$ flips back and forth, and
-# the mean loss over the last steps is far worse (we ask for 10 %): with SGD worse than that of guessing, $\log2$, the
-# grey line.
+# the mean loss over the last steps is far higher (we require at least 10 %). With SGD it is even higher than the loss
+# of guessing, $\log2$, which is the grey line.
 
 # %%
 shares = np.array([0, 0.25, 0.5, 0.75, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5])
@@ -496,11 +500,12 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# ## What to look for in real training
+# ## What to compare in real training
 #
 # In these simulations the gradients are random, or the network is one unit. In training, gradients of successive steps
-# are related, $G$ changes, and each layer has its own. The second notebook looks at one real run. The third holds all
-# of them against the lines below: in the plane of $\lambda$ and $\eta$, settings on one line should be equally good.
+# are related, $G$ changes, and each layer has its own $G$. The notebook `one_run` shows one real run. The notebook
+# `results` compares all runs with the lines below: in the plane of $\lambda$ and $\eta$, settings on one line should
+# have equal errors.
 
 # %%
 l2s, lrs = np.geomspace(1e-4, 1, 60), np.geomspace(1e-3, 1, 60)[:, None]

@@ -48,7 +48,8 @@ def checks(arguments: Arguments) -> None:
 
     from effective_lr.engine.study import load
 
-    table = pd.DataFrame(load(arguments.study).module("checks").rows())
+    rows = load(arguments.study).find("checks", "rows")  # a study need not have any
+    table = pd.DataFrame(rows() if rows else [], columns=["check", "subject", "holds", "value", "seed"])
     table.to_parquet(arguments.output, index=False)
     print(table.groupby(["check", "subject"], sort=False)["value"].agg(["min", "max"]).to_string())
 
@@ -216,6 +217,12 @@ def compare(arguments: Arguments) -> int:
     return 0 if all_agree else 1
 
 
+def run(arguments: Arguments) -> int:
+    from effective_lr.engine.alone import run as run_alone
+
+    return run_alone(arguments.words)
+
+
 def certify(arguments: Arguments) -> None:
     from effective_lr.engine.certify import certify as certify_study
 
@@ -260,6 +267,9 @@ def parser() -> argparse.ArgumentParser:
     add(reuse, "Put published runs into the run cache of their scale.", **whole)
     add(compare, "Put a finished scale beside its published results.", **whole)
     add(certify, "Prove that changed training code gives the same results.", "study")
+    alone = commands.add_parser("run", help="Run Snakemake, alone in this folder; the arguments are Snakemake's.")
+    alone.set_defaults(function=run)
+    alone.add_argument("words", nargs=argparse.REMAINDER)
     add(pages, "Write the generated pages of the documentation.")
 
     flag = {"action": "store_true"}

@@ -6,8 +6,13 @@ import sys
 from pathlib import Path
 
 # Sources are found from the place of this file, what is made lies in the working directory. So the workflow runs with
-# `snakemake -s …/Snakefile --directory elsewhere`, and as a module of another one.
+# `snakemake -s …/Snakefile --directory elsewhere`, and as a module of another one. A folder config/<study> in the working
+# directory, such as snakedeploy makes, goes before the repository's own.
 ROOT = Path(str(workflow.current_basedir)).parents[1]
+if not (ROOT / "workflow" / "effective_lr").is_dir():
+    raise SystemExit(
+        f"{ROOT}: not a folder on this machine; clone the repository, and name workflow/Snakefile by its path"
+    )
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from effective_lr.engine import code, contents, grid

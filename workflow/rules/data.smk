@@ -13,6 +13,8 @@ rule data:
     wildcard_constraints:
         dataset="[a-z0-9_-]+",
     retries: 2  # of a download
+    conda:
+        "../../environment.yml"
     params:
         folder=CONFIG.data_folder,
         optional=lambda wildcards: "--optional" if wildcards.dataset in OPTIONAL else "",

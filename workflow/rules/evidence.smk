@@ -2,24 +2,12 @@
 # statements, tried in float64.
 
 
+include: "evidence_functions.smk"
+
+
 wildcard_constraints:
     experiment="[a-z0-9_]+",
     claim="[A-Z]+[0-9]+",
-
-
-def gathered_runs(wildcards):
-    return json.dumps([run.run_id for run in CHAPTERS[wildcards.study].experiments[wildcards.experiment]])
-
-
-def with_study(*modules):
-    """The code of a rule: modules of the package, among them those of the study, as `{study}`."""
-
-    def sources(wildcards):
-        own = [module.format(study=f"studies.{wildcards.study}") for module in modules]
-        there = [module for module in own if (ROOT / "workflow/effective_lr" / f"{module.replace('.', '/')}.py").exists()]
-        return code.sources(there)
-
-    return sources
 
 
 rule gather:
@@ -31,6 +19,8 @@ rule gather:
         runs=f"{RESULTS}/{{study}}/experiments/{{experiment}}.runs.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/gather-{{experiment}}.log",
+    conda:
+        "../../environment.yml"
     params:
         runs=gathered_runs,
         code=with_study("evidence.tidy", "{study}.analysis"),
@@ -45,14 +35,12 @@ rule checks:
         f"{RESULTS}/{{study}}/checks.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/checks.log",
+    conda:
+        "../../environment.yml"
     params:
         code=with_study("{study}.checks"),
     shell:
         "python -m effective_lr checks --study {wildcards.study} --output {output:q} 2>&1 | tee -i {log:q}"
-
-
-def stated_claim(wildcards):
-    return CHAPTERS[wildcards.study].claims[wildcards.claim]
 
 
 rule claim:
@@ -64,6 +52,8 @@ rule claim:
         f"{RESULTS}/{{study}}/claims/{{claim}}.json",
     log:
         f"{RESULTS}/{{study}}/logs/claim-{{claim}}.log",
+    conda:
+        "../../environment.yml"
     params:
         # An edit of another claim changes nothing here.
         claim=lambda wildcards: stated_claim(wildcards).model_dump_json(),

@@ -1,40 +1,12 @@
 # Tidy tables and verdicts -> the figures, tables and numbers of each study, in forms for the paper and for pages.
 
-FIGURES = {(study, name): item for study, chapter in CHAPTERS.items() for name, item in chapter.contents.figures.items()}
-TABLES = {(study, name): item for study, chapter in CHAPTERS.items() for name, item in chapter.contents.tables.items()}
+
+include: "items_functions.smk"
 
 
 wildcard_constraints:
     figure="|".join(name for _, name in FIGURES) or "none",
     table="|".join(name for _, name in TABLES) or "none",
-
-
-def made_of(study, item):
-    """What an item rests on: tables of experiments, claims and checks."""
-    chapter = CHAPTERS[study]
-    own = list(chapter.experiments) if item.experiments == "all" else item.experiments
-    return {
-        "tables": tables_of(study, own),
-        "claims": claims_of(study, chapter.claim_names(item)),
-        "checks": [checks_of(study)] if item.checks else [],
-        "file": [ROOT / item.file] if item.file and (ROOT / item.file).exists() else [],
-    }
-
-
-def item_shards(study, item):
-    return shards_of(study, CHAPTERS[study].experiments_of(item))
-
-
-def labels(kinds):
-    """What the report says beside an item: its number in the paper, where it is placed there, its name and its study."""
-
-    def found(wildcards):
-        kind, item = ("figure", wildcards.figure) if kinds is FIGURES else ("table", wildcards.table)
-        placed = MANUSCRIPT.numbered(kind).items()
-        number = [name for name, one in placed if (one.study, one.item) == (wildcards.study, item)]
-        return {kind: item.replace("_", " "), "number": number[0].split("_")[1] if number else "–", "study": wildcards.study}
-
-    return found
 
 
 rule figure:
@@ -52,6 +24,8 @@ rule figure:
         ),
     log:
         f"{RESULTS}/{{study}}/logs/figure-{{figure}}.log",
+    conda:
+        "../../environment.yml"
     params:
         caption=lambda wildcards: FIGURES[wildcards.study, wildcards.figure].title,
         code=with_study("document.figures", "{study}.figures"),
@@ -74,6 +48,8 @@ rule table:
         ),
     log:
         f"{RESULTS}/{{study}}/logs/table-{{table}}.log",
+    conda:
+        "../../environment.yml"
     params:
         title=lambda wildcards: TABLES[wildcards.study, wildcards.table].title,
         caption=lambda wildcards: TABLES[wildcards.study, wildcards.table].caption,
@@ -82,12 +58,6 @@ rule table:
         "python -m effective_lr table --study {wildcards.study} --name {wildcards.table} --title {params.title:q}"
         " --caption {params.caption:q} --tables {input.tables:q} --claims {input.claims:q} --checks {input.checks:q}"
         " --file {input.file:q} --latex {output.latex:q} --html {output.html:q} 2>&1 | tee -i {log:q}"
-
-
-def captions(wildcards):
-    """The captions of a study, which the paper finds beside its numbers."""
-    shown = CHAPTERS[wildcards.study].contents
-    return json.dumps({name: item.caption for name, item in {**shown.figures, **shown.tables}.items()})
 
 
 rule numbers:
@@ -100,6 +70,8 @@ rule numbers:
         f"{BUILD}/{{study}}/numbers.tex",
     log:
         f"{RESULTS}/{{study}}/logs/numbers.log",
+    conda:
+        "../../environment.yml"
     params:
         scale=CONFIG.scale_name,
         captions=captions,
@@ -110,37 +82,8 @@ rule numbers:
         " 2>&1 | tee -i {log:q}"
 
 
-NOTEBOOKS = {(study, name): one for study, chapter in CHAPTERS.items() for name, one in chapter.contents.notebooks.items()}
-
-
 wildcard_constraints:
     notebook="|".join(name for _, name in NOTEBOOKS) or "none",
-
-
-def notebook_inputs(wildcards):
-    """What a notebook reads: prepared data, and the tables and claims of its experiments."""
-    chapter, one = CHAPTERS[wildcards.study], NOTEBOOKS[wildcards.study, wildcards.notebook]
-    data = prepared_data(chapter.study.data(chapter.experiments[one.data_of][0])) if one.data_of else {}
-    experiments = chapter.experiments_of(one)
-    claims = [name for name, claim in chapter.claims.items() if set(claim.experiments) <= set(experiments)]
-    read = {"tables": tables_of(chapter.name, experiments), "claims": claims_of(chapter.name, claims)}
-    return {**data, **(read if experiments else {})}
-
-
-def notebook_parameters(wildcards, input):
-    """The values for its cell of parameters."""
-    found = {"scale": CONFIG.scale_name, "results": f"{RESULTS}/{wildcards.study}"}
-    keys = input.keys()
-    return json.dumps({**found, **{key: str(input[key]) for key in ("record", "tensors") if key in keys}})
-
-
-def notebook_code(wildcards):
-    """What a notebook imports of the package."""
-    source = ROOT / "notebooks" / wildcards.study / f"{wildcards.notebook}.py"
-    modules = {module.removeprefix("effective_lr.") for module in code.imports(source)}
-    package = ROOT / "workflow/effective_lr"
-    there = [module for module in modules if (package / f"{module.replace('.', '/')}.py").exists()]
-    return code.sources(["document.notebooks", *sorted(there)])
 
 
 rule notebook:
@@ -160,6 +103,8 @@ rule notebook:
     log:
         text=f"{RESULTS}/{{study}}/logs/notebook-{{notebook}}.log",
         notebook=f"{RESULTS}/{{study}}/logs/notebook-{{notebook}}.ipynb",
+    conda:
+        "../../environment.yml"
     params:
         title=lambda wildcards: NOTEBOOKS[wildcards.study, wildcards.notebook].title,
         parameters=notebook_parameters,

@@ -1,20 +1,7 @@
 # Figures, tables and numbers of all studies -> paper/build/<scale>/main.pdf.
 
-STUDIES = list(CHAPTERS)
-WATERMARK = next((chapter.scale.watermark for chapter in CHAPTERS.values() if chapter.scale.watermark), "")
 
-
-def produced(float_):
-    """The file that a float of the manuscript shows. Ends the workflow with a sentence where no rule makes it."""
-    if (float_.study, float_.item) == (manuscript.FRAME, "overview"):
-        return f"{BUILD}/{manuscript.FRAME}/overview.tex"
-    known = FIGURES if float_.kind == "figure" else TABLES
-    if (float_.study, float_.item) not in known:
-        raise SystemExit(
-            f"{float_.where}: no rule makes {float_.item}; paper/{float_.study}/contents.yaml has the {float_.kind}s "
-            + ", ".join(name for study, name in known if study == float_.study)
-        )
-    return f"{BUILD}/{float_.study}/{float_.item}.{'pdf' if float_.kind == 'figure' else 'tex'}"
+include: "paper_functions.smk"
 
 
 rule frame:
@@ -27,8 +14,10 @@ rule frame:
         f"{BUILD}/{manuscript.FRAME}/overview.tex",
     log:
         f"{RESULTS}/frame.log",
+    conda:
+        "../../environment.yml"
     params:
-        build=BUILD,
+        build=subpath(output[0], parent=True),
         scale=CONFIG.scale_name,
         watermark=WATERMARK,
         studies=STUDIES,
@@ -54,8 +43,10 @@ rule pdf:
         ),
     log:
         f"{RESULTS}/pdf.log",
+    conda:
+        "../../environment.yml"
     params:
-        build=BUILD,
+        build=subpath(output[0], parent=True),
         studies=STUDIES,
         code=code.sources(["document.manuscript"]),
     shell:

@@ -14,6 +14,8 @@ rule claims_page:
         ),
     log:
         f"{RESULTS}/{{study}}/logs/claims-page.log",
+    conda:
+        "../../environment.yml"
     params:
         code=code.sources(["document.report"]),
     shell:
@@ -33,6 +35,8 @@ rule provenance_page:
         ),
     log:
         f"{RESULTS}/provenance-page.log",
+    conda:
+        "../../environment.yml"
     params:
         code=code.sources(["document.report"]),
     shell:

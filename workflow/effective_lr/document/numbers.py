@@ -81,5 +81,5 @@ def to_latex(study: str, numbers: dict[str, str], captions: dict[str, str]) -> s
 
 def _typeset(value: str) -> str:
     """Digits, powers of ten and their like in mathematics, words as text."""
-    has_words = re.search(r"[A-Za-z$]", re.sub(r"\\[a-z]+|\\,", "", value))
-    return value if has_words else rf"\ensuremath{{{value}}}"
+    is_text = re.search(r"[A-Za-z$]|\d-\d", re.sub(r"\\[a-z]+|\\,", "", value))  # words, formulas, dates
+    return value if is_text else rf"\ensuremath{{{value}}}"

@@ -1,12 +1,16 @@
 """The generated pages of the documentation: `make pages` writes them, and a test holds them to their source.
 
-config/config.yaml              every key of the config at its default (grid.Config)
-config/README.md                tables of the keys and of the settings of a run (config.Run)
-workflow/schemas/*.json         by which editors complete and check the files of config/
-README.md                       targets with their cost, and the verdicts on the published study
+README.md                           targets with their cost, and the verdicts on the published studies
+config/config.default.yaml          every key of the config at its default
+config/README.md                    the table of these keys
+config/<study>/README.md            every setting of a run of the study
+docs/developers.md                  the graph of the rules
+docs/not_run.md                     the tests that need what the reference machine lacks
+environment.yml                     the pins of requirements.lock
+workflow/schemas/*.json             by which editors complete and check YAML files
 """
 
-import argparse
+import ast
 import json
 import re
 import subprocess
@@ -14,16 +18,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from effective_lr.document import manuscript
+from effective_lr.engine import contents, grid
+from effective_lr.engine.contents import Chapter, load_chapters, published_table
+from effective_lr.engine.plan import group
+from effective_lr.engine.storage import read_table
+from effective_lr.engine.study import BaseRun, Study, load, names
+from effective_lr.evidence.published import decide_published
 
-from effective_lr import grid
-from effective_lr.config import Run
-from effective_lr.costs import FORWARD_SHARE, run_seconds
-from effective_lr.published import decide_published
-from effective_lr.storage import read_table
-
+ROOT = Path(__file__).parents[3]
 README_SCALE = "laptop"
 README_CORES = 2
+PUBLISHED_SCALE = "study"
 
 
 def section(text: str, name: str, content: str) -> str:
@@ -41,9 +47,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 # The config
 
 
-def plain(value: Any) -> str:
+def as_yaml(value: Any) -> str:
     """A value as YAML has it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def allowed(schema: dict[str, Any]) -> str:
@@ -51,72 +57,79 @@ def allowed(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(allowed(part) for part in schema["anyOf"])
     if "const" in schema or "enum" in schema:
-        return ", ".join(schema.get("enum", [schema.get("const")]))
+        return ", ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
     if schema["type"] == "boolean":
         return "true, false"
+    if schema["type"] == "array":
+        return "a list"
     bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
     return " ".join([schema["type"], ", ".join(limits)]).strip()
 
 
 def keys_table() -> str:
-    """The keys of config.yaml."""
-    properties = grid.Config.model_json_schema()["properties"]
+    """The keys of the config."""
     rows = [
-        [f"`{key}`", schema["description"], allowed(schema), plain(schema["default"]), schema["change"]]
-        for key, schema in properties.items()
+        [f"`{key}`", schema["description"], allowed(schema), as_yaml(schema["default"]), schema["change"]]
+        for key, schema in grid.Config.model_json_schema()["properties"].items()
     ]
     return markdown(["key", "meaning", "values", "default", "when to change"], rows)
 
 
-def advice() -> dict[str, str]:
-    """When to change each setting of a run, from the docstring of `Run`."""
-    return dict(re.findall(r"^    (\w+) {2,}(.+)$", Run.__doc__ or "", flags=re.MULTILINE))
-
-
-def settings_table() -> str:
-    """The settings of a run, with those of the default scale and the source of each."""
-    defaults = grid.load_scale(Path("config/scales"), README_SCALE).defaults
-    change = advice()
-    rows = []
-    for key, schema in Run.model_json_schema()["properties"].items():
-        value = defaults.get(key, schema.get("default", "by experiment"))
-        source = schema["source"]
-        tags = source if isinstance(source, dict) else {"": source}
-        tagged = ", ".join(f"{value} [{tag}]".strip() for value, tag in tags.items())
-        rows.append([f"`{key}`", schema["description"], allowed(schema), plain(value), tagged, change[key]])
-    return markdown(["key", "meaning", "values", README_SCALE, "source", "when to change"], rows)
-
-
-def config_file() -> str:
-    """config/config.yaml: every key at its default, with what it means."""
-    lines = [
-        "# yaml-language-server: $schema=../workflow/schemas/config.json",
-        "# What to make. Any key can be given on the command line: snakemake all --cores all --config scale=smoke",
-        "# Written by `make pages`; what is edited here is yours.",
-    ]
+def default_config() -> str:
+    """config/config.default.yaml: every key at its default, with what it means."""
+    lines = ["# Every key at its default. Written by `make pages`: what you want otherwise, write into config.yaml."]
     for key, schema in grid.Config.model_json_schema()["properties"].items():
         lines += ["", f"# {schema['description']}", f"# values: {allowed(schema)}; when to change: {schema['change']}"]
-        lines.append(f"{key}: {plain(schema['default'])}")
+        lines.append(f"{key}: {as_yaml(schema['default'])}")
     return "\n".join(lines) + "\n"
+
+
+def settings_page(study: Study) -> str:
+    """config/<study>/README.md: the settings of a run, with those of the default scale and the source of each."""
+    folder = ROOT / "config" / study.name
+    scale = README_SCALE if README_SCALE in grid.scales(folder) else grid.scales(folder)[0]
+    defaults = grid.load_scale(folder, scale, study)[0].defaults
+    rows = []
+    for key, schema in study.run.model_json_schema()["properties"].items():
+        value = defaults.get(key, schema.get("default", "by experiment"))
+        source = schema.get("source", "ours")
+        tags = source if isinstance(source, dict) else {"": source}
+        tagged = ", ".join(f"{value} [{tag}]".strip() for value, tag in tags.items())
+        about = schema.get("description", key)
+        rows.append([f"`{key}`", about, allowed(schema), as_yaml(value), tagged, schema.get("change", "")])
+    table = markdown(["key", "meaning", "values", scale, "source", "when to change"], rows)
+    scales = [(name, grid.load_scale(folder, name, study)[0].about) for name in grid.scales(folder)]
+    return "\n".join(
+        [
+            f"<!-- Written by `make pages`. -->\n# {study.title}\n",
+            f"The study `{study.name}` follows {study.follows}. Its scales:\n",
+            *[f"- `{name}.yaml`: {about}" for name, about in scales],
+            "\nThe settings of a run, any of which `defaults`, `grid` and `cases` of a scale may set:\n",
+            table,
+            "",
+        ]
+    )
 
 
 def as_json(schema: dict[str, Any]) -> str:
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def scale_schema() -> dict[str, Any]:
-    """The JSON schema of a file of config/scales. One that is based on another may leave out anything."""
-    settings = Run.model_json_schema()["properties"]
+def scale_schema(model: type[BaseRun]) -> dict[str, Any]:
+    """The JSON schema of a scale of a study. One that is based on another may leave out anything."""
+    run = model.model_json_schema()
+    settings = run["properties"]
     for schema in settings.values():
-        del schema["source"]
-        schema.pop("default", None)
+        for key in ("source", "change", "default"):
+            schema.pop(key, None)
     scale = grid.Scale.model_json_schema()
     experiment = scale["$defs"]["Experiment"]
     one = {"type": "object", "additionalProperties": False, "properties": settings}
-    several = {key: {"anyOf": [{"$ref": f"#/$defs/settings/properties/{key}"},
-                               {"type": "array", "items": {"$ref": f"#/$defs/settings/properties/{key}"}}],
-                     "description": schema["description"]} for key, schema in settings.items()}  # fmt: skip
+    several = {
+        key: {"anyOf": [schema, {"type": "array", "items": schema}], "description": schema.get("description", key)}
+        for key, schema in settings.items()
+    }
     many = {"type": "object", "additionalProperties": False, "properties": several}
     experiment["properties"]["grid"] |= {"$ref": "#/$defs/grid"}
     experiment["properties"]["cases"]["items"] = {"$ref": "#/$defs/grid"}
@@ -126,7 +139,17 @@ def scale_schema() -> dict[str, Any]:
     for part in (scale["properties"]["defaults"], experiment["properties"]["grid"]):
         part.pop("additionalProperties", None)
         part.pop("type", None)
-    return {**scale, "$defs": {"settings": one, "grid": many, "Experiment": experiment}}
+    return {**scale, "$defs": {"settings": one, "grid": many, "Experiment": experiment, **run.get("$defs", {})}}
+
+
+def environment() -> str:
+    """environment.yml with the pins of the lock in it: conda and Snakemake copy this file alone."""
+    lock = (ROOT / "requirements.lock").read_text()
+    pins = re.findall(r"^([A-Za-z0-9_.\[\]-]+==[^\s\\;]+)( ; [^\\\n]*?)?\s*\\?$", lock, flags=re.MULTILINE)
+    lines = [f'      - "{name}{marker.rstrip()}"' if marker else f"      - {name}" for name, marker in pins]
+    path = ROOT / "environment.yml"
+    before = path.read_text().split("  - pip:\n")[0]
+    return "\n".join([f"{before}  - pip:", *lines, ""])
 
 
 # The documents
@@ -135,109 +158,113 @@ def scale_schema() -> dict[str, Any]:
 def rule_graph() -> str:
     """Which rule uses what others make, as Mermaid, which code hosts draw."""
     command = [sys.executable, "-m", "snakemake", "report", "--rulegraph", "mermaid-js", "--forceall"]
-    graph = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
-    arrows = sorted({(names[start], names[end]) for start, end in re.findall(r"(id\d+) --> (id\d+)", graph)})
+    graph = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    known = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
+    arrows = sorted({(known[start], known[end]) for start, end in re.findall(r"(id\d+) --> (id\d+)", graph)})
     lines = ["```mermaid", "flowchart LR", *(f"    {start} --> {end}" for start, end in arrows), "```"]
     return "\n".join(lines)
 
 
-def shown() -> dict[str, tuple[str, list[str] | None]]:
-    """What each target is, and the experiments that it rests on; None where it rests on no training."""
-    rules = Path("workflow/rules")
-    experiments = grid.load_scale(Path("config/scales"), README_SCALE).experiments
-    claims = grid.load_claims(Path("paper/claims.yaml"))
-    known: dict[str, Any] = {"EXPERIMENTS": experiments, "CLAIMS": claims}
-    for name in ("figures", "tables"):  # Snakemake's language is Python up to the first directive
-        exec((rules / f"{name}.smk").read_text().partition("\nwildcard_constraints")[0], known)
-    needs: dict[str, list[str]] = {**known["FIGURES"], **known["TABLES"]}
-    needs |= {name: list(experiments) for name in ("paper", "notebooks", "report")}
-    for table, names in known["TABLE_CLAIMS"].items():
-        needs[table] = [*needs[table], *(name for claim in names for name in claims[claim].experiments)]
-    needs |= {f"claim_{name}": claim.experiments for name, claim in claims.items()}
-    titles = re.findall(r'^rule (\w+):\n    """(.+)"""', (rules / "targets.smk").read_text(), flags=re.MULTILINE)
-    return {name: (title, needs.get(name)) for name, title in titles}
-
-
-def speeds() -> pd.Series:
-    """Seconds for a training step by normalization and optimizer, from the published runs; Fashion-MNIST at 14×14."""
+def not_run_table() -> str:
+    """The tests that need another machine, by their marker `needs`: the resource, and what is not known until then."""
     rows = []
-    for record in read_table(grid.PUBLISHED_TABLE)[1]:
-        run = Run(**record["run"])
-        if record["diverged"] is None:
-            images = run_seconds(run, (run.batch_size, FORWARD_SHARE))  # of training, those evaluated in proportion
-            rows.append((run.normalization, run.optimizer, run.batch_size * record["seconds"] / images))
-    table = pd.DataFrame(rows, columns=["normalization", "optimizer", "seconds"])
-    return table.groupby(["normalization", "optimizer"])["seconds"].median()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.needs":
+                    resource, what = (ast.literal_eval(argument) for argument in decorator.args)
+                    rows.append([resource, what, f"`{node.name}`"])
+    return markdown(["needs", "what is not known until then", "test"], rows)
+
+
+def seconds_per_operation(chapter: Chapter) -> dict[str, float]:
+    """By kind of run, and under '' for all: what one core of the machine of the published study took."""
+    path = published_table(ROOT, chapter.name, PUBLISHED_SCALE)
+    found: dict[str, list[float]] = {"": []}
+    for record in read_table(path)[1] if path.exists() else []:
+        run = chapter.study.run(**record.run)
+        if record.diverged is None and not record.gpu_seconds:
+            for name in ("", group(run)):
+                found.setdefault(name, []).append(record.seconds / chapter.study.operations(run))
+    return {name: sorted(values)[len(values) // 2] for name, values in found.items() if values}
+
+
+def cost(chapter: Chapter, experiments: list[str]) -> str:
+    """What the trainings of these experiments take, where a published study tells the speed."""
+    runs = chapter.runs_of(experiments)
+    speeds = seconds_per_operation(chapter)
+    if not runs or not speeds:
+        return f"{len(runs)} trainings" if runs else "no training"
+    seconds = sum(chapter.study.operations(run) * speeds.get(group(run), speeds[""]) for run in runs)
+    return f"{max(round(seconds / 60 / README_CORES), 1)} min ({len(runs)} trainings)"
 
 
 def targets_table() -> str:
-    """The targets: command, what it shows, cost from raw data and redrawn."""
-    runs = grid.load_scale(Path("config/scales"), README_SCALE).runs()
-    measured = json.loads(Path("results/published/benchmark.json").read_text())
-    redrawn = measured["workflow"]["published_seconds"]
-    seconds = speeds()
+    """The figures and tables: command, what each shows, what it costs from raw data."""
+    chapters = load_chapters(ROOT, grid.load_config({"scale": README_SCALE}))
+    placed = manuscript.scan(ROOT / "paper", list(chapters), ROOT)
+    numbers = {
+        (one.study, one.item): name for kind in ("figure", "table") for name, one in placed.numbered(kind).items()
+    }
+    targets = contents.target_names(chapters)
     rows = []
-    for name, (title, experiments) in shown().items():
-        if name.startswith("claim_"):  # in the table of verdicts
-            continue
-        needed = {run.run_id: run for experiment in experiments or [] for run in runs[experiment]}
-        cost = 0.0
-        for run in needed.values():
-            step = seconds[run.normalization, run.optimizer]
-            cost += run_seconds(run, (step, step / run.batch_size * FORWARD_SHARE))
-        minutes = round(cost / 60 / README_CORES)
-        raw = f"{max(minutes, 1)} min ({len(needed)} trainings)" if needed else "no training"
-        rows.append([f"`make {name}`", title, raw, f"{redrawn[name]:.0f} s"])
-    return markdown(["command", "shows", "from raw data", "from published metrics"], rows)
+    for name, chapter in chapters.items():
+        rows.append([f"`snakemake {name}`", f"**{chapter.study.title}**", cost(chapter, list(chapter.experiments))])
+        for item_name, item in {**chapter.contents.figures, **chapter.contents.tables}.items():
+            number = numbers.get((name, item_name))
+            same = f", `{number}`" if number else ""
+            command = f"`snakemake {targets[name, item_name]}`{same}"
+            rows.append([command, item.title, cost(chapter, chapter.experiments_of(item))])
+    return markdown(["command", "shows", "from raw data"], rows)
 
 
-def interval(*estimate: float) -> str:
-    """A value and its ends, in brackets, with two decimals; one where they are large."""
-    digits = 2 if max(map(abs, estimate)) < 10 else 1
-    value, low, high = (f"{round(number, digits) + 0.0:.{digits}f}" for number in estimate)  # + 0.0: no -0.00
-    return f"{value} [{low}, {high}]"
+def one_number(claim: dict[str, Any]) -> str:
+    """The first statistic of a claim that has an interval, or that there is none."""
+    for part in claim["parts"]:
+        if part["low"] is not None:
+            value, low, high = (f"{part[key]:.2g}" for key in ("value", "low", "high"))
+            is_exact = abs(part["high"]) < 1e-6
+            interval = f"below {part['high']:.0e}" if is_exact else f"{value} [{low}, {high}]"
+            return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {interval}"
+    return "no interval"
 
 
-def verdicts_table(decided: dict[str, Any]) -> str:
-    """The verdicts on the published study, with each statistic that has digits to show."""
+def verdicts_table() -> str:
+    """The verdicts on the published studies."""
+    chapters = load_chapters(ROOT, grid.load_config({"metrics": "published", "scale": PUBLISHED_SCALE}))
     rows = []
-    for name, claim in decided.items():
-        found: dict[str, list[str]] = {}
-        for part in claim["parts"] + claim["explored"]:
-            if "invariance" in part["statistic"]:
-                continue
-            value = "no value" if part["low"] is None else interval(part["value"], part["low"], part["high"])
-            explored = " (explored afterwards)" * ("verdict" not in part)
-            found.setdefault(part["statistic"].replace("_", " ") + explored, []).append(f"{part['subject']} {value}")
-        measured = "; ".join(f"{what}: {', '.join(values)}" for what, values in found.items()) or "exact in float64"
-        commands = f"`make claim_{name}`, `make {claim['shown']}`"
-        rows.append([f"{name} {claim['title']}", f"**{claim['verdict']}**", measured, commands])
-    return markdown(["claim", "verdict", "measured, with 90 % interval", "see"], rows)
+    for chapter in chapters.values():
+        _, decided = decide_published(ROOT, chapter, PUBLISHED_SCALE)
+        for name, claim in decided.items():
+            verdict = f"**{claim['verdict']}**"
+            rows.append([f"{name} {claim['title']}", verdict, one_number(claim), f"`make claim_{name}`"])
+    return markdown(["claim", "verdict", "first statistic, with 90 % interval", "all of it"], rows)
 
 
 def generated() -> dict[Path, str]:
     """Every generated file, whole, as it should be."""
-    readme, config, developers = Path("README.md"), Path("config/README.md"), Path("docs/developers.md")
+    readme, config, developers = ROOT / "README.md", ROOT / "config/README.md", ROOT / "docs/developers.md"
+    not_run = ROOT / "docs/not_run.md"
+    schemas, studies = ROOT / "workflow/schemas", [load(name) for name in names()]
     text = section(readme.read_text(), "targets", targets_table())
-    described = section(config.read_text(), "keys", keys_table())
     return {
-        readme: section(text, "verdicts", verdicts_table(decide_published()[1])),
+        readme: section(text, "verdicts", verdicts_table()),
         developers: section(developers.read_text(), "graph", rule_graph()),
-        config: section(described, "settings", settings_table()),
-        Path("config/config.yaml"): config_file(),
-        Path("workflow/schemas/config.json"): as_json(grid.Config.model_json_schema()),
-        Path("workflow/schemas/scale.json"): as_json(scale_schema()),
+        not_run: section(not_run.read_text(), "needs", not_run_table()),
+        config: section(config.read_text(), "keys", keys_table()),
+        ROOT / "config/config.default.yaml": default_config(),
+        ROOT / "environment.yml": environment(),
+        schemas / "config.json": as_json(grid.Config.model_json_schema()),
+        schemas / "contents.json": as_json(contents.Contents.model_json_schema()),
+        **{schemas / f"{study.name}.json": as_json(scale_schema(study.run)) for study in studies},
+        **{ROOT / "config" / study.name / "README.md": settings_page(study) for study in studies},
     }
 
 
-def main() -> int:
-    argparse.ArgumentParser(description="Write the generated pages of the documentation.").parse_args()
+def write() -> None:
+    """Write every generated file."""
     for path, text in generated().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

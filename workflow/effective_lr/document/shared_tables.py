@@ -76,7 +76,8 @@ def settings(results: Results) -> Table:
     rows = []
     for key, field in results.study.run.model_fields.items():
         values = sorted(runs[key].dropna().unique(), key=lambda value: (isinstance(value, str), value))
-        source = (field.json_schema_extra or {}).get("source", "ours")  # type: ignore[union-attr]
+        extra: Any = field.json_schema_extra or {}
+        source = extra.get("source", "ours")
         by_source: dict[str, list[Any]] = {}
         for value in values:
             tag = source.get(value, "ours") if isinstance(source, dict) else str(source)

@@ -21,19 +21,20 @@ from typing import Any
 
 from effective_lr.engine import code, grid
 from effective_lr.engine.grid import Scale
-from effective_lr.engine.study import BaseRun, Study, load
+from effective_lr.engine.study import STUDIES, BaseRun, Study, load
 from effective_lr.errors import UserError
 
 SAMPLE_SCALE = "smoke"  # whose sizes the sample has
+RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
 
 
 def certify(root: Path, name: str) -> str:
     """Add the present code of a study to its lock; returns a line that says how.
 
-    Raises UserError, and leaves the lock as it is, where a result differs or there is no commit to compare with.
+    Raises UserError, and leaves the lock as it is, where a result differs, or there is nothing to compare with.
     """
     study = load(name)
-    folder = code.STUDIES / name
+    folder = STUDIES / name
     tree = code.tree_hash(code.training_files(study), folder)
     lock = folder / "code.lock"
     known = code.read_lock(lock)
@@ -58,9 +59,11 @@ def certify(root: Path, name: str) -> str:
             f"{name}: the training code gives other results than at {base}: {difference}; nothing was certified"
         )
     key = known.get(old_tree, old_tree)
+    resumed = sum(one.endswith(RESUMED) for one in traces[0])
     how = (
-        f"{datetime.now(UTC):%Y-%m-%d} equal to commit {base}, bit for bit, in all rows and weights of {len(runs)} "
-        f"runs and of each of them resumed, on {platform.machine()} with Python {platform.python_version()}"
+        f"{datetime.now(UTC):%Y-%m-%d} equal to commit {base}, bit for bit, in all rows and weights of "
+        f"{len(traces[0]) - resumed} runs, and of {resumed} of them resumed, on {platform.machine()} with Python "
+        f"{platform.python_version()}"
     )
     with lock.open("a") as file:
         file.write(f"{tree} {key} {how}\n")
@@ -127,7 +130,12 @@ def prepared(study: Study, runs: list[BaseRun], scratch: Path) -> dict[str, tupl
 def trace(root: Path, study: str, runs: list[BaseRun], data: dict[str, tuple[str, str]], scratch: Path) -> Any:
     """What the code of a checkout makes of these runs: rows and weights of each, in full precision."""
     output = scratch / "trace.json"
-    task = {"study": study, "runs": [run.model_dump() for run in runs], "data": data, "output": str(output)}
+    task = {
+        "study": study,
+        "runs": [run.model_dump(exclude_defaults=True) for run in runs],
+        "data": data,
+        "output": str(output),
+    }
     environment = {**os.environ, "PYTHONPATH": str(root / "workflow")}
     tracer = Path(__file__).with_name("tracer.py")
     result = subprocess.run(
@@ -145,7 +153,11 @@ def trace(root: Path, study: str, runs: list[BaseRun], data: dict[str, tuple[str
 
 def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Where two traces part, in words; nothing where they are equal."""
+    if not before:
+        return "the code before knows none of the runs"
     for name, old in before.items():
+        if name not in after:
+            return f"{name}: its settings are refused now"
         new = after[name]
         for one, other in zip(old["rows"], new["rows"], strict=False):
             if one != other:

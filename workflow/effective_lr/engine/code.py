@@ -9,7 +9,8 @@ trains anew.
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,31 @@ LEFT_OUT = {"ctx", "kind", "type_comment", "type_params", "type_ignores"}  # of 
 WORDS = {"description", "change"}  # keywords of settings that only a reader sees
 
 
-def imports(path: Path) -> Iterator[str]:
+def imports(path: Path) -> list[str]:
     """The modules that a file names in its import statements, wherever they stand; also those that are names in one."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    try:
+        return _imports(path.read_text())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+@cache  # by the text: a workflow asks for the same files in every job
+def _imports(text: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             if node.level or not node.module:
                 what = ", ".join(alias.name for alias in node.names)
-                raise UserError(f"{path}: line {node.lineno}: relative import of {what}; write its whole name")
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+                raise UserError(f"line {node.lineno}: relative import of {what}; write its whole name")
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+@cache
+def _canonical(text: str) -> str:
+    return canonical(ast.parse(text))
 
 
 def module_file(module: str, root: Path) -> Path | None:
@@ -56,16 +71,22 @@ def closure(start: Path, root: Path = PACKAGE) -> list[Path]:
 
 
 def sources(modules: Iterable[str], root: Path = PACKAGE) -> str:
-    """A hash of modules of the package with all that they import: a job is run again when what it runs has changed."""
-    files = {file for name in modules for file in closure(_named(name, root), root)}
+    """A hash of modules of the package with all that they import: a job is run again when what it runs has changed.
+
+    Modules of studies that are not there count for nothing, since a study need not have them all.
+    """
+    names = list(modules)
+    for name in names:
+        if module_file(f"{root.name}.{name}", root) is None and not name.startswith("studies."):
+            raise UserError(f"{name}: no such module in {root}")
+    return sources_of([f"{root.name}.{name}" for name in names], root)
+
+
+def sources_of(modules: Iterable[str], root: Path = PACKAGE) -> str:
+    """The same for modules by their full names, among which those of other packages count for nothing."""
+    starts = {file for name in modules if (file := module_file(name, root))}
+    files = {file for start in starts for file in closure(start, root)}
     return tree_hash(sorted(files), root)
-
-
-def _named(name: str, root: Path) -> Path:
-    file = module_file(f"{root.name}.{name}", root)
-    if file is None:
-        raise UserError(f"{name}: no such module in {root}")
-    return file
 
 
 def training_files(study: Study, studies: Path = STUDIES) -> list[Path]:
@@ -93,7 +114,7 @@ def tree_hash(files: Iterable[Path], root: Path) -> str:
     """A hash of the syntax trees of files, which names them from `root`."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(root)}\n{canonical(ast.parse(path.read_text()))}\n".encode())
+        digest.update(f"{path.relative_to(root)}\n{_canonical(path.read_text())}\n".encode())
     return digest.hexdigest()[:16]
 
 

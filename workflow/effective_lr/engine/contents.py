@@ -140,10 +140,12 @@ class Chapter:
 
     def check(self, config: Path, paper: Path) -> Self:
         """Refuse contents and claims that name what there is not."""
-        for file, items in {
-            paper / "claims.yaml": self.claims,  # first: tables rest on what their claims name
-            paper / "contents.yaml": {**self.contents.figures, **self.contents.tables, **self.contents.notebooks},
-        }.items():
+        shown: dict[str, Item] = {**self.contents.figures, **self.contents.tables}
+        places: list[tuple[Path, dict[str, Any]]] = [
+            (paper / "claims.yaml", self.claims),  # first: tables rest on what their claims name
+            (paper / "contents.yaml", {**shown, **self.contents.notebooks}),
+        ]
+        for file, items in places:
             for name, item in items.items():
                 for claim in set(self.claim_names(item)) - self.claims.keys():
                     raise UserError(f"{file}: {name}: claims: '{claim}': expected one of {', '.join(self.claims)}")
@@ -151,23 +153,28 @@ class Chapter:
                 for experiment in needed:
                     if experiment not in self.experiments:
                         raise UserError(f"{config}: experiments.{experiment}: missing; {name} in {file} rests on it")
-        shown = {*self.contents.figures, *self.contents.tables}
-        for name, claim in self.claims.items():
-            if claim.shown not in shown:
+        for name, stated in self.claims.items():
+            if stated.shown not in shown:
                 expected = f"expected one of {', '.join(sorted(shown))}"
-                raise UserError(f"{paper / 'claims.yaml'}: {name}: shown = '{claim.shown}': {expected}")
+                raise UserError(f"{paper / 'claims.yaml'}: {name}: shown = '{stated.shown}': {expected}")
         return self
 
 
 def load_chapter(root: Path, name: str, scale: str) -> Chapter:
     """A study at one scale, checked. Raises UserError with one sentence for each problem."""
-    study, folder = load(name), root / "config" / name
+    study, folder = load(name), config_folder(root, name)
     loaded, experiments = grid.load_scale(folder, scale, study)
     paper = root / "paper" / name
     contents, claims = load_contents(paper / "contents.yaml"), load_claims(paper / "claims.yaml")
     shards = grid.shards(grid.unique(experiments))
     chapter = Chapter(study, loaded, experiments, shards, contents, claims)
-    return chapter.check((folder / f"{scale}.yaml").relative_to(root), paper.relative_to(root))
+    return chapter.check(Path("config", name, f"{scale}.yaml"), paper.relative_to(root))
+
+
+def config_folder(root: Path, study: str) -> Path:
+    """The scales of a study: in the working directory, where they are there, or else in the repository."""
+    own = Path.cwd() / "config" / study
+    return own if own.is_dir() else root / "config" / study
 
 
 def published_table(root: Path, study: str, scale: str) -> Path:
@@ -178,9 +185,9 @@ def published_table(root: Path, study: str, scale: str) -> Path:
 def load_chapters(root: Path, config: Config) -> dict[str, Chapter]:
     """The studies that have the scale, in the order of the paper. Raises UserError where none has it."""
     scale = config.scale_name
-    with_scale = [name for name in names() if scale in grid.scales(root / "config" / name)]
+    with_scale = [name for name in names() if scale in grid.scales(config_folder(root, name))]
     if not with_scale:
-        known = sorted({other for name in names() for other in grid.scales(root / "config" / name)})
+        known = sorted({other for name in names() for other in grid.scales(config_folder(root, name))})
         raise UserError(f"config: scale = '{scale}': expected one of {', '.join(known)}")
     if config.metrics == "published":
         published = [name for name in with_scale if published_table(root, name, scale).exists()]

@@ -5,7 +5,7 @@ What a scheduler is asked for is in limits.py, which the Snakefile imports.
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -126,7 +126,7 @@ def plan(chapter: Chapter, results: Path, data: Path, cores: int) -> tuple[str, 
         calls = [pool.submit(measure, chapter.name, list(kinds.values()), there) for _ in range(cores)]
         starts, measured = zip(*(call.result() for call in calls), strict=True)
     speeds = dict(zip(kinds, zip(*measured, strict=True), strict=True))
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     count: Counter[str] = Counter()
     is_assumed = False
     for run in missing:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from effective_lr.engine.study import load
 from effective_lr.prepare.prepared import load as load_tensors
@@ -38,9 +39,12 @@ def main() -> None:
     task = json.loads(sys.stdin.read())
     study = load(task["study"])
     training = study.module("training")
-    found = {}
+    found: dict[str, Any] = {}
     for settings in task["runs"]:
-        run = study.run(**settings)
+        try:
+            run = study.run(**settings)
+        except ValidationError:
+            continue  # a setting that this checkout does not know
         needed = study.data(run)
         tensors = load_tensors(*map(Path, task["data"][needed])) if needed else {}
         shared = training.load(tensors, run, torch.device("cpu"))
