@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from effective_lr.config import VALIDATION_SIZE
 
 from effective_lr import data, grid
-from effective_lr.config import VALIDATION_SIZE
 
 ROOT = Path(__file__).parent.parent
 SCALES = ROOT / "config" / "scales"

@@ -14,10 +14,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pytest
+from effective_lr.config import Run
 from pypdf import PdfReader
 
 from effective_lr import analysis, grid, tables
-from effective_lr.config import Run
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ["config", "notebooks", "paper", "profiles", "workflow", "results/published"]

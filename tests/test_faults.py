@@ -13,16 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import make_run, train_or_reuse
-from test_dag import Checkout, fresh, real  # noqa: F401  (fixtures)
-from test_jobs import ENVIRONMENT, Trainer, diverging_run, prepared, rows_of, trainer  # noqa: F401  (fixtures)
-
-from effective_lr import grid, storage
 from effective_lr.analysis import gather
 from effective_lr.config import Run, UserError
 from effective_lr.data import Splits
 from effective_lr.jobs import RunCache, train
 from effective_lr.training import Training
+from test_jobs import ENVIRONMENT, Trainer, diverging_run, prepared, rows_of, trainer  # noqa: F401  (fixtures)
+
+from conftest import make_run, train_or_reuse
+from effective_lr import grid, storage
+from test_dag import Checkout, fresh, real  # noqa: F401  (fixtures)
 
 SIX = [
     make_run(normalization=normalization, optimizer=optimizer, steps=500, probes=20, lr=0.01)

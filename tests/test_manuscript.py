@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from effective_lr.config import UserError
 from effective_lr.manuscript import scan, typeset
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NORMALIZATIONS, OPTIMIZERS, make_run, train_or_reuse
-from pypdf import PdfReader
-
-from effective_lr import data
 from effective_lr.config import UserError
 from effective_lr.data import Splits
 from effective_lr.jobs import on_device
 from effective_lr.runs import measure
 from effective_lr.storage import read_table
 from effective_lr.training import Training, plain_float32, train_run
+from pypdf import PdfReader
+
+from conftest import NORMALIZATIONS, OPTIMIZERS, make_run, train_or_reuse
+from effective_lr import data
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "not_run.md"

@@ -11,10 +11,10 @@ from typing import Any
 import jupytext  # type: ignore[import-untyped]
 import nbformat
 import pytest
+from effective_lr.notebooks import with_formulas
+
 from test_dag import TARGETS, Checkout, fresh  # noqa: F401  (a fixture)
 from test_setup import Machine, machine  # noqa: F401  (a fixture)
-
-from effective_lr.notebooks import with_formulas
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ["1_theory", "2_one_run", "3_results"]  # in the order of reading

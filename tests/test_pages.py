@@ -7,9 +7,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from effective_lr.config import Run
 
 from effective_lr import grid, pages
-from effective_lr.config import Run
 
 ROOT = Path(__file__).parents[1]
 SCALES = sorted((ROOT / "config" / "scales").glob("*.yaml"))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from effective_lr.tables import tabular
 
 from effective_lr import report
-from effective_lr.tables import tabular
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_dag import Checkout, fresh, real  # noqa: F401  (fixtures)
+from effective_lr.config import Run
 
 from effective_lr import costs, grid, storage
-from effective_lr.config import Run
+from test_dag import Checkout, fresh, real  # noqa: F401  (fixtures)
 
 ROOT = Path(__file__).parents[1]
 PROFILE = ROOT / "profiles" / "slurm" / "profile.yaml"

@@ -25,6 +25,7 @@ from effective_lr.engine.study import STUDIES, BaseRun, Study, load
 from effective_lr.errors import UserError
 
 SAMPLE_SCALE = "smoke"  # whose sizes the sample has
+RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
 
 
 def certify(root: Path, name: str) -> str:
@@ -58,6 +59,7 @@ def certify(root: Path, name: str) -> str:
             f"{name}: the training code gives other results than at {base}: {difference}; nothing was certified"
         )
     key = known.get(old_tree, old_tree)
+    resumed = sum(one.endswith(RESUMED) for one in traces[0])
     how = (
         f"{datetime.now(UTC):%Y-%m-%d} equal to commit {base}, bit for bit, in all rows and weights of "
         f"{len(traces[0]) // 2} runs, and of each of them resumed, on {platform.machine()} with Python "
