@@ -7,13 +7,14 @@ from pathlib import Path
 
 # Sources are found from the place of this file, what is made lies in the working directory. So the workflow runs with
 # `snakemake -s …/Snakefile --directory elsewhere`, and as a module of another one. A folder config/<study> in the working
-# directory, such as snakedeploy makes, goes before the repository's own.
-ROOT = Path(str(workflow.current_basedir)).parents[1]
+# directory, such as snakedeploy makes, goes before the repository's own. The place is relative, since Snakemake compares
+# the names of inputs: a folder that was moved is as finished as before.
+ROOT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
 if not (ROOT / "workflow" / "effective_lr").is_dir():
     raise SystemExit(
         f"{ROOT}: not a folder on this machine; clone the repository, and name workflow/Snakefile by its path"
     )
-sys.path.insert(0, str(ROOT / "workflow"))
+sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
 from effective_lr.engine import code, contents, grid
 from effective_lr.engine.explain import read_yaml
@@ -36,7 +37,7 @@ BUILD = f"paper/build/{CONFIG.results}"
 # between steps, which is faster.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-    PYTHONPATH=str(ROOT / "workflow"),
+    PYTHONPATH=str(ROOT.resolve() / "workflow"),
     EFFECTIVE_LR_DEVICE=CONFIG.device,
     EFFECTIVE_LR_GPU_SLOTS=str(CONFIG.gpu_slots),
     EFFECTIVE_LR_CHECKPOINT_SECONDS=str(CONFIG.checkpoint_seconds),

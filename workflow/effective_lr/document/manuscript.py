@@ -52,10 +52,10 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
     """
     manuscript = Manuscript()
 
-    def visit(source: Path, study: str) -> None:
+    def visit(source: Path, study: str, by: str = "") -> None:
         shown = source.relative_to(root)
         if not source.exists():
-            raise UserError(f"{shown}: no such file; the paper needs it")
+            raise UserError(f"{by}{shown}: no such file; the paper needs it")
         if str(source) in manuscript.sources:
             return
         manuscript.sources.append(str(source))
@@ -70,12 +70,12 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
                     place(Float(found["kind"], study, name, where))
                 elif found["input"] and name != "chapters":  # which is generated
                     ending = ".bib" if found["input"] == "bibliography" else ".tex"
-                    visit((paper / name).with_suffix(ending), study)
+                    visit((paper / name).with_suffix(ending), study, f"{where}: ")
                 elif found["chapters"]:
                     file = {"chapters": "text.tex", "appendices": "appendix.tex"}[found["chapters"]]
                     for other in studies:
                         if file == "text.tex" or (paper / other / file).exists():
-                            visit(paper / other / file, other)
+                            visit(paper / other / file, other, f"{where}: ")
 
     def place(new: Float) -> None:
         for old in manuscript.floats:

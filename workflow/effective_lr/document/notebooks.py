@@ -52,6 +52,7 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
             executed,
             parameters,
             kernel_name="python3",
+            language="python",  # where a notebook has no header that says so
             start_timeout=600,  # seconds: a busy machine starts it late
             progress_bar=False,
         )

@@ -108,7 +108,7 @@ def to_html(latex: str) -> str:
     pieces = re.split(r"(?<!\\)\$", latex)  # formulas are every second one
     text = html.escape("\0".join(pieces[::2]).replace(r"\,", "\u202f").replace("--", "–").replace(r"\^{}", "^"))
     text = text.replace(r"\ ", " ").replace("~", "\u00a0")
-    text = re.sub(r"\\([&%$#_{}])", r"\1", text.replace("&amp;", "&")).replace("&", "&amp;")
+    text = re.sub(r"\\(&amp;|[%$#_{}])", r"\1", text)
     for command, tag in {"textbf": "b", "texttt": "code", "emph": "em"}.items():
         text = re.sub(rf"\\{command}\{{([^{{}}]*)\}}", rf"<{tag}>\1</{tag}>", text)
     if "\\" in text:

@@ -18,10 +18,13 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+from effective_lr.engine.grid import load_config
+from shared import ROOT
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
 MAKE = shutil.which("make") or "make"
+RUN = "python -m effective_lr run"
 
 TOOLS = (
     "bash",
@@ -56,12 +59,8 @@ STUBS = {
     "sudo": '[ "$WHO" = sudoer ] && shift && "$@"',
     "apt-get": 'echo "apt-get at work"; [ "$BROKEN" != dataset ] || [[ "$*" != *dataset* ]]',
     "find": '[ "$BROKEN" = dataset ] || echo data/train-images-idx3-ubyte.gz',
-    "snakemake": """
-        mkdir -p .snakemake/log
-        [ "$BROKEN" != lock ] || { echo Error: Directory cannot be locked. >.snakemake/log/2.log; exit 1; }
-        echo >.snakemake/log/2.log
-        [ "$BROKEN" != training ]""",
-    **dict.fromkeys(("ruff", "mypy", "snakefmt", "pytest", *LATEX), ""),
+    "python": '[ "$BROKEN" != training ]',  # of the virtual environment
+    **dict.fromkeys(("ruff", "mypy", "snakefmt", "snakemake", "pytest", "jupyter", "jupytext-config", *LATEX), ""),
 }
 
 
@@ -120,30 +119,52 @@ def test_make_sets_up_and_builds(machine: Machine) -> None:
         "python3 -m venv .venv",
         "python3 -m pip install --disable-pip-version-check --require-hashes -r requirements.lock",
     ]
-    assert machine.calls()[-1] == "snakemake --cores all"
-    assert done.stdout.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
+    assert machine.calls()[-1] == f"{RUN} --cores all"
+    assert done.stdout.splitlines()[-1].endswith("paper/build/laptop/main.pdf")
 
 
 @pytest.mark.parametrize(
     ("words", "call"),
     [
-        (("figure_2",), "snakemake figure_2 --cores all"),
-        (("table_1", "SCALE=smoke", "CORES=3"), "snakemake table_1 --cores 3 --config scale=smoke"),
-        (("retrain", "SCALE=study"), "snakemake --cores all --config scale=study retrain=true --forcerun train"),
+        (("figure_2",), f"{RUN} figure_2 --cores all"),
+        (("table_1", "SCALE=smoke", "CORES=3"), f"{RUN} table_1 --cores 3 --config scale=smoke"),
+        (("only", "ITEM=plane", "METRICS=published"), f"{RUN} plane --cores all --config metrics=published"),
+        (("notebooks",), f"{RUN} notebooks --cores all"),
+        (("retrain", "SCALE=study"), f"{RUN} --cores all --config scale=study retrain=true --forcerun train"),
+        (("plan", "STUDY=norms", "CORES=2"), "python -m effective_lr plan --scale  --study norms --cores 2"),
+        (("pages",), "python benchmarks/normalization.py figure"),
         (("unlock",), "snakemake --unlock"),
         (("test-slow",), "pytest -m slow"),
     ],
 )
 def test_targets(machine: Machine, words: tuple[str, ...], call: str) -> None:
+    (machine.root / "notebooks").mkdir()  # it is not what `make notebooks` makes
     assert machine.make(*words).returncode == 0
-    assert machine.calls()[-1] == call
+    assert machine.calls()[-1].startswith(call)
+
+
+def test_the_paper_lies_where_the_workflow_puts_it(machine: Machine) -> None:
+    for words, config in [((), {}), (("SCALE=smoke",), {"scale": "smoke"}), (("METRICS=published",), {})]:
+        chosen = load_config({**config, **({"metrics": "published"} if "METRICS=published" in words else {})})
+        assert f"paper/build/{chosen.results}/main.pdf" in machine.make("paper", *words).stdout
+
+
+def test_jupyter_opens_text_as_notebooks(machine: Machine) -> None:
+    assert machine.make("lab").returncode == 0
+    assert machine.calls()[-1].startswith("jupyter lab ")
+    assert any(call.endswith("set-default-viewer python") for call in machine.calls("jupytext-config"))
 
 
 def test_ci_runs_make_test_which_ends_with_pytest(machine: Machine) -> None:
     (machine.root / "bin" / "make").symlink_to(MAKE)
     assert machine.run("../.ci/run", who="1000", cwd="bin").returncode == 0
-    checks = [call.split()[0] for call in machine.calls()]
-    assert checks[-6:] == ["ruff", "ruff", "mypy", "snakefmt", "snakemake", "pytest"]
+    *checks, last = machine.calls()
+    assert last.startswith("pytest ")
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    for call, hook in zip(
+        checks[-len(hooks) :], hooks, strict=True
+    ):  # the linters of each commit are those of the test
+        assert call.startswith(hook["entry"])
 
 
 @pytest.mark.parametrize("contents", ["torch==2.0\n", "torch==2.1\n"])
@@ -176,37 +197,32 @@ def test_moved_environment(machine: Machine) -> None:
     (machine.root / ".venv" / "bin" / "pip").write_text("#!/gone/bin/python\n")
     done = machine.make()
     assert done.returncode != 0
-    assert "type `rm -r .venv`, then `make` again." in done.stdout
+    assert "rm -r .venv" in done.stdout
 
 
 @pytest.mark.parametrize(("python", "found"), [("python3", "Python 3.10.2"), ("python3.99", "missing")])
 def test_no_python(machine: Machine, python: str, found: str) -> None:
     done = machine.make(f"PYTHON={python}", broken="python")
     assert done.returncode != 0
-    assert done.stdout.splitlines()[0] == (
-        f"Python 3.11 or newer is needed, but {python} is {found}:"
-        " install one, then type e.g. `make PYTHON=python3.12`."
-    )
+    assert python in done.stdout and found in done.stdout and "make PYTHON=" in done.stdout
+    assert not (machine.root / ".venv").exists()
 
 
 def test_no_venv_module(machine: Machine) -> None:
     done = machine.make(broken="ensurepip")
     assert done.returncode != 0
-    assert "type `sudo apt-get install -y python3-venv`, then `make` again." in done.stdout
+    assert "apt-get install -y python3-venv" in done.stdout
     assert machine.make(broken="ensurepip", who="0").returncode == 0
     assert machine.calls("apt-get install")[0].endswith(" python3-venv")
 
 
-PACKAGES = "latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
+PACKAGES = "latexmk texlive-latex-recommended"  # and more
 
 
 def test_no_latex_and_no_root(machine: Machine) -> None:
     done = machine.without(*LATEX).make()
     assert done.returncode != 0
-    assert done.stdout.splitlines()[0] == (
-        f"LaTeX is missing: type `sudo apt-get install -y --no-install-recommends {PACKAGES}`"
-        " (or, where there is no apt-get, install TeX Live or tectonic), then `make` again."
-    )
+    assert "LaTeX is missing" in done.stdout and f"apt-get install -y --no-install-recommends {PACKAGES}" in done.stdout
     assert not machine.calls("apt-get")
 
 
@@ -232,13 +248,9 @@ def test_system_no_leaves_the_system_alone(machine: Machine) -> None:
 def test_apt_get_is_announced_before_it_runs(machine: Machine, who: str, prefix: str) -> None:
     done = machine.without(*LATEX).make(who=who)
     assert done.returncode == 0, done.stdout
-    install = f"env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {PACKAGES}"
-    assert done.stdout.splitlines()[:4] == [
-        f"+ {prefix}apt-get update",
-        "apt-get at work",
-        f"+ {prefix}{install}",
-        "apt-get at work",
-    ]
+    shown = [line for line in done.stdout.splitlines() if line.startswith("+ ") or line == "apt-get at work"]
+    assert shown[0] == f"+ {prefix}apt-get update" and shown[1] == shown[3] == "apt-get at work"
+    assert shown[2].startswith(f"+ {prefix}env ") and PACKAGES in shown[2]
 
 
 def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
@@ -248,13 +260,9 @@ def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
     assert "the workflow will download it" in done.stdout
 
 
-@pytest.mark.parametrize("broken", ["lock", "training"])
-def test_killed_run(machine: Machine, broken: str) -> None:
-    done = machine.make(broken=broken)
-    assert done.returncode != 0
-    advice = "a previous run was killed: type `make unlock`, then `make` again; finished trainings are kept."
-    assert (advice in done.stdout) == (broken == "lock")
-    assert "The paper" not in done.stdout
+def test_a_failed_run_ends_without_the_place_of_a_paper(machine: Machine) -> None:
+    done = machine.make(broken="training")
+    assert done.returncode != 0 and "main.pdf" not in done.stdout
 
 
 # Each line of the lock that is neither a comment nor a continuation, and the hashes that continue it.
@@ -280,8 +288,8 @@ def test_lock_meets_pyproject(direct: str) -> None:
 
 def test_environment_adds_only_python_pip_and_latex_to_the_lock() -> None:
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert pip == {"pip": ["-r requirements.lock"]}
     assert {Requirement(entry).name for entry in conda} == {"python", "pip", "tectonic"}
+    assert {Requirement(entry).name for entry in pip["pip"]} == {pin.name for pin in PINS}
 
     python = next(Requirement(entry).specifier for entry in conda if entry.startswith("python "))
     offered = [f"3.{minor}" for minor in range(100) if python.contains(f"3.{minor}.0")]

@@ -3,7 +3,6 @@
 The slow tests start munge and Slurm's two daemons on loopback, as root, and take them down again.
 """
 
-import json
 import os
 import re
 import shutil
@@ -18,12 +17,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from effective_lr.config import Run
 
-from effective_lr import costs, grid, storage
-from test_dag import Checkout, fresh, real  # noqa: F401  (fixtures)
+from checkouts import Checkout
+from effective_lr.engine import contents, grid, limits, storage
+from effective_lr.engine.study import load, names
+from shared import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROFILE = ROOT / "profiles" / "slurm" / "profile.yaml"
 DAEMONS = ("munged", "slurmctld", "slurmd")
 SLURM = Path("/etc/slurm")  # the jobs of the plugin look nowhere else
@@ -39,46 +38,52 @@ def test_the_profile_has_options_that_snakemake_knows() -> None:
         assert re.search(rf"--{option}[ \],]", known), option
 
 
-def test_the_profile_plans_without_a_cluster(fresh: Checkout) -> None:  # noqa: F811
+def test_the_profile_plans_without_a_cluster(fresh: Checkout) -> None:
     plan = fresh.snakemake("paper", "--dry-run", "--workflow-profile", "profiles/slurm")
     assert plan.returncode == 0 and "train" in plan.stdout, plan.stdout + plan.stderr
 
 
-def test_only_training_goes_to_the_cluster() -> None:
-    local = re.search(r"^localrules:\n((?:    \w+,\n)+)", (ROOT / "Snakefile").read_text(), re.MULTILINE)
-    assert local
-    working = set()
-    for path in (ROOT / "workflow/rules").glob("*.smk"):
-        rules = re.split(r"^rule (\w+):\n", path.read_text(), flags=re.MULTILINE)
-        working |= {name for name, text in zip(rules[1::2], rules[2::2], strict=True) if "    shell:\n" in text}
-    assert working - set(re.findall(r"\w+", local[1])) == {"train"}
-
-
-def asked(checkout: Checkout, *words: str) -> list[str]:
-    """The resources of every training job of a dry run."""
+def jobs_of(checkout: Checkout, *words: str) -> dict[str, list[str]]:
+    """The resources that each job of a rule asks for, and None for a rule that stays where Snakemake was started."""
     plan = checkout.snakemake(*words, "--dry-run", "--workflow-profile", "none").stdout
-    jobs = [block for block in re.split(r"^(?:local)?rule ", plan, flags=re.MULTILINE) if block.startswith("train:")]
-    return re.findall(r"^    resources: (.*)$", "\n".join(jobs), flags=re.MULTILINE)
+    found: dict[str, list[str]] = {}
+    for kind, rule, block in re.findall(r"^(local|)rule (\w+):\n((?:    .*\n)*)", plan, flags=re.MULTILINE):
+        asked = re.search(r"^    resources: (.*)$", block, flags=re.MULTILINE)
+        if not kind:
+            found.setdefault(rule, []).append(asked[1] if asked else "")
+    return found
 
 
-def test_jobs_ask_for_time_memory_and_where_wanted_a_gpu(fresh: Checkout) -> None:  # noqa: F811
-    jobs = asked(fresh)
-    assert len(jobs) == len(fresh.shards())
-    assert all(re.search(r"gpu=0, runtime=11, mem_mb=1720\b", job) for job in jobs), jobs[0]
-    on_gpus = asked(fresh, "--config", "scale=smoke", "device=cuda")
-    assert len(on_gpus) == len(jobs) and all("gpu=1, runtime=11," in job for job in on_gpus)
+def test_only_training_goes_to_the_cluster_and_asks_for_time_and_memory(fresh: Checkout) -> None:
+    chapters = fresh.chapters()
+    limited = {
+        (limits.time_limit(chapter.study, runs, False), limits.memory_limit(chapter.study, runs[0]))
+        for chapter in chapters.values()
+        for runs in chapter.shards.values()
+    }
+    jobs = jobs_of(fresh, "report")
+    assert jobs.keys() == {"train"}
+    asked = [re.search(r"gpu=(\d+), runtime=(\d+), mem_mb=(\d+)\b", job) for job in jobs["train"]]
+    assert len(asked) == len(fresh.shards())
+    assert {(int(one[1]), int(one[2]), int(one[3])) for one in asked if one} == {(0, *limit) for limit in limited}
+    on_gpus = jobs_of(fresh, "report", "--config", "device=cuda")
+    assert len(on_gpus["train"]) == len(asked) and all("gpu=1, " in job for job in on_gpus["train"])
 
 
-def test_limits_follow_from_what_was_measured() -> None:
+@pytest.mark.parametrize("study", names())
+def test_limits_follow_from_what_was_measured(study: str) -> None:
     """Each published run took less than a limit of its own allows it, and more than a hundredth of that."""
-    for record in storage.read_table(ROOT / grid.PUBLISHED_TABLE)[1]:
-        run = Run(**record["run"])
-        allowed = costs.SAFETY * costs.total_operations([run]) / costs.CPU_SPEED
-        assert record["diverged"] or allowed / 100 < record["seconds"] < allowed
-        assert record["peak_memory_mb"] < costs.memory_limit(run)
-        assert costs.time_limit([run], is_gpu=True) < costs.time_limit([run] * 8, is_gpu=False)
-        assert costs.time_limit([run], True, attempt=2) == 2 * costs.time_limit([run], True)
-        assert costs.time_limit([run] * 10**6, False) == costs.LONGEST_MINUTES
+    table, known = contents.published_table(ROOT, study, "study"), load(study)
+    if not table.exists():
+        pytest.skip("nothing is published at this scale")
+    for record in storage.read_table(table)[1]:
+        run = known.run(**record.run)
+        allowed = limits.SAFETY * known.operations(run) / limits.CPU_SPEED
+        assert record.diverged or allowed / 100 < record.seconds < allowed
+        assert record.peak_memory_mb < limits.memory_limit(known, run)
+        assert limits.time_limit(known, [run], is_gpu=True) < limits.time_limit(known, [run] * 8, is_gpu=False)
+        assert limits.time_limit(known, [run], True, attempt=2) == 2 * limits.time_limit(known, [run], True)
+        assert limits.time_limit(known, [run] * 10**6, False) == limits.LONGEST_MINUTES
 
 
 # A real Slurm
@@ -200,30 +205,30 @@ def stop(pid: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_smoke_scale_through_slurm_to_its_pdf(cluster: Cluster, fresh: Checkout) -> None:  # noqa: F811
+def test_the_smoke_scale_through_slurm_to_its_pdf(cluster: Cluster, fresh: Checkout) -> None:
     process = cluster.start(fresh, "paper", "--set-resources", "train:gpu=1")
     said, _ = process.communicate(timeout=1500)
     assert process.returncode == 0, said[-5000:]
     assert (fresh.root / "paper/build/smoke/main.pdf").stat().st_size > 100_000
     assert len(cluster.submissions) == len(fresh.shards())
     for words in cluster.submissions:
-        assert "--gpus=1" in words and "-t 11 " in words and "--mem 1720 " in words and "--requeue" in words, words
+        assert "--gpus=1" in words and "--requeue" in words and re.search(r"-t \d+ ", words), words
+        assert re.search(r"--mem \d+ ", words), words
 
 
 @pytest.mark.slow
-def test_a_job_killed_by_the_scheduler_resumes(cluster: Cluster, real: Checkout, tmp_path: Path) -> None:  # noqa: F811
-    (real.root / "config/scales/long.yaml").write_text(
+def test_a_job_killed_by_the_scheduler_resumes(cluster: Cluster, real: Checkout, tmp_path: Path) -> None:
+    (real.root / "config/normalization/long.yaml").write_text(
         "based_on: smoke\nabout: one run of many steps\ndefaults: {steps: 20000}\n"
         "experiments: {growth: {cases: [{optimizer: sgd, affine_lr: 0.1, lr: [0.64]}]}}\n"
     )
     config = ("--config", "scale=long", "checkpoint_seconds=1000")  # the only one is that of the signal
-    runs = grid.load_scale(real.root / "config/scales", "long").runs()["growth"]
-    [shard] = grid.shards(runs)
-    output = f"results/long/shards/{shard}.parquet"
+    [shard] = grid.shards(real.chapters("long")["normalization"].runs_of(["growth"]))
+    output = f"results/long/normalization/shards/{shard}.parquet"
     before = len(cluster.submissions)
 
     process = cluster.start(real, output, *config)
-    log = real.root / "results/long/logs" / f"{shard}.log"
+    log = real.root / "results/long/normalization/logs" / f"{shard}.log"
     while process.poll() is None and not (log.exists() and "runs to train" in log.read_text()):
         time.sleep(0.1)
     time.sleep(5)  # in which it reads the data and begins
@@ -233,12 +238,13 @@ def test_a_job_killed_by_the_scheduler_resumes(cluster: Cluster, real: Checkout,
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said[-5000:]
     first, second = cluster.submissions[before:]
-    assert "-t 11 " in first and "-t 22 " in second  # the second attempt gets more time
+    minutes = [int(re.search(r"-t (\d+) ", words)[1]) for words in (first, second)]  # type: ignore[index]
+    assert minutes[1] == 2 * minutes[0]  # the second attempt gets more time
     [record] = storage.read_table(real.root / output)[1]
-    assert record["resumed"]
+    assert record.resumed
 
     table, _ = storage.read_table(real.root / output)
     shutil.rmtree(real.root / "results/long")
     assert real.snakemake(output, "--cores", "1", *config).returncode == 0
     undisturbed, [record] = storage.read_table(real.root / output)
-    assert not record["resumed"] and table.equals(undisturbed), json.dumps(record)
+    assert not record.resumed and table.equals(undisturbed), record
