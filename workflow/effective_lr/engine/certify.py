@@ -62,7 +62,7 @@ def certify(root: Path, name: str) -> str:
     resumed = sum(one.endswith(RESUMED) for one in traces[0])
     how = (
         f"{datetime.now(UTC):%Y-%m-%d} equal to commit {base}, bit for bit, in all rows and weights of "
-        f"{len(traces[0]) // 2} runs, and of each of them resumed, on {platform.machine()} with Python "
+        f"{len(traces[0]) - resumed} runs, {resumed} of them resumed too, on {platform.machine()} with Python "
         f"{platform.python_version()}"
     )
     with lock.open("a") as file:
