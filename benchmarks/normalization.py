@@ -1,5 +1,9 @@
 """How fast training is against what one would write first, and what the workflow adds to it: `make bench`.
 
+    python benchmarks/normalization.py measure --output results/benchmark.json
+    python benchmarks/normalization.py page --input results/benchmark.json --output docs/performance.md
+    python benchmarks/normalization.py figure --input results/benchmark.json --output docs/performance.png
+
 Scripts are compared as whole machines: images per second summed over the processes that share the cores. Each script
 runs in processes of its own that stay alive and take turns, one window of seconds after the other, so that a slower
 minute of the machine meets all of them; results are medians over the rounds.
@@ -13,6 +17,7 @@ minute of the machine meets all of them; results are medians over the rounds.
 import argparse
 import gzip
 import json
+import multiprocessing
 import os
 import platform
 import shutil
@@ -22,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,52 +37,58 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effective_lr import data, grid
-from effective_lr.config import Run, UserError
-from effective_lr.costs import operations
-from effective_lr.jobs import commit
-from effective_lr.networks import build_network, normalized_layers
-from effective_lr.pages import shown
-from effective_lr.storage import read_table
-from effective_lr.tables import tabular
-from effective_lr.training import Training, batches, plain_float32, train_run
+from effective_lr.engine import grid
+from effective_lr.engine.jobs import commit
+from effective_lr.engine.plan import data_files
+from effective_lr.engine.storage import read_table
+from effective_lr.errors import UserError
+from effective_lr.prepare import images, prepared
+from effective_lr.studies.normalization import STUDY, images_in_all
+from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.networks import build_network, normalized_layers
+from effective_lr.studies.normalization.settings import Run
+from effective_lr.studies.normalization.tables import SCRIPTS
+from effective_lr.studies.normalization.training import Training, batches, load, train
 
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}  # as in common.smk
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "results" / "data"
+CPU = torch.device("cpu")
+SPAWN = multiprocessing.get_context("spawn")
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}  # as training jobs have it
 SIZES = (14, 28)
 ROUNDS, WINDOW = 5, 3.0  # seconds
+MATRIX = 1024
 # Linux counts the memory of the process that starts a command as the command's, so a small one must start it.
 LAUNCHER = (
     "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
 )
-MATRIX = 1024
-NAMES = {
-    "usual": "usual script: torchvision, DataLoader",
-    "tensors": "plain PyTorch on tensors",
-    "compiled": "the same, compiled",
-    "ours": "this repository",
-}
 Result = dict[str, Any]
 
 
 def laptop_run(size: int, **changes: Any) -> Run:
     """The run that is timed: SGD with batch normalization, as the laptop scale has it."""
-    defaults = grid.load_scale(Path("config/scales"), "laptop").defaults
+    defaults = grid.load_scale(ROOT / "config" / STUDY.name, "laptop", STUDY)[0].defaults
     sgd = {"normalization": "batch", "optimizer": "sgd", "lr": 0.16, "l2": 0.004, "affine_lr": 0.1, "seed": 100}
     return Run(**{**defaults, **sgd, "resolution": size, **changes})
 
 
-def prepared(folder: Path, size: int) -> tuple[Path, Path]:
-    """The prepared data at this size, made if need be."""
-    tensors, record = (folder / f"fashion-mnist-{size}.{suffix}" for suffix in ("pt", "json"))
-    if not (tensors.exists() and record.exists()):
-        folder.mkdir(parents=True, exist_ok=True)
-        data.prepare("fashion-mnist", size, Path("data"), tensors, record)
-    return tensors, record
+def files_for(run: Run) -> tuple[Path, Path]:
+    """The prepared data of a run, made if need be."""
+    name = f"{run.dataset}-{run.resolution}"
+    files = data_files(DATA, name)
+    if not all(path.exists() for path in files):
+        prepared.write(name, ROOT / "data", *files)
+    return files
 
 
-def splits(folder: Path, run: Run) -> data.Splits:
-    return data.load(*prepared(folder, run.resolution)).subset(run.train_size, run.validation_size, run.test_size)
+def splits(run: Run) -> Splits:
+    return load(prepared.load(*files_for(run)), run, CPU)
+
+
+def image_operations(run: Run) -> float:
+    """Floating point operations of a training image."""
+    return STUDY.operations(run) / images_in_all(run)
 
 
 # The scripts: each makes one step at each turn, and says how much work that was
@@ -117,21 +129,21 @@ def usual_loader(run: Run, workers: int) -> Any:
     """torchvision's dataset with its usual transforms, from the files of the Debian package, in a DataLoader."""
     from torchvision import datasets, transforms
 
-    if not data.DEBIAN_FOLDER.exists():
+    if not images.DEBIAN_FOLDER.exists():
         raise UserError(
-            f"{data.DEBIAN_FOLDER}: missing; the benchmark needs the Debian package dataset-fashion-mnist: install it"
+            f"{images.DEBIAN_FOLDER}: missing; the benchmark needs the Debian package dataset-fashion-mnist: install it"
         )
     root = Path(tempfile.mkdtemp(prefix="effective-lr-bench-"))
     raw = root / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
-    for path in data.DEBIAN_FOLDER.glob("*-ubyte.gz"):
+    for path in images.DEBIAN_FOLDER.glob("*-ubyte.gz"):
         (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
     steps = [transforms.Resize(run.resolution)] if run.resolution < 28 else []
     steps += [transforms.ToTensor(), transforms.Normalize((0.286,), (0.353,))]
-    images = datasets.FashionMNIST(str(root), train=True, transform=transforms.Compose(steps))
+    dataset = datasets.FashionMNIST(str(root), train=True, transform=transforms.Compose(steps))
     shutil.rmtree(root)  # the dataset holds its images
     return torch.utils.data.DataLoader(
-        torch.utils.data.Subset(images, range(run.train_size)),
+        torch.utils.data.Subset(dataset, range(run.train_size)),
         batch_size=run.batch_size,
         shuffle=True,
         drop_last=True,
@@ -139,127 +151,131 @@ def usual_loader(run: Run, workers: int) -> Any:
     )
 
 
-def usual(run: Run, folder: Path, workers: int = 0) -> Iterator[int]:
-    torch.manual_seed(run.seed)
-    model, loader = plain_model(run), usual_loader(run, workers)
-    optimizer = plain_optimizer(run, model)
+def usual_steps(run: Run, workers: int, model: nn.Module) -> Iterator[Tensor]:
+    """The loss of each step of the usual script, without an end."""
+    loader, optimizer = usual_loader(run, workers), plain_optimizer(run, model)
     while True:
-        for images, labels in loader:
+        for pictures, labels in loader:
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
+            loss = F.cross_entropy(model(pictures), labels)
             loss.backward()
             optimizer.step()
-            loss.item()
-            yield len(labels)
+            yield loss
 
 
-def tensors(run: Run, folder: Path, compiled: bool = False) -> Iterator[int]:
-    held = splits(folder, run)
-    model = plain_model(run)
+def usual(run: Run, workers: int) -> Iterator[int]:
+    torch.manual_seed(run.seed)
+    for loss in usual_steps(run, workers, plain_model(run)):
+        loss.item()
+        yield run.batch_size
+
+
+def tensors(run: Run, compiled: bool = False) -> Iterator[int]:
+    held, model = splits(run), plain_model(run)
+    inputs = held.train_images if compiled else held.train_images.contiguous()
     optimizer = plain_optimizer(run, model)
     if compiled:
-        model, held = model.to(memory_format=torch.channels_last), held.to("cpu")
+        model = model.to(memory_format=torch.channels_last)
 
-    def objective(images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(model(images), labels)
+    def objective(pictures: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(model(pictures), labels)
 
     step = torch.compile(objective) if compiled else objective
     while True:
         for batch in torch.randperm(run.train_size).split(run.batch_size):
             optimizer.zero_grad()
-            loss = step(held.train_images[batch], held.train_labels[batch])
+            loss = step(inputs[batch], held.train_labels[batch])
             loss.backward()
             optimizer.step()
             yield len(batch)
 
 
-def ours(run: Run, folder: Path) -> Iterator[int]:
+def ours(run: Run) -> Iterator[int]:
     # A run without an end: probes and evaluations are what the other scripts do not have.
     run = run.model_copy(update={"steps": 10**9, "probes": 1})
-    plain_float32()
-    training = Training(run, splits(folder, run).to("cpu"))
-    for batch in batches(run, torch.device("cpu")):
+    training = Training(run, splits(run))
+    for batch in batches(run, CPU):
         training.advance(batch)
         yield len(batch)
 
 
-def sgemm(run: Run, folder: Path) -> Iterator[int]:
+def sgemm() -> Iterator[int]:
     a = torch.randn(MATRIX, MATRIX)
     while True:
         a @ a
         yield 2 * MATRIX**3
 
 
-def script(name: str, run: Run, folder: Path, workers: int) -> Iterator[int]:
+def script(name: str, run: Run, workers: int) -> Iterator[int]:
     match name:
         case "usual":
-            return usual(run, folder, workers)
-        case "compiled":
-            return tensors(run, folder, compiled=True)
-        case "tensors":
-            return tensors(run, folder)
+            return usual(run, workers)
         case "ours":
-            return ours(run, folder)
-    return sgemm(run, folder)
+            return ours(run)
+        case "sgemm":
+            return sgemm()
+    return tensors(run, compiled=name == "compiled")
 
 
 # Processes that take turns
 
 
-def work(name: str, size: int, folder: Path, threads: int, workers: int) -> None:
-    """A worker: warms up, then for each line of its input works for a window and prints how much it did a second."""
+def work(pipe: Any, name: str, size: int, threads: int, workers: int) -> None:
+    """A worker: warms up, then for each window that it is sent works and answers how much it did a second."""
     torch.set_num_threads(threads)
     start = time.perf_counter()
-    turn = script(name, laptop_run(size), folder, workers)
+    turn = script(name, laptop_run(size), workers)
     next(turn)
-    cold = time.perf_counter() - start
+    pipe.send(time.perf_counter() - start)
     for _ in range(20):
         next(turn)
-    print(json.dumps(cold), flush=True)
-    for line in sys.stdin:
-        start, done = time.perf_counter(), 0
-        while time.perf_counter() - start < float(line):
+    while True:
+        window, start, done = pipe.recv(), time.perf_counter(), 0
+        while time.perf_counter() - start < window:
             done += next(turn)
-        print(json.dumps(done / (time.perf_counter() - start)), flush=True)
+        pipe.send(done / (time.perf_counter() - start))
 
 
 class Team:
     """The processes of one script that fill the machine together."""
 
-    def __init__(self, name: str, size: int, folder: Path, processes: int, threads: int, workers: int = 0) -> None:
+    def __init__(self, name: str, size: int, processes: int, threads: int, workers: int = 0) -> None:
         self.name, self.size = name, size
-        self.setup = f"{processes} × {threads} thread{'s' * (threads > 1)}" + f", {workers} workers" * (name == "usual")
-        command = [sys.executable, "-m", "effective_lr.benchmark", "work", "--script", name, "--size", str(size)]
-        command += ["--data", str(folder), "--threads", str(threads), "--workers", str(workers)]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-        if name in ("ours", "compiled"):
-            environment |= ALLOCATOR
-        pipe = subprocess.PIPE
-        self.processes = [
-            subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) for _ in range(processes)
-        ]
-        self.cold = max(self._answers())
+        self.setup = f"{processes} × {threads} thread{'s' if threads > 1 else ''}"
+        if name == "usual":
+            self.setup += f", {workers} workers"
+        for key, value in ALLOCATOR.items():  # what a process starts with
+            os.environ.pop(key, None)
+            if name in ("ours", "compiled"):
+                os.environ[key] = value
+        self.pipes, self.processes = [], []
+        for _ in range(processes):
+            mine, its = SPAWN.Pipe()
+            self.processes.append(SPAWN.Process(target=work, args=(its, name, size, threads, workers)))
+            self.processes[-1].start()
+            its.close()
+            self.pipes.append(mine)
+        self.cold = max(self.answers())
 
     def window(self, seconds: float) -> float:
         """What all processes together do in a second."""
-        for process in self.processes:
-            assert process.stdin is not None
-            print(seconds, file=process.stdin, flush=True)
-        return sum(self._answers())
+        for pipe in self.pipes:
+            pipe.send(seconds)
+        return sum(self.answers())
 
-    def _answers(self) -> list[float]:
-        lines = [process.stdout.readline() for process in self.processes if process.stdout is not None]
-        if not all(lines):
-            raise UserError(f"benchmark: the script '{self.name}' ended early; its message is above")
-        return [json.loads(line) for line in lines]
+    def answers(self) -> list[float]:
+        try:
+            return [pipe.recv() for pipe in self.pipes]
+        except EOFError:
+            raise UserError(f"benchmark: the script '{self.name}' ended early; its message is above") from None
 
     def close(self) -> None:
         for process in self.processes:
             process.terminate()
-            process.wait()
+            process.join()
 
 
-def best_team(name: str, size: int, folder: Path, cores: int, window: float) -> Team:
+def best_team(name: str, size: int, cores: int, window: float) -> Team:
     """The set-up of a script that is fastest here: processes × threads, and workers of its DataLoader."""
     setups = [(cores, 1, 0), (1, cores, 0)] if cores > 1 else [(1, 1, 0)]
     if name == "usual":
@@ -267,24 +283,24 @@ def best_team(name: str, size: int, folder: Path, cores: int, window: float) -> 
     if name in ("ours", "compiled", "sgemm"):
         setups = setups[:1]
     if len(setups) == 1:
-        return Team(name, size, folder, *setups[0])
+        return Team(name, size, *setups[0])
     speeds = {}
     for setup in setups:
-        team = Team(name, size, folder, *setup)
+        team = Team(name, size, *setup)
         speeds[setup] = team.window(window)
         print(f"{name} at {size}×{size}, {team.setup}: {speeds[setup]:,.0f} images/s", flush=True)
         team.close()
-    return Team(name, size, folder, *max(setups, key=lambda setup: speeds[setup]))
+    return Team(name, size, *max(setups, key=lambda setup: speeds[setup]))
 
 
-def speeds(folder: Path, cores: int, rounds: int, window: float) -> Result:
+def speeds(cores: int, rounds: int, window: float) -> Result:
     """Images per second of each script at each size, and floating point operations per second of sgemm."""
     has_compiler = shutil.which("g++") is not None or shutil.which("clang++") is not None
-    teams = [best_team("sgemm", SIZES[0], folder, cores, window)]
+    teams = [best_team("sgemm", SIZES[0], cores, window)]
     for size in SIZES:
-        teams += [best_team(name, size, folder, cores, window) for name in ("usual", "tensors", "ours")]
+        teams += [best_team(name, size, cores, window) for name in ("usual", "tensors", "ours")]
     if has_compiler:
-        teams.append(best_team("compiled", SIZES[0], folder, cores, window))
+        teams.append(best_team("compiled", SIZES[0], cores, window))
     measured: list[list[float]] = [[] for _ in teams]
     for number in range(rounds):
         for team, values in zip(teams, measured, strict=True):
@@ -303,7 +319,7 @@ def speeds(folder: Path, cores: int, rounds: int, window: float) -> Result:
                 "setup": team.setup,
                 "images_per_second": speed,
                 "rounds": values,
-                "share_of_sgemm": speed * operations(laptop_run(team.size)) / limit,
+                "share_of_sgemm": speed * image_operations(laptop_run(team.size)) / limit,
                 "seconds_to_first_step": team.cold,
             }
         )
@@ -317,9 +333,9 @@ OPERATIONS = {
 }
 
 
-def step_shares(folder: Path, size: int) -> dict[str, float]:
+def step_shares(size: int) -> dict[str, float]:
     """The parts of a step's time that its operations take, forward and backward, by PyTorch's profiler."""
-    turn = ours(laptop_run(size), folder)
+    turn = ours(laptop_run(size))
     for _ in range(20):
         next(turn)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -337,21 +353,16 @@ def step_shares(folder: Path, size: int) -> dict[str, float]:
 # The same error
 
 
-def usual_error(run: Run, folder: Path) -> float:
-    """The test error of the usual script after the steps of a run, by recomputed batch statistics."""
-    torch.manual_seed(run.seed)
-    model, loader = plain_model(run), usual_loader(run, 0)
-    optimizer = plain_optimizer(run, model)
-    done = 0
-    while done < run.steps:
-        for images, labels in loader:
-            if done == run.steps:
-                break
-            optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-            done += 1
-    held = splits(folder, run)
+def test_error(name: str, seed: int, steps: int) -> float:
+    """The test error of a script after some steps, by recomputed batch statistics."""
+    run = laptop_run(SIZES[0], seed=seed, steps=steps, evaluations=1)
+    held = splits(run)
+    if name == "ours":
+        return next(value for _, _, quantity, value in train(run, held).rows if quantity == "test_error")
+    torch.manual_seed(seed)
+    model = plain_model(run)
+    for _, _ in zip(range(steps), usual_steps(run, 0, model), strict=False):
+        pass
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -363,28 +374,13 @@ def usual_error(run: Run, folder: Path) -> float:
         return float((model(held.test_images).argmax(1) != held.test_labels).double().mean())
 
 
-def our_error(run: Run, folder: Path) -> float:
-    plain_float32()
-    rows = train_run(run, splits(folder, run).to("cpu")).rows
-    return [value for _, _, quantity, value in rows if quantity == "test_error"][-1]
-
-
-def errors(folder: Path, seeds: list[int], steps: int) -> Result:
+def errors(seeds: list[int], steps: int) -> Result:
     """Test errors of both scripts after the same number of steps, by seed, and by how many deviations they differ."""
-    found: dict[str, list[float]] = {"usual": [], "ours": []}
-    command = [sys.executable, "-m", "effective_lr.benchmark", "error", "--data", str(folder), "--steps", str(steps)]
-    for name in found:
-        processes = [
-            subprocess.Popen(
-                [*command, "--script", name, "--seed", str(seed)],
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, **ALLOCATOR},
-            )
-            for seed in seeds
-        ]
-        found[name] = [float(process.communicate()[0]) for process in processes]
-        print(f"{name}: test errors {', '.join(f'{100 * error:.1f} %' for error in found[name])}", flush=True)
+    with ProcessPoolExecutor(len(seeds), mp_context=SPAWN) as pool:
+        found = {
+            name: list(pool.map(test_error, [name] * len(seeds), seeds, [steps] * len(seeds)))
+            for name in ("usual", "ours")
+        }
     pooled = statistics.mean(statistics.variance(values) for values in found.values()) ** 0.5
     difference = statistics.mean(found["ours"]) - statistics.mean(found["usual"])
     return {**found, "steps": steps, "difference": difference, "seed_deviation": pooled}
@@ -410,66 +406,51 @@ def timed(command: list[str], folder: Path, **environment: str) -> tuple[float, 
     return seconds, int(result.stdout.split()[-1]) / 1024
 
 
-def copy_of_repository(folder: Path, prepared_data: Path) -> Path:
-    for name in ("Snakefile", "environment.yml", "requirements.lock"):
-        shutil.copy(name, folder)
-    for name in ("config", "notebooks", "paper", "profiles", "workflow", "results/published"):
-        shutil.copytree(name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
-    shutil.copytree(prepared_data, folder / "results" / "data", ignore=shutil.ignore_patterns("*-28*"))
-    return folder
-
-
-def workflow(prepared_data: Path, plans: list[int], targets: list[str]) -> Result:
-    """Planning by size of the grid, the start of a training, redrawing a figure, doing nothing, and these targets from
-    the published metrics."""
+def workflow(plans: list[int]) -> Result:
+    """Planning by size of the grid, the start of a training, redrawing a figure, doing nothing."""
     snakemake = [sys.executable, "-m", "snakemake"]
     result: Result = {"plans": []}
     with tempfile.TemporaryDirectory(prefix="effective-lr-bench-") as scratch:
-        copy = copy_of_repository(Path(scratch), prepared_data)
-        smoke = yaml.safe_load((copy / "config/scales/smoke.yaml").read_text())
+        copy = Path(scratch) / "repository"
+        skip = shutil.ignore_patterns("__pycache__", ".*", "build", "results", "data")
+        shutil.copytree(ROOT, copy, ignore=skip)
+        for path in files_for(laptop_run(SIZES[0])):
+            (copy / "results" / "data").mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy / "results" / "data")
+        scales = copy / "config" / STUDY.name
+        smoke = yaml.safe_load((scales / "smoke.yaml").read_text())
         for runs in plans:
-            about = {"about": "a grid of this size, eight penalties in a shard"}
             axes = {"lr": [0.001 * (1 + n) for n in range(runs // 80)], "l2": [0.001 * n for n in range(8)]}
             axes["seed"] = list(range(max(1, runs // 8 // len(axes["lr"] or [1]))))
             settings = {"normalization": "batch", "optimizer": "sgd", "affine_lr": 0.1, **axes}
-            big = {**smoke, "experiments": {**smoke["experiments"], "big": {**about, "grid": settings}}}
-            (copy / f"config/scales/plan{runs}.yaml").write_text(yaml.safe_dump(big))
+            big = {"about": "a grid of this size, eight penalties in a shard", "grid": settings}
+            content = {**smoke, "experiments": {**smoke["experiments"], "big": big}}
+            (scales / f"plan{runs}.yaml").write_text(yaml.safe_dump(content))
             seconds, memory = timed([*snakemake, "--dry-run", "--quiet", "--config", f"scale=plan{runs}"], copy)
             result["plans"].append({"runs": runs, "seconds": seconds, "memory_mb": memory})
             print(f"planned {runs} runs in {seconds:.1f} s, {memory:.0f} MB", flush=True)
-        figure = [*snakemake, "figure_2", "--cores", str(os.cpu_count()), "--config", "scale=smoke"]
+        figure = [*snakemake, "plane", "--cores", str(os.cpu_count()), "--config", "scale=smoke"]
         started = time.time()
         result["figure_from_raw_seconds"], _ = timed(figure, copy)
-        first = min((copy / "results/smoke/runs").glob("*.parquet"), key=lambda path: path.stat().st_mtime)
-        result["first_step_seconds"] = first.stat().st_mtime - read_table(first)[1][0]["seconds"] - started
-        (copy / "paper/build/smoke/figure_2.pdf").unlink()
+        finished = (copy / "results" / "smoke" / STUDY.name / "runs").glob("*.parquet")
+        first = min(finished, key=lambda path: path.stat().st_mtime)
+        result["first_step_seconds"] = first.stat().st_mtime - read_table(first)[1][0].seconds - started
+        (copy / "paper" / "build" / "smoke" / STUDY.name / "plane.pdf").unlink()
         result["redraw_seconds"], _ = timed(figure, copy)
         result["nothing_to_do_seconds"], _ = timed(figure, copy)
-        result["published_seconds"] = published_seconds(copy, targets)
     return result
 
 
-def published_seconds(copy: Path, names: list[str]) -> dict[str, float]:
-    """How long each of these targets takes from the published metrics, where nothing else was made before."""
-    seconds = {}
-    for name in names:
-        for made in ("results/redrawn", "paper/build/published"):
-            shutil.rmtree(copy / made, ignore_errors=True)
-        command = [sys.executable, "-m", "snakemake", name, "--cores", str(os.cpu_count())]
-        seconds[name], _ = timed([*command, "--config", "metrics=published"], copy)
-        print(f"{name} from published metrics: {seconds[name]:.0f} s", flush=True)
-    return seconds
-
-
-def shard(runs: list[Run], prepared_data: Path) -> Result:
+def shard(runs: list[Run]) -> Result:
     """A training job by its command line: its time, what of it is training and evaluation, and its memory."""
-    paths = prepared(prepared_data, runs[0].resolution)
+    tensors, record = files_for(runs[0])
     with tempfile.TemporaryDirectory(prefix="effective-lr-bench-") as scratch:
         output = Path(scratch) / "shard.parquet"
-        command = [sys.executable, "-m", "effective_lr.jobs", "--runs", grid.to_json(runs), "--code", "benchmark"]
-        command += ["--tensors", str(paths[0]), "--record", str(paths[1]), "--cache", scratch, "--output", str(output)]
-        seconds, memory = timed([*command, "--device", "cpu"], Path.cwd(), **ALLOCATOR)
-        training = sum(record["seconds"] for record in read_table(output)[1])
+        command = [sys.executable, "-m", "effective_lr", "train", "--study", STUDY.name, "--runs", grid.to_json(runs)]
+        command += ["--code", "benchmark", "--tensors", str(tensors), "--record", str(record)]
+        command += ["--cache", scratch, "--output", str(output)]
+        seconds, memory = timed(command, ROOT, EFFECTIVE_LR_DEVICE="cpu", **ALLOCATOR)
+        training = sum(record.seconds for record in read_table(output)[1])
     return {
         "runs": len(runs),
         "steps": runs[0].steps,
@@ -480,24 +461,14 @@ def shard(runs: list[Run], prepared_data: Path) -> Result:
     }
 
 
-def growth(prepared_data: Path) -> list[Result]:
-    """Time and memory of a job as its runs, their steps and their images grow."""
-    shapes = [(1, 250, 14), (2, 250, 14), (4, 250, 14), (1, 500, 14), (1, 1000, 14), (1, 250, 28)]
-    return [
-        shard([laptop_run(size, steps=steps, l2=0.001 * k) for k in range(count)], prepared_data)
-        for count, steps, size in shapes
-    ]
-
-
-# What was measured
-
-
-def measure(folder: Path, output: Path, quick: bool) -> None:
-    """Measure everything and write it; `quick` tries the script itself, and its numbers mean nothing."""
+def measure(quick: bool) -> Result:
+    """Measure everything; `quick` tries the script itself, and its numbers mean nothing."""
     cores = os.cpu_count() or 1
     for size in SIZES:
-        prepared(folder, size)
-    result: Result = {
+        files_for(laptop_run(size))
+    shapes = [(1, 250, 14), (2, 250, 14), (4, 250, 14), (1, 500, 14), (1, 1000, 14), (1, 250, 28)]
+    steps = 20 if quick else 1000
+    return {
         "machine": {
             "cpu": cpu_name(),
             "cores": cores,
@@ -507,20 +478,16 @@ def measure(folder: Path, output: Path, quick: bool) -> None:
             "commit": commit(),
             "quick": quick,
         },
-        "speed": speeds(folder, cores, rounds=1 if quick else ROUNDS, window=0.3 if quick else WINDOW),
-        "step_shares": {str(size): step_shares(folder, size) for size in SIZES},
-        "errors": errors(folder, [100, 101], steps=20 if quick else 1000),
-        "shard": shard([laptop_run(14, l2=0.001 * k, steps=20 if quick else 1000) for k in range(8)], folder),
-        "growth": [] if quick else growth(folder),
-        "workflow": workflow(
-            folder,
-            plans=[100] if quick else [100, 1_000, 10_000],
-            targets=["figure_7"] if quick else [name for name in shown() if not name.startswith("claim_")],
-        ),
+        "speed": speeds(cores, rounds=1 if quick else ROUNDS, window=0.3 if quick else WINDOW),
+        "step_shares": {str(size): step_shares(size) for size in SIZES},
+        "errors": errors([100, 101], steps),
+        "shard": shard([laptop_run(14, l2=0.001 * k, steps=steps) for k in range(8)]),
+        "growth": [
+            shard([laptop_run(size, steps=steps, l2=0.001 * k) for k in range(count)])
+            for count, steps, size in (shapes[:1] if quick else shapes)
+        ],
+        "workflow": workflow(plans=[100] if quick else [100, 1_000, 10_000]),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n")
-    print("\n" + page(result))
 
 
 def cpu_name() -> str:
@@ -574,41 +541,24 @@ def targets(result: Result) -> list[Result]:
     ]
 
 
-def table(result: Result) -> str:
-    """The speeds as a booktabs tabular."""
-    rows = []
-    for row in result["speed"]["scripts"]:
-        speed, slowest = row["images_per_second"], images_per_second(result, "usual", row["size"])
-        rows.append(
-            [
-                NAMES[row["script"]],
-                rf"${row['size']}\times{row['size']}$",
-                row["setup"].replace("×", r"$\times$"),
-                f"{speed:,.0f}".replace(",", r"\,"),
-                f"{speed / slowest:.1f}",
-                f"{100 * row['share_of_sgemm']:.0f}\\,\\%",
-            ]
-        )
-    header = ["Script", "images", "processes, threads", "images/s", "relative", "share of sgemm"]
-    return tabular("lllrrr", header, rows)
-
-
-def figure(result: Result, output: Path) -> None:
+def draw(result: Result, output: Path) -> None:
     """Bars of images per second, and where the arithmetic alone would end."""
-    import matplotlib.pyplot as plt
     import seaborn as sns
 
-    plt.style.use(Path(__file__).parent / "style.mplstyle")
+    from effective_lr.document import style
+
+    style.use()
+    plt = style.plt
     figure, axes = plt.subplots(1, len(SIZES), figsize=(9, 2.6), layout="constrained")
     for axis, size in zip(axes, SIZES, strict=True):
         rows = [row for row in result["speed"]["scripts"] if row["size"] == size]
         values = [row["images_per_second"] for row in rows]
-        names = [NAMES[row["script"]].replace(": ", ":\n") for row in rows]
+        names = [SCRIPTS[row["script"]].replace(": ", ":\n") for row in rows]
         sns.barplot(x=values, y=names, ax=axis, orient="h", color="C0")
         for place, value in enumerate(values):
             label = f" {value:,.0f}  (×{value / images_per_second(result, 'usual', size):.1f})"
             axis.annotate(label, (value, place), va="center")
-        bound = result["speed"]["sgemm_gflops"] * 1e9 / operations(laptop_run(size))
+        bound = result["speed"]["sgemm_gflops"] * 1e9 / image_operations(laptop_run(size))
         axis.axvline(bound, color="C1", linestyle="--")
         corner: Result = {"xy": (bound, 0.04), "xycoords": axis.get_xaxis_transform(), "xytext": (-5, 0)}
         axis.annotate("sgemm alone", **corner, textcoords="offset points", ha="right", color="C1")
@@ -652,7 +602,7 @@ def page(result: Result) -> str:
     for row in speed["scripts"]:
         relative = row["images_per_second"] / images_per_second(result, "usual", row["size"])
         lines.append(
-            f"| {NAMES[row['script']]} | {row['size']}×{row['size']} | {row['setup']} | "
+            f"| {SCRIPTS[row['script']]} | {row['size']}×{row['size']} | {row['setup']} | "
             f"{row['images_per_second']:,.0f} | {relative:.1f} | {100 * row['share_of_sgemm']:.0f} % |"
         )
     lines += ["", "| target | aimed at | measured | |", "| --- | --- | --- | --- |"]
@@ -678,7 +628,7 @@ def page(result: Result) -> str:
         "be done; the rest is to start Python, to read the tables and to draw.",
         "",
         f"Test error after {errors['steps']} steps, by seed: "
-        + "; ".join(f"{NAMES[k]} {', '.join(f'{100 * e:.1f} %' for e in errors[k])}" for k in ("usual", "ours"))
+        + "; ".join(f"{SCRIPTS[k]} {', '.join(f'{100 * e:.1f} %' for e in errors[k])}" for k in ("usual", "ours"))
         + ".",
         "",
         "| workflow | |",
@@ -703,36 +653,23 @@ def page(result: Result) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure training speed and what the workflow adds to it.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("measure", "figure", "table", "page", "work", "error"):
-        command = commands.add_parser(name)
-        command.add_argument("--data", type=Path, default=Path("results/data"), help="folder of prepared data")
-        command.add_argument("--input", type=Path, help="a measurement")
-        command.add_argument("--output", type=Path, help="file to write")
-        command.add_argument("--quick", action="store_true", help="try the script; the numbers mean nothing")
-        command.add_argument("--script", default="ours")
-        command.add_argument("--size", type=int, default=SIZES[0])
-        command.add_argument("--threads", type=int, default=1)
-        command.add_argument("--workers", type=int, default=0)
-        command.add_argument("--seed", type=int, default=100)
-        command.add_argument("--steps", type=int, default=1000)
+    measuring = commands.add_parser("measure", help="measure, and write what was found as JSON")
+    measuring.add_argument("--quick", action="store_true", help="try the script; the numbers mean nothing")
+    for name in ("page", "figure"):
+        commands.add_parser(name, help=f"a measurement as a {name}").add_argument("--input", type=Path, required=True)
+    for command in commands.choices.values():
+        command.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     try:
-        match arguments.command:
-            case "measure":
-                measure(arguments.data, arguments.output, arguments.quick)
-            case "work":
-                work(arguments.script, arguments.size, arguments.data, arguments.threads, arguments.workers)
-            case "error":
-                torch.set_num_threads(1)
-                run = laptop_run(SIZES[0], seed=arguments.seed, steps=arguments.steps, evaluations=1)
-                error = {"usual": usual_error, "ours": our_error}[arguments.script]
-                print(error(run, arguments.data))
-            case "figure":
-                figure(json.loads(arguments.input.read_text()), arguments.output)
-            case "table":
-                arguments.output.write_text(table(json.loads(arguments.input.read_text())))
-            case "page":
-                arguments.output.write_text(page(json.loads(arguments.input.read_text())))
+        if arguments.command == "measure":
+            result = measure(arguments.quick)
+            arguments.output.parent.mkdir(parents=True, exist_ok=True)
+            arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+            print("\n" + page(result))
+        elif arguments.command == "page":
+            arguments.output.write_text(page(json.loads(arguments.input.read_text())))
+        else:
+            draw(json.loads(arguments.input.read_text()), arguments.output)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

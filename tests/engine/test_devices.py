@@ -1,23 +1,25 @@
 """The lease of a GPU, with devices that are only names: the lock is what counts."""
 
-import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-import effective_lr
-from effective_lr.devices import visible_devices
+from effective_lr.engine.devices import on_device, visible_devices
+from effective_lr.errors import UserError
+from shared import ENVIRONMENT
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from effective_lr.devices import lease
+from effective_lr.engine.devices import lease
 with lease(sys.argv[2].split(","), int(sys.argv[3]), Path(sys.argv[1])) as index:
     print("holds", index, flush=True)
     sys.stdin.readline()
@@ -32,9 +34,8 @@ def holder(tmp_path: Path) -> Iterator[Callable[[str, int], Holder]]:
 
     def start(devices: str, slots: int) -> Holder:
         command = [sys.executable, "-c", HOLDER, str(tmp_path), devices, str(slots)]
-        environment = {**os.environ, "PYTHONPATH": str(Path(effective_lr.__file__).parents[1])}
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT))
         return started[-1]
 
     yield start
@@ -94,3 +95,15 @@ def test_names_are_those_of_the_visible_devices(
     if listed is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert visible_devices(2) == names
+
+
+def test_full_gpu_ends_in_the_number_of_slots_to_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for slots, advice in [(3, "gpu_slots=2"), (1, "device=cpu")]:
+        with pytest.raises(UserError) as caught, on_device("cuda", slots, "my-shard"):
+            raise torch.OutOfMemoryError
+        told = str(caught.value)
+        assert "my-shard" in told and "GPU 0" in told and f"gpu_slots = {slots}" in told and advice in told

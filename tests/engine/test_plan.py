@@ -1,128 +1,112 @@
-"""The plan, the summary and the cleaning of a scale's runs."""
+"""The plan, the summary and the cleaning of a scale's runs, and what a job asks of a scheduler."""
 
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-import pyarrow as pa
 import pytest
-from conftest import make_run, train_or_reuse
 
-from effective_lr import costs, grid, runs, storage
-from effective_lr.config import Run, UserError
-from effective_lr.data import Splits
-from effective_lr.networks import build_network, normalized_layers
+from effective_lr.engine import grid, limits, plan, storage
+from effective_lr.engine.code import training_key
+from effective_lr.engine.contents import Chapter, Contents
+from effective_lr.errors import UserError
+from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.settings import Run
+from shared import SMALL, STUDY, make_run, train_or_reuse
 
 ALL = [make_run(l2=l2, seed=seed) for l2 in (0, 0.01, 0.1) for seed in (3, 4)]
+DATA = Path("data")  # in the working directory of a test
+
+
+def chapter(runs: list[Run]) -> Chapter:
+    scale = grid.Scale(about="", defaults=SMALL, experiments={})
+    return Chapter(STUDY, scale, {"all": runs}, grid.shards(runs), Contents(order=1), {})
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """A scale's folder beside prepared data."""
-    record = tmp_path / "data" / "fashion-mnist-14.json"
-    record.parent.mkdir()
-    record.write_text(json.dumps({"sha256": "data"}))
-    (tmp_path / "scale" / "runs").mkdir(parents=True)
-    return tmp_path / "scale"
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of results, beside the record of prepared data."""
+    monkeypatch.chdir(tmp_path)
+    DATA.mkdir()
+    (DATA / "fashion-mnist-14.json").write_text(json.dumps({"sha256": "data"}))
+    return Path("scale")
 
 
 def finish(run: Run, results: Path, single: Splits) -> None:
-    train_or_reuse(run, single, results / "runs", grid.code_fingerprint(grid.TRAINING_SOURCES), "data")
+    train_or_reuse(run, single, results / "runs", training_key(STUDY), "data")
 
 
-class FakePool:
-    """In place of the processes that measure the machine."""
-
-    def __init__(self, cores: int) -> None:
-        self.cores = cores
-
-    def __enter__(self) -> "FakePool":
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        pass
-
-    def map(self, work: Callable[..., Any], tasks: Iterable[list[Run]]) -> list[Any]:
-        tasks = list(tasks)
-        assert len(tasks) == self.cores
-        return [(3.0, [(0.5, 0.001)] * len(task)) for task in tasks]
-
-
-def test_plan_counts_what_is_left_and_what_it_takes(
-    results: Path, single: Splits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", FakePool)
+def test_plan_counts_what_is_left_and_what_it_takes(results: Path, single: Splits) -> None:
+    """Where no data is prepared, by the speed that is assumed."""
     finish(ALL[0], results, single)
-    text = runs.plan("scale", ALL, results, cores=2)
-    assert text.startswith("scale: 6 runs in 2 shards; 1 finished, 5 to train\n")
-    # 5 runs of 20 steps of 0.5 s, 2 evaluations of 30 + 40 + 64 images of 1 ms, and 3 s for each of 2 shards.
-    seconds = 5 * (20 * 0.5 + 2 * 134 * 0.001) + 2 * 3.0
-    assert f"About 0:{round(seconds / 2):02} with 2 jobs at a time" in text
-    assert "     5         32      0:10      0:51  batch, sgd: fashion-mnist at 14×14, width 2" in text
+    text, seconds = plan.plan(chapter(ALL), results, DATA, cores=1)
+    assert "6 runs in 2 shards; 1 finished, 5 to train" in text
+    assert re.search(r"^ +5 .* batch-sgd$", text, flags=re.MULTILINE)
+    arithmetic = sum(map(STUDY.operations, ALL[1:])) / limits.CPU_SPEED
+    start = float(re.search(r"taking ([\d.]+) s to start", text)[1])  # type: ignore[index]
+    assert seconds == pytest.approx(arithmetic + 2 * start, abs=0.11)
 
 
-def test_nothing_left_is_not_measured(results: Path, single: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", None)
+def test_nothing_left_takes_no_time(results: Path, single: Splits) -> None:
     finish(ALL[0], results, single)
-    assert runs.plan("scale", ALL[:1], results, 2) == "scale: 1 runs in 1 shards; 1 finished, 0 to train"
+    text, seconds = plan.plan(chapter(ALL[:1]), results, DATA, 1)
+    assert "1 finished, 0 to train" in text and seconds == 0
 
 
-def test_this_machine_is_measured() -> None:
-    start, speeds = runs.measure([make_run(), make_run(normalization="none", optimizer="adam")])
-    assert start >= 0 and len(speeds) == 2
-    assert all(0 < image < step < 1 for step, image in speeds)
-
-
-@pytest.mark.parametrize("dataset", [{}, {"dataset": "cifar10", "resolution": 32, "width": 8}])
-def test_operations_are_those_of_the_layers(dataset: dict[str, Any]) -> None:
-    run = make_run(**dataset)
-    forward, sides = [], (run.resolution, run.resolution // 2, run.resolution // 4, 1)
-    for (_, layer), side in zip(normalized_layers(build_network(run)), sides, strict=True):
-        forward.append(2 * side**2 * layer.weight.numel())
-    assert costs.operations(run) == 3 * sum(forward) - forward[0]
+def test_this_machine_is_measured(prepared: Path) -> None:
+    files = {"fashion-mnist-14": (prepared / "data.pt", prepared / "data.json")}
+    runs = [make_run(steps=50), make_run(steps=50, normalization="none", optimizer="adam")]
+    start, speeds = plan.measure(STUDY.name, runs, files)
+    assert start >= 0 and all(speed is not None and 1e6 < speed < 1e13 for speed in speeds)
+    assert plan.measure(STUDY.name, runs, {})[1] == [None, None]
 
 
 def test_gpu_hours_follow_from_the_arithmetic() -> None:
     long = make_run(steps=10**13)
-    hours = (10**13 * 16 + 2 * (30 + 40 + 64) / 3) * costs.operations(long) / 1e13 / 3600
-    assert f" {hours:,.1f} hours of a GPU" in runs.gpu_hours([long]) and hours > 100
+    hours = STUDY.operations(long) / limits.GPU_SPEED / 3600
+    assert hours > 100 and f" {hours:,.1f} hours of a GPU" in plan.gpu_hours(STUDY, [long])
 
 
-def test_summary_counts_runs_and_hours(results: Path) -> None:
-    def shard(name: str, *provenance: dict[str, Any]) -> Path:
-        table = storage.with_provenance(pa.table({"value": [1.0]}), list(provenance))
-        storage.write_table(table, results / "shards" / name)
-        return results / "shards" / name
+def test_limits_grow_with_the_work_and_with_each_attempt() -> None:
+    run = make_run(steps=10**7)
+    ask = limits.time_limit
+    assert limits.START_MINUTES < ask(STUDY, [run], is_gpu=True) < ask(STUDY, [run] * 8, is_gpu=False)
+    assert ask(STUDY, [run], True, attempt=2) == 2 * ask(STUDY, [run], True)
+    assert ask(STUDY, [make_run(steps=10**12)], False) == limits.LONGEST_MINUTES
+    assert limits.memory_limit(STUDY, run, 2) == 2 * limits.memory_limit(STUDY, run) > 2 * STUDY.megabytes(run)
 
-    trained = {"reused": False, "diverged": None, "seconds": 1800.0}
-    path = shard("now.parquet", trained, {**trained, "diverged": 25}, {**trained, "reused": True})
-    text = "Runs: 2 trained in 1.00 hours of one core or GPU, 1 reused, 1 diverged; 1:05 in all."
-    assert runs.summary([path], time.time() - 65) == text
+
+def test_summary_counts_runs_and_hours(results: Path, single: Splits) -> None:
+    _, record = train_or_reuse(make_run(steps=1, probes=1, evaluations=1), single, results / "runs")
+    trained = record.model_copy(update={"seconds": 1800.0})
+    records = [trained, *(trained.model_copy(update=changes) for changes in ({"diverged": 25}, {"reused": True}))]
+    path = results / "now.parquet"
+    storage.write_table(storage.with_provenance(storage.SCHEMA.empty_table(), records), path)
+    told = plan.summary([path], time.time() - 65)
+    assert all(part in told for part in ("2 trained in 1.00 hours", "1 reused", "1 diverged", "1:05 in all")), told
     path.write_text("damaged")
-    assert runs.summary([path], time.time() - 65).endswith(" Unreadable shards: 1.")
+    assert "Unreadable shards: 1" in plan.summary([path], time.time() - 65)
 
 
 def test_cleaning_keeps_what_is_used(results: Path, single: Splits) -> None:
     finish(ALL[0], results, single)
     folder = results / "runs"
     [used] = folder.iterdir()
-    cache = runs.cache_of(results, ALL[1])
+    cache = plan.cache_of(STUDY, ALL[1], results, DATA, training_key(STUDY))
     kept = [used, cache.checkpoint_path(ALL[1]), folder / ".fresh.parquet.host.1"]
     removed = [folder / "0123456789abcdef.parquet", folder / "0123456789abcdef.checkpoint", folder / ".old.host.1"]
     for path in kept[1:] + removed:
         path.write_bytes(b"12345")
     os.utime(removed[2], (0, 0))
-    assert runs.clean(ALL, results) == f"{folder}: removed 3 files that nothing uses (0.0 MB)"
+    assert "removed 3 files" in plan.clean(chapter(ALL), results, DATA)
     assert sorted(folder.iterdir()) == sorted(kept)
 
 
 def test_cleaning_without_data_removes_nothing(results: Path, single: Splits) -> None:
     finish(ALL[0], results, single)
-    (results.parent / "data" / "fashion-mnist-14.json").unlink()
-    with pytest.raises(UserError, match=r"fashion-mnist-14.json: missing.*prepare the data first"):
-        runs.clean(ALL, results)
+    (DATA / "fashion-mnist-14.json").unlink()
+    with pytest.raises(UserError, match=r"fashion-mnist-14\.json: missing"):
+        plan.clean(chapter(ALL), results, DATA)
     assert len(list((results / "runs").iterdir())) == 1

@@ -1,27 +1,24 @@
-"""The benchmark: its arithmetic, its verdicts, and that its pages are those of the published measurement."""
+"""The benchmark: its verdicts, that it compares equals, and that its page is that of the published measurement."""
 
 import copy
+import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from effective_lr.benchmark import laptop_run
 from torch.nn import functional as F
 
-from effective_lr import benchmark
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.networks import build_network
-from shared import train_rows
+from shared import ROOT, STUDY, train_rows
 
-ROOT = Path(__file__).parents[1]
-PUBLISHED = json.loads((ROOT / "results/published/benchmark.json").read_text())
-
-
-@pytest.fixture(autouse=True)
-def _in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+PUBLISHED = json.loads((ROOT / "results" / "published" / STUDY.name / "benchmark.json").read_text())
+spec = importlib.util.spec_from_file_location("benchmark", ROOT / "benchmarks" / "normalization.py")
+assert spec is not None and spec.loader is not None
+benchmark = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(benchmark)
 
 
 def test_page_is_that_of_the_published_measurement() -> None:
@@ -46,25 +43,13 @@ def test_slower_measurement_misses_its_targets() -> None:
     assert benchmark.page(slow).count("**missed**") == len(benchmark.targets(slow))
 
 
-def test_every_number_follows_the_measurement(tmp_path: Path) -> None:
-    def scaled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: scaled(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [scaled(item) for item in value]
-        return 1.37 * value if isinstance(value, float) else value
-
-    table, other = benchmark.table(PUBLISHED), benchmark.table(scaled(PUBLISHED))
-    speeds = [row["images_per_second"] for row in PUBLISHED["speed"]["scripts"]]
-    for speed in speeds:
-        assert f"{speed:,.0f}".replace(",", r"\,") in table
-        assert f"{1.37 * speed:,.0f}".replace(",", r"\,") in other
-    benchmark.figure(PUBLISHED, tmp_path / "speed.png")
+def test_figure_is_drawn(tmp_path: Path) -> None:
+    benchmark.draw(PUBLISHED, tmp_path / "speed.png")
     assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
 def test_usual_model_is_the_same_function() -> None:
-    run = laptop_run(14)
+    run = benchmark.laptop_run(14)
     images = torch.randn(64, 1, 14, 14, generator=torch.Generator().manual_seed(0))
     ours, theirs = build_network(run), benchmark.plain_model(run)
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
@@ -72,8 +57,10 @@ def test_usual_model_is_the_same_function() -> None:
 
 def test_usual_script_trains_as_ours_does(small_splits: Splits) -> None:
     """One step of both optimizers from one start, on one batch."""
-    run = laptop_run(14, train_size=64, batch_size=64, statistics_size=64, steps=2, probes=2, evaluations=1)
-    held = small_splits.subset(64, 30, 40)
+    run = benchmark.laptop_run(14, train_size=64, batch_size=64, statistics_size=64, steps=2, probes=2, evaluations=1)
+    held = replace(
+        small_splits, train_images=small_splits.train_images[:64], train_labels=small_splits.train_labels[:64]
+    )
     model = benchmark.plain_model(run).double()
     optimizer = benchmark.plain_optimizer(run, model)
     losses = []

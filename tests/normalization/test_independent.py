@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from effective_lr import data
+from effective_lr.prepare import images, prepared
 from effective_lr.studies.normalization.checks import small_run, synthetic_splits
-from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.data import Splits, splits_for
 from effective_lr.studies.normalization.networks import build_network, normalized_layers
 from effective_lr.studies.normalization.settings import Run
 from effective_lr.studies.normalization.training import batches, plain_float32
@@ -68,12 +68,12 @@ def test_errors_in_float32_are_those_of_the_script(tmp_path: Path) -> None:
         {"normalization": "batch", "optimizer": "adam", "lr": 0.009, "l2": 0.00081, "affine_lr": 0.003},
         {"normalization": "none", "optimizer": "nesterov", "lr": 0.02, "l2": 0.0, "affine_lr": 0.02},
     ]
-    if not Path("/usr/share/datasets/fashion-mnist").exists():
+    if not images.DEBIAN_FOLDER.exists():
         pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
     plain_float32()
-    prepared = tmp_path / "data.pt", tmp_path / "data.json"
-    data.prepare("fashion-mnist", 14, tmp_path, *prepared)
-    splits = data.load(*prepared).subset(sizes["train_size"], sizes["validation_size"], sizes["test_size"])
+    files = tmp_path / "data.pt", tmp_path / "data.json"
+    prepared.write("fashion-mnist-14", tmp_path, *files)
+    splits = splits_for(prepared.load(*files), make_run(**sizes))
     errors = np.zeros((len(settings), 2, 2))  # setting, seed, engine or script
     for (k, changes), seed in product(enumerate(settings), range(2)):
         run = make_run(**sizes, **training, **changes, seed=200 + seed)

@@ -79,7 +79,7 @@ def ends(low: float | None, high: float | None) -> str:
 
 def provenance_to_html(runs: pd.DataFrame) -> str:
     """Who trained what, by code, versions and device."""
-    keys = ["study", "commit", "code", "torch", "python", "device"]
+    keys = ["study", "commit", "code_key", "torch", "python", "device"]
     groups = runs.groupby([key for key in keys if key in runs], dropna=False)
     table = groups.agg(
         runs=("run_id", "size"),

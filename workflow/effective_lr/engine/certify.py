@@ -2,7 +2,7 @@
 
 The last certified commit is checked out beside this one, and both codes train the same sample of runs, on this machine,
 one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from the first
-step to the last, and once more with an interruption that goes on from a checkpoint. Only if all rows and all weights
+step to the last, and each once more with an interruption that goes on from a checkpoint. Only if all rows and weights
 are equal bit for bit does the new syntax tree get the key of the old one, in `code.lock` beside the code.
 
 A sample is no proof for every setting: the lock says when, on which machine and against which commit, and a full
@@ -25,6 +25,7 @@ from effective_lr.engine.study import STUDIES, BaseRun, Study, load
 from effective_lr.errors import UserError
 
 SAMPLE_SCALE = "smoke"  # whose sizes the sample has
+RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
 
 
 def certify(root: Path, name: str) -> str:
@@ -58,9 +59,11 @@ def certify(root: Path, name: str) -> str:
             f"{name}: the training code gives other results than at {base}: {difference}; nothing was certified"
         )
     key = known.get(old_tree, old_tree)
+    resumed = sum(one.endswith(RESUMED) for one in traces[0])
     how = (
         f"{datetime.now(UTC):%Y-%m-%d} equal to commit {base}, bit for bit, in all rows and weights of "
-        f"{len(traces[0]) - 1} runs and of one resumed, on {platform.machine()} with Python {platform.python_version()}"
+        f"{len(traces[0]) - resumed} runs, {resumed} of them resumed too, on {platform.machine()} with Python "
+        f"{platform.python_version()}"
     )
     with lock.open("a") as file:
         file.write(f"{tree} {key} {how}\n")
@@ -68,7 +71,7 @@ def certify(root: Path, name: str) -> str:
 
 
 def last_commit(root: Path, lock: Path, known: dict[str, str]) -> str:
-    """The last commit whose training code the lock knows."""
+    """The last commit whose training code the lock knows; the last one at all where the lock knows none yet."""
     for commit in git(root, "log", "--format=%H", "--", str(lock.parent)).split():
         with tempfile.TemporaryDirectory() as scratch:
             files = git(root, "ls-tree", "-r", "--name-only", commit, str(lock.parent.relative_to(root))).split()
@@ -80,7 +83,8 @@ def last_commit(root: Path, lock: Path, known: dict[str, str]) -> str:
             folder = package / "studies" / lock.parent.name
             if (folder / "training.py").exists():
                 found = code.closure(folder / "training.py", package)
-                if code.tree_hash([path for path in found if path.is_relative_to(folder)], folder) in known:
+                tree = code.tree_hash([path for path in found if path.is_relative_to(folder)], folder)
+                if not known or tree in known:
                     return commit[:12]
     raise UserError(f"{lock}: no commit has training code that it knows; there is nothing to compare with")
 
@@ -114,11 +118,11 @@ def kind(run: BaseRun) -> tuple[Any, ...]:
 
 def prepared(study: Study, runs: list[BaseRun], scratch: Path) -> dict[str, tuple[str, str]]:
     """The prepared data that these runs need, made anew in a folder."""
-    from effective_lr.prepare.prepared import write
-
     names = {name for run in runs if (name := study.data(run)) is not None}
     files = {name: (scratch / f"{name}.pt", scratch / f"{name}.json") for name in names}
     for name, (tensors, record) in files.items():
+        from effective_lr.prepare.prepared import write  # takes seconds, which a study without data need not wait
+
         write(name, Path("data"), tensors, record, optional=name in study.optional_data)
     return {name: (str(tensors), str(record)) for name, (tensors, record) in files.items()}
 

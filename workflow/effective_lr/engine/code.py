@@ -24,7 +24,10 @@ WORDS = {"description", "change"}  # keywords of settings that only a reader see
 
 def imports(path: Path) -> list[str]:
     """The modules that a file names in its import statements, wherever they stand; also those that are names in one."""
-    return _imports(path.read_text())
+    try:
+        return _imports(path.read_text())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 @cache  # by the text: a workflow asks for the same files in every job
@@ -33,14 +36,17 @@ def _imports(text: str) -> list[str]:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or not node.module:
+                what = ", ".join(alias.name for alias in node.names)
+                raise UserError(f"line {node.lineno}: relative import of {what}; write its whole name")
             found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     return found
 
 
 @cache
-def _canonical(text: str) -> str:
-    return canonical(ast.parse(text))
+def _canonical(text: str, has_words: bool) -> str:
+    return canonical(ast.parse(text), has_words)
 
 
 def module_file(module: str, root: Path) -> Path | None:
@@ -80,7 +86,7 @@ def sources_of(modules: Iterable[str], root: Path = PACKAGE) -> str:
     """The same for modules by their full names, among which those of other packages count for nothing."""
     starts = {file for name in modules if (file := module_file(name, root))}
     files = {file for start in starts for file in closure(start, root)}
-    return tree_hash(sorted(files), root)
+    return tree_hash(sorted(files), root, has_words=True)  # a page shows the description of a setting
 
 
 def training_files(study: Study, studies: Path = STUDIES) -> list[Path]:
@@ -104,21 +110,22 @@ def read_lock(path: Path) -> dict[str, str]:
     return {tree: key for tree, key, _ in entries}
 
 
-def tree_hash(files: Iterable[Path], root: Path) -> str:
+def tree_hash(files: Iterable[Path], root: Path, has_words: bool = False) -> str:
     """A hash of the syntax trees of files, which names them from `root`."""
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(root)}\n{_canonical(path.read_text())}\n".encode())
+        digest.update(f"{path.relative_to(root)}\n{_canonical(path.read_text(), has_words)}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def canonical(node: Any) -> str:
-    """A syntax tree as text that is the same in every version of Python, without words that only a reader sees.
+def canonical(node: Any, has_words: bool = False) -> str:
+    """A syntax tree as text that is the same in every version of Python, without docstrings.
 
+    Unless it `has_words`, it leaves out what only a reader sees: descriptions of settings and messages of errors.
     `ast.dump` prints what a version added to its nodes, so its text differs between 3.11, 3.12 and 3.13.
     """
     if isinstance(node, list):
-        return "[" + ",".join(map(canonical, node)) + "]"
+        return "[" + ",".join(canonical(part, has_words) for part in node) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = {name: value for name, value in ast.iter_fields(node) if value is not None and name not in LEFT_OUT}
@@ -126,12 +133,12 @@ def canonical(node: Any) -> str:
         case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
             if ast.get_docstring(node, clean=False) is not None:
                 fields["body"] = node.body[1:]
-        case ast.Raise(exc=ast.Call(func=func)):
+        case ast.Raise(exc=ast.Call(func=func)) if not has_words:
             fields["exc"] = func
-        case ast.Call(func=ast.Name(id="setting")):
+        case ast.Call(func=ast.Name(id="setting")) if not has_words:
             fields["args"] = []  # the description and the source
             fields["keywords"] = [word for word in node.keywords if word.arg not in {*WORDS, "source"}]
-        case ast.Call():
+        case ast.Call(func=ast.Name(id="Field")) if not has_words:
             fields["keywords"] = [word for word in node.keywords if word.arg not in WORDS]
-    inside = ",".join(f"{name}={canonical(value)}" for name, value in fields.items() if value != [])
+    inside = ",".join(f"{name}={canonical(value, has_words)}" for name, value in fields.items() if value != [])
     return f"{type(node).__name__}({inside})"

@@ -142,8 +142,8 @@ class Chapter:
         """Refuse contents and claims that name what there is not."""
         shown: dict[str, Item] = {**self.contents.figures, **self.contents.tables}
         places: list[tuple[Path, dict[str, Any]]] = [
+            (paper / "claims.yaml", self.claims),  # first: tables rest on what their claims name
             (paper / "contents.yaml", {**shown, **self.contents.notebooks}),
-            (paper / "claims.yaml", self.claims),
         ]
         for file, items in places:
             for name, item in items.items():

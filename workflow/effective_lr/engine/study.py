@@ -21,13 +21,17 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0)]
 
 
-def setting(description: str, source: str | dict[str, str], change: str = "", **constraints: Any) -> Any:
+def setting(description: str, source: str | Mapping[Any, str], change: str = "", **constraints: Any) -> Any:
     """A field of a run.
 
     `source` is the tag of where its value comes from ("ours" is always one), by value where that differs; `change` says
     when to change it. Neither these nor the description are part of the fingerprint of the code.
     """
-    return Field(description=description, json_schema_extra={"source": source, "change": change}, **constraints)  # type: ignore[dict-item]
+    return Field(
+        description=description,
+        json_schema_extra={"source": dict(source) if isinstance(source, Mapping) else source, "change": change},
+        **constraints,
+    )
 
 
 class BaseRun(BaseModel):

@@ -48,20 +48,18 @@ def main() -> None:
         needed = study.data(run)
         tensors = load_tensors(*map(Path, task["data"][needed])) if needed else {}
         shared = training.load(tensors, run, torch.device("cpu"))
-        is_first = not found
         found[run.run_id] = result(training.train(run, shared))
-        if is_first:
-            saved: list[bytes] = []
+        saved: list[bytes] = []
 
-            def interrupt(state: Any, saved: list[bytes] = saved) -> None:
-                if state.step >= state.steps // 2:
-                    saved.append(state.save())
-                    raise Interrupted
+        def interrupt(state: Any, saved: list[bytes] = saved) -> None:
+            if state.step >= state.steps // 2:
+                saved.append(state.save())
+                raise Interrupted
 
-            try:
-                training.train(run, shared, after_step=interrupt)
-            except Interrupted:
-                found[f"{run.run_id}, resumed"] = result(training.train(run, shared, saved=saved[0]))
+        try:
+            training.train(run, shared, after_step=interrupt)
+        except Interrupted:
+            found[f"{run.run_id}, resumed"] = result(training.train(run, shared, saved=saved[0]))
     Path(task["output"]).write_text(json.dumps(found))
 
 

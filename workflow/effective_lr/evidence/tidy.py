@@ -14,6 +14,9 @@ from effective_lr.engine.storage import Provenance, read_table
 from effective_lr.engine.study import Study
 from effective_lr.errors import UserError
 
+# What a table of runs calls the fields of provenance whose plain words are names for settings.
+COLUMNS = {"code": "code_key", "data": "data_sha256"}
+
 
 class Experiment(NamedTuple):
     """The tables of one experiment."""
@@ -42,11 +45,12 @@ def gather(study: Study, shards: list[Path], run_ids: list[str]) -> Experiment:
 def summarize(study: Study, metrics: pd.DataFrame, records: list[Provenance]) -> pd.DataFrame:
     """One line for each run: settings, provenance, and the means of what the study summarizes."""
     settings = list(study.run.model_fields)
-    fields = [name for name in Provenance.model_fields if name not in ("run", "versions")]
+    names = {name: COLUMNS.get(name, name) for name in Provenance.model_fields if name not in ("run", "versions")}
     lines = [
-        {**record.run, **record.versions, **{name: getattr(record, name) for name in fields}} for record in records
+        {**{column: getattr(record, name) for name, column in names.items()}, **record.versions, **record.run}
+        for record in records
     ]
-    runs = pd.DataFrame(lines, columns=None if lines else [*settings, "python", "torch", *fields])
+    runs = pd.DataFrame(lines, columns=None if lines else [*settings, "python", "torch", *names.values()])
     whole = metrics[(metrics["layer"] == "") & metrics["quantity"].isin(study.summarized)]
     means = whole.pivot_table(index="run_id", columns="quantity", values="value")
     means = means.reindex(columns=list(study.summarized))

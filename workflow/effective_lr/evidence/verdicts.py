@@ -147,8 +147,9 @@ def tell(result: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
     lines = [f"{result['id']} {result['title']}: {result['verdict'].upper()}{in_brackets(result['why'])}"]
     for part in result["parts"]:
-        low, high = ("∞" if bound is None else f"{bound:g}" for bound in part["within"])
-        lines.append(f"  {tell_value(part)}, within {low} to {high}: {part['verdict']}{in_brackets(part['why'])}")
+        low, high = part["within"]
+        ends = f"{'−∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
+        lines.append(f"  {tell_value(part)}, within {ends}: {part['verdict']}{in_brackets(part['why'])}")
     lines += [f"  {tell_value(what)}: explored after the results were seen" for what in result["explored"]]
     return "\n".join(lines)
 

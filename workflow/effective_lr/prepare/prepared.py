@@ -35,9 +35,17 @@ def sources() -> dict[str, Callable[[Path], Prepared]]:
     """Every dataset by its name, as a function of the folder in which a person may have put its files."""
     from functools import partial
 
-    from effective_lr.prepare import images
+    from effective_lr.prepare import images, tabular, text
 
-    return {f"{name}-{side}": partial(images.read, name, side) for name, side in images.SIDES}
+    return {
+        **{f"{name}-{side}": partial(images.read, name, side) for name, side in images.SIDES},
+        "shakespeare": text.shakespeare,
+        "tokens": text.tokens,
+        "cooling-load": tabular.cooling_load,
+        "leukemia": tabular.leukemia,
+        "leukemia-72": tabular.leukemia_72,
+        "diabetes": tabular.diabetes,
+    }
 
 
 def write(name: str, folder: Path, tensors: Path, record: Path, optional: bool = False) -> str:

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +12,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import make_run, train_or_reuse
-from test_dag import Checkout, fresh, real  # noqa: F401  (fixtures)
-from test_jobs import ENVIRONMENT, Trainer, diverging_run, prepared, rows_of, trainer  # noqa: F401  (fixtures)
 
-from effective_lr import grid, storage
-from effective_lr.analysis import gather
-from effective_lr.config import Run, UserError
-from effective_lr.data import Splits
-from effective_lr.jobs import RunCache, train
-from effective_lr.training import Training
+from effective_lr.__main__ import main
+from effective_lr.engine import storage
+from effective_lr.engine.jobs import RunCache, train
+from effective_lr.errors import UserError
+from effective_lr.evidence.tidy import gather
+from effective_lr.studies.normalization.data import Splits
+from effective_lr.studies.normalization.settings import Run
+from effective_lr.studies.normalization.training import Training
+from shared import CPU, STUDY, Trainer, diverging_run, make_run, rows_of, train_or_reuse
 
 SIX = [
     make_run(normalization=normalization, optimizer=optimizer, steps=500, probes=20, lr=0.01)
@@ -31,7 +30,7 @@ SIX = [
 ]
 
 
-def content(trainer: Trainer) -> bytes:  # noqa: F811
+def content(trainer: Trainer) -> bytes:
     """The rows of the job's table as bytes; times and memory are in its provenance."""
     table, _ = storage.read_table(trainer.output)
     sink = pa.BufferOutputStream()
@@ -41,11 +40,11 @@ def content(trainer: Trainer) -> bytes:  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:  # noqa: F811
+def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return reference(prepared, tmp_path_factory.mktemp("undisturbed"), SIX)
 
 
-def reference(prepared: Path, folder: Path, runs: list[Run]) -> bytes:  # noqa: F811
+def reference(prepared: Path, folder: Path, runs: list[Run]) -> bytes:
     alone = Trainer(prepared, folder)
     assert alone.train(runs)[0] == 0
     return content(alone)
@@ -54,17 +53,17 @@ def reference(prepared: Path, folder: Path, runs: list[Run]) -> bytes:  # noqa: 
 # Kills
 
 
-def end_of_many_kills(trainer: Trainer, kills: int, resumes: int, seed: int) -> None:  # noqa: F811
+def end_of_many_kills(trainer: Trainer, kills: int, resumes: int, seed: int) -> None:
     """Kill the job at random moments until there were enough kills and resumes, then let it end."""
     moments = random.Random(seed)
-    options = ("--device", "cpu", "--checkpoint-seconds", "0.02")
+    options = {"device": "cpu", "checkpoint_seconds": 0.02}
     killed, resumed, finished = 0, 0, set()
     while killed < kills or resumed < resumes:
         assert killed < 10 * kills, "the runs are too short to be killed"
         if len(list(trainer.cache.glob("*.parquet"))) == len(SIX):  # nothing is left to be killed: once more
             shutil.rmtree(trainer.cache)
             finished.clear()
-        process = trainer.start(SIX, *options)
+        process = trainer.start(SIX, **options)
         assert process.stdout is not None and process.stderr is not None
         told = process.stdout.readline()
         if not told.startswith("["):  # nothing is finished yet: the first line says what is to train
@@ -83,11 +82,11 @@ def end_of_many_kills(trainer: Trainer, kills: int, resumes: int, seed: int) -> 
         resumed += rest.count(": resumed after step ")
         for run_id in finished:
             assert f"{run_id}: test error" not in rest, "a finished run was trained again"
-    code, _, err = trainer.train(SIX, *options)
+    code, _, err = trainer.train(SIX, **options)
     assert (code, err) == (0, "")
 
 
-def test_killed_job_ends_as_an_undisturbed_one(trainer: Trainer, undisturbed: bytes) -> None:  # noqa: F811
+def test_killed_job_ends_as_an_undisturbed_one(trainer: Trainer, undisturbed: bytes) -> None:
     end_of_many_kills(trainer, kills=3, resumes=2, seed=0)
     assert content(trainer) == undisturbed
 
@@ -95,7 +94,7 @@ def test_killed_job_ends_as_an_undisturbed_one(trainer: Trainer, undisturbed: by
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_job_killed_twenty_times_ends_as_an_undisturbed_one(
-    trainer: Trainer,  # noqa: F811
+    trainer: Trainer,
     undisturbed: bytes,
     seed: int,
 ) -> None:
@@ -104,15 +103,15 @@ def test_job_killed_twenty_times_ends_as_an_undisturbed_one(
 
 
 def test_partition_order_and_kills_change_no_byte(
-    prepared: Path,  # noqa: F811
+    prepared: Path,
     undisturbed: bytes,
     tmp_path: Path,
 ) -> None:
-    singly = Trainer(prepared, tmp_path / "singly")
-    for run in reversed(SIX):
-        assert singly.train([run])[0] == 0
+    in_parts = Trainer(prepared, tmp_path / "in_parts")
+    for some in (SIX[5:], SIX[2:5], SIX[1::-1]):
+        assert in_parts.train(some)[0] == 0
     halves = Trainer(prepared, tmp_path / "halves")
-    process = halves.start(SIX[3:], "--checkpoint-seconds", "0.05")
+    process = halves.start(SIX[3:], checkpoint_seconds=0.05)
     while process.poll() is None and not list(halves.cache.glob("*.checkpoint")):
         time.sleep(0.01)
     process.kill()
@@ -121,7 +120,7 @@ def test_partition_order_and_kills_change_no_byte(
         code, out, _ = halves.train(half)
         assert code == 0
         assert ("resumed after step" in out) == (half == SIX[3:])
-    for other in (singly, halves):
+    for other in (in_parts, halves):
         _, out, _ = other.train(SIX)  # gathers what is there
         assert out.count("reused") == 6
         assert content(other) == undisturbed
@@ -152,14 +151,14 @@ def test_damaged_checkpoint_is_named_and_not_used(
     storage.write_checked(Training(run, single).save(), path)
     for damage in damaged(path):
         broken = path.read_bytes()
-        table, provenance = train(run, single, cache, lambda training: None)
-        assert f"{path}: damaged" in capsys.readouterr().out and not provenance["resumed"], damage
+        table, provenance = train(STUDY, run, single, CPU, cache, lambda run, training: None)
+        assert f"{path}: damaged" in capsys.readouterr().out and not provenance.resumed, damage
         assert table.equals(expected)
         path.write_bytes(broken)
-    assert train(run, single, cache, lambda training: None)[1]["resumed"]
+    assert train(STUDY, run, single, CPU, cache, lambda run, training: None)[1].resumed
 
 
-def test_damaged_result_is_named_and_trained_again_by_the_job(trainer: Trainer) -> None:  # noqa: F811
+def test_damaged_result_is_named_and_trained_again_by_the_job(trainer: Trainer) -> None:
     """Every damage to it is tried in test_jobs.py."""
     runs = [make_run(l2=l2) for l2 in (0, 0.01)]
     trainer.train(runs)
@@ -171,14 +170,16 @@ def test_damaged_result_is_named_and_trained_again_by_the_job(trainer: Trainer) 
     assert content(trainer) == expected
 
 
-def test_damaged_shard_is_named_and_refused(trainer: Trainer, tmp_path: Path) -> None:  # noqa: F811
+def test_damaged_shard_is_named_and_refused(
+    trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = make_run()
     trainer.train([run])
     expected = content(trainer)
     refused = 0
     for damage in damaged(trainer.output):
         try:
-            gather([trainer.output], [run.run_id])
+            gather(STUDY, [trainer.output], [run.run_id])
         except UserError as error:
             assert f"{trainer.output}: damaged" in str(error), damage
             refused += 1
@@ -186,15 +187,13 @@ def test_damaged_shard_is_named_and_refused(trainer: Trainer, tmp_path: Path) ->
             assert content(trainer) == expected, damage  # where it makes no difference
     assert refused >= 8
     trainer.output.write_bytes(b"")
-    command = [sys.executable, "-m", "effective_lr.analysis", "--run-ids", f'["{run.run_id}"]']
-    command += ["--metrics", str(tmp_path / "m"), "--runs", str(tmp_path / "r"), str(trainer.output)]
-    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "r").exists()
+    words = ["gather", "--study", STUDY.name, "--run-ids", f'["{run.run_id}"]', "--shards", str(trainer.output)]
+    assert main([*words, "--metrics", str(tmp_path / "m"), "--runs", str(tmp_path / "r")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize("name", ["data.pt", "data.json"])
-def test_damaged_data_are_named_and_refused(name: str, prepared: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_damaged_data_are_named_and_refused(name: str, prepared: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(prepared, tmp_path / "prepared"))
     broken = Trainer(copy, tmp_path)
     whole = (copy / name).read_bytes()
@@ -227,14 +226,10 @@ def fill(disk: Path, leave: int) -> Path:
     return disk / "filler"
 
 
-def on(disk: Path, prepared: Path) -> Trainer:  # noqa: F811
-    return Trainer(prepared, disk)
-
-
-def test_full_disk_loses_nothing(small_disk: Path, prepared: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_full_disk_loses_nothing(small_disk: Path, prepared: Path, tmp_path: Path) -> None:
     runs = [make_run(l2=l2) for l2 in (0, 0.01, 0.1)]
     expected = reference(prepared, tmp_path / "alone", runs)
-    job = on(small_disk, prepared)
+    job = Trainer(prepared, small_disk)
     job.train(runs[:1])
     [kept] = job.cache.iterdir()
     filler = fill(small_disk, leave=4096)
@@ -248,17 +243,17 @@ def test_full_disk_loses_nothing(small_disk: Path, prepared: Path, tmp_path: Pat
     assert content(job) == expected
 
 
-def test_checkpoint_without_room_is_a_warning(small_disk: Path, prepared: Path) -> None:  # noqa: F811
-    job = on(small_disk, prepared)
+def test_checkpoint_without_room_is_a_warning(small_disk: Path, prepared: Path) -> None:
+    job = Trainer(prepared, small_disk)
     run = make_run(width=64, steps=20, probes=2)  # its checkpoint is larger than the disk, its result is not
-    code, out, err = job.train([run], "--checkpoint-seconds", "0.001")
+    code, out, err = job.train([run], checkpoint_seconds=0.001)
     assert (code, err) == (0, "")
     assert "No checkpoint: " in out and "No space left on device" in out and "test error" in out
     assert [path.suffix for path in job.cache.iterdir()] == [".parquet"]
 
 
-def test_read_only_results_are_refused_and_kept(small_disk: Path, prepared: Path) -> None:  # noqa: F811
-    job = on(small_disk, prepared)
+def test_read_only_results_are_refused_and_kept(small_disk: Path, prepared: Path) -> None:
+    job = Trainer(prepared, small_disk)
     job.train([make_run()])
     before = {path: path.read_bytes() for path in small_disk.rglob("*") if path.is_file()}
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -270,10 +265,10 @@ def test_read_only_results_are_refused_and_kept(small_disk: Path, prepared: Path
 # Two at once
 
 
-def test_two_jobs_of_one_shard_at_once(trainer: Trainer, tmp_path: Path) -> None:  # noqa: F811
+def test_two_jobs_of_one_shard_at_once(trainer: Trainer, tmp_path: Path) -> None:
     runs = [make_run(l2=l2, steps=300) for l2 in (0, 0.01, 0.1)]
     expected = reference(trainer.prepared, tmp_path / "alone", runs)
-    both = [trainer.start(runs, "--checkpoint-seconds", "0.01") for _ in range(2)]
+    both = [trainer.start(runs, checkpoint_seconds=0.01) for _ in range(2)]
     for process in both:
         _, err = process.communicate(timeout=120)
         assert (process.returncode, err) == (0, "")
@@ -281,26 +276,10 @@ def test_two_jobs_of_one_shard_at_once(trainer: Trainer, tmp_path: Path) -> None
     assert {path.suffix for path in trainer.cache.iterdir()} <= {".parquet", ".checkpoint"}
 
 
-def test_two_snakemakes_in_one_folder(real: Checkout) -> None:  # noqa: F811
-    shard = next(iter(grid.shards(grid.load_scale(real.root / "config/scales", "smoke").runs()["plane_sgd"])))
-    output = f"results/smoke/shards/{shard}.parquet"
-    command = [sys.executable, "-m", "snakemake", output, "--cores", "1"]
-    first = subprocess.Popen(command, cwd=real.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    while first.poll() is None and not (real.root / "results/smoke/logs").exists():
-        time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)  # or a short training might be over before the second has looked
-    second = real.snakemake(output, "--cores", "1")
-    first.send_signal(signal.SIGCONT)
-    assert second.returncode == 1 and "cannot be locked" in second.stdout + second.stderr
-    said, _ = first.communicate(timeout=120)
-    assert first.returncode == 0, said
-    assert (real.root / output).exists()
-
-
 # Numbers
 
 
-def test_diverging_run_leaves_its_mates_alone(trainer: Trainer, tmp_path: Path) -> None:  # noqa: F811
+def test_diverging_run_leaves_its_mates_alone(trainer: Trainer, tmp_path: Path) -> None:
     settings: dict[str, Any] = {**diverging_run().model_dump(), "initial_norm": 1e-3}
     mates = [Run(**{**settings, "l2": l2, "lr": 0.01}) for l2 in (0, 0.01)]
     runs = [mates[0], diverging_run(), mates[1]]

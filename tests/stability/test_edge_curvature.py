@@ -1,0 +1,205 @@
+"""Networks and derivatives, against plain PyTorch, dense matrices, finite differences and curvlinops."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from effective_lr.studies.stability import checks
+from effective_lr.studies.stability.curvature import Point, gradient, kernel, sharpness_gradient, top_pair
+from effective_lr.studies.stability.networks import Network
+
+NETWORKS = [
+    pytest.param({}, id="mlp"),
+    pytest.param({"network": "cnn"}, id="cnn"),
+    pytest.param({"normalization": "batch", "norm_eps": 1e-12}, id="batch"),
+    pytest.param({"normalization": "weight"}, id="weight"),
+    pytest.param({"network": "cnn", "normalization": "batch", "norm_eps": 1e-12}, id="cnn-batch"),
+    pytest.param({"network": "cnn", "normalization": "weight"}, id="cnn-weight"),
+    pytest.param({"loss": "cross-entropy"}, id="cross-entropy"),
+]
+
+
+def plain_pytorch(network: Network, w: Tensor, images: Tensor) -> Tensor:
+    """The network as one would write it at first."""
+    pieces = list(w.split(network.sizes))
+    x = images
+    for number, layer in enumerate(network.layers):
+        weight, *vectors = (pieces.pop(0) for _ in range(3 if network.has_gain else 2))
+        weight = weight.view(layer.shape)
+        x = x if number == 0 else x.tanh()
+        if network.run.normalization == "weight":
+            weight = torch._weight_norm(weight, vectors[0].view(-1, *[1] * (weight.dim() - 1)), 0)
+        x = F.conv2d(x, weight, stride=2, padding=1) if weight.dim() == 4 else x.flatten(1) @ weight.T
+        shift = vectors[-1].view(1, -1, *[1] * (x.dim() - 2))
+        if network.run.normalization == "batch":
+            x = F.batch_norm(x, None, None, *vectors, training=True, eps=1e-12)
+        else:
+            x = x + shift
+    return x
+
+
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_networks_agree_with_plain_pytorch(settings: dict[str, Any]) -> None:
+    network, _, w = checks.small_problem(checks.small_run(0, **settings))
+    images = torch.randn(12, 1, 14, 14, dtype=torch.float64)
+    torch.testing.assert_close(network.outputs(w, images), plain_pytorch(network, w, images))
+
+
+@pytest.mark.parametrize("normalization", ["batch", "weight"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_normalized_networks_do_not_see_the_scale_of_a_row(normalization: str, kind: str) -> None:
+    network, _, w = checks.small_problem(checks.small_run(0, network=kind, normalization=normalization))
+    images = torch.randn(12, 1, 14, 14, dtype=torch.float64)
+    scaled = torch.where(network.penalized > 0, 3 * w, w)
+    torch.testing.assert_close(network.outputs(scaled, images), network.outputs(w, images))
+    torch.testing.assert_close(network.group_norms(scaled), 3 * network.group_norms(w))
+
+
+def test_the_start_has_rows_of_norm_one_where_a_normalization_follows() -> None:
+    network = Network(checks.small_run(0, normalization="weight"))
+    torch.testing.assert_close(network.group_norms(network.start()), torch.ones(19, dtype=torch.float64))
+    torch.testing.assert_close(network.scales(network.start()), torch.ones_like(network.penalized))
+
+
+def test_the_start_has_the_deviation_of_its_fan_in() -> None:
+    network = Network(checks.small_run(0, width=400))
+    assert float(network.weights(network.start())[0].std()) == pytest.approx(0.7 / 14, rel=0.01)
+
+
+def test_other_images_are_normalized_by_the_statistics_of_the_batch() -> None:
+    network, _, w = checks.small_problem(checks.small_run(0, normalization="batch"))
+    batch, other = torch.randn(2, 12, 1, 14, 14, dtype=torch.float64)
+    both = network.outputs(w, torch.cat([batch, other]), batch=12)
+    torch.testing.assert_close(both[:12], network.outputs(w, batch))
+    assert not torch.allclose(both[12:], network.outputs(w, other))
+
+
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_hessian_products_against_finite_differences(settings: dict[str, Any]) -> None:
+    assert checks.hessian_product(checks.small_run(1, **settings)) < 1e-8
+
+
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_the_top_pair_against_the_dense_hessian(settings: dict[str, Any]) -> None:
+    _, loss, w = checks.small_problem(checks.small_run(0, width=2, second_width=2, **settings))
+    values, vectors = torch.linalg.eigh(torch.autograd.functional.hessian(loss, w))
+    for tolerance, close in [(1e-3, 1e-5), (checks.EXACT, 1e-10)]:
+        sharpness, u = top_pair(Point(loss, w).hessian_times, torch.ones_like(w), tolerance)
+        assert sharpness == pytest.approx(float(values[-1]), rel=close)
+    assert abs(float(u @ vectors[:, -1])) == pytest.approx(1, abs=1e-6)
+
+
+def test_the_largest_eigenvalue_is_not_the_largest_in_magnitude() -> None:
+    matrix = torch.diag(torch.tensor([-9.0, *np.linspace(0, 2, 30)], dtype=torch.float64))
+    value, vector = top_pair(lambda v: matrix @ v, torch.ones(31, dtype=torch.float64), checks.EXACT)
+    assert value == pytest.approx(2)
+    assert float(vector[-1]) == pytest.approx(1, abs=1e-3)  # on the side of the start
+
+
+def test_a_warm_start_needs_few_products() -> None:
+    _, loss, w = checks.small_problem(checks.small_run(0))
+    point, count = Point(loss, w), 0
+
+    def times(v: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return point.hessian_times(v)
+
+    _, u = top_pair(times, torch.ones_like(w))
+    cold, count = count, 0
+    top_pair(times, u + 0.01 * torch.randn(len(u), dtype=torch.float64) / len(u) ** 0.5)
+    assert count <= min(13, cold)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_the_top_pair_against_curvlinops() -> None:
+    curvlinops = pytest.importorskip("curvlinops")
+    linalg = pytest.importorskip("scipy.sparse.linalg")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(20, 6, generator=generator, dtype=torch.float64)
+    targets = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    parameters = list(model.parameters())
+    shapes = [parameter.shape for parameter in parameters]
+
+    def loss(w: Tensor) -> Tensor:
+        pieces = w.split([shape.numel() for shape in shapes])
+        values = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+        outputs = F.linear(F.linear(images, values[0], values[1]).tanh(), values[2], values[3])
+        return (outputs - targets).square().mean()
+
+    w = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    sharpness, u = top_pair(Point(loss, w).hessian_times, torch.ones_like(w), checks.EXACT)
+    hessian = curvlinops.HessianLinearOperator(model, torch.nn.MSELoss(), parameters, [(images, targets)]).to_scipy()
+    (value,), vector = linalg.eigsh(hessian, k=1, which="LA")
+    assert sharpness == pytest.approx(value, rel=1e-8)
+    assert abs(float(vector[:, 0] @ u.numpy())) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_the_gradient_of_the_sharpness_against_autograd(settings: dict[str, Any]) -> None:
+    assert checks.third_derivative(checks.small_run(2, **settings)) < 0.01
+
+
+def test_the_gradient_of_the_sharpness_is_that_of_the_eigenvalue() -> None:
+    network, loss, w = checks.small_problem(checks.small_run(0))
+    _, u = checks.top(loss, w)
+    change = sharpness_gradient(loss, w, gradient(loss, w)[1], u, float((w * network.penalized).norm()))
+    direction = torch.randn(len(w), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    distance = 1e-4
+    ahead, behind = (checks.top(loss, w + sign * distance * direction)[0] for sign in (1, -1))
+    assert float(change @ direction) == pytest.approx((ahead - behind) / (2 * distance), rel=0.01)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("settings", NETWORKS)
+def test_the_drift_of_the_sharpness_is_exact(settings: dict[str, Any], seed: int) -> None:
+    """dS/dt = α0 − 2λAS, and not α0 alone."""
+    run = checks.small_run(seed, l2=0.1, **settings)
+    assert checks.drift_of_flow(run) < 0.01
+    assert checks.drift_of_flow(run, with_decay=False) > 0.05
+
+
+@pytest.mark.parametrize("normalization", ["batch", "weight"])
+def test_decay_raises_the_sharpness_of_invariant_weights(normalization: str) -> None:
+    assert checks.invariant_degree(checks.small_run(0, normalization=normalization)) < 1e-9
+    assert checks.invariant_degree(checks.small_run(0)) > 1
+
+
+def test_an_epsilon_breaks_the_degree_of_invariant_weights() -> None:
+    assert checks.invariant_degree(checks.small_run(0, normalization="batch", norm_eps=0.3)) > 0.01
+
+
+def test_the_spherical_sharpness_does_not_see_the_scale_of_a_row() -> None:
+    network, loss, w = checks.small_problem(checks.small_run(0, normalization="weight"))
+    factors = torch.exp(torch.randn(19, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+
+    def spherical(w: Tensor) -> float:
+        scales, point = network.scales(w), Point(loss, w)
+        return top_pair(lambda v: scales * point.hessian_times(scales * v), torch.ones_like(w), checks.EXACT)[0]
+
+    rescaled = w.clone()
+    for row, factor in zip((row for weight in network.weights(rescaled) for row in weight), factors, strict=True):
+        row.mul_(factor)
+    assert spherical(rescaled) == pytest.approx(spherical(w), rel=1e-8)
+    assert checks.top(loss, rescaled)[0] != pytest.approx(checks.top(loss, w)[0], rel=0.01)
+    start = network.start()  # its rows have norm 1
+    assert spherical(start) == pytest.approx(checks.top(loss, start)[0])
+
+
+@pytest.mark.parametrize("settings", [{}, {"network": "cnn"}, {"normalization": "weight"}])
+def test_the_kernel_against_the_jacobian(settings: dict[str, Any]) -> None:
+    network, _, w = checks.small_problem(checks.small_run(0, **settings))
+    images = torch.randn(7, 1, 14, 14, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda w: network.outputs(w, images), w).flatten(1)
+    torch.testing.assert_close(kernel(network, w, images), jacobian @ jacobian.T)
+
+
+def test_rows_of_the_checks_hold_where_they_should() -> None:
+    for check, subject, value, holds in checks.trials(0):
+        limit = 0.02 if check in ("map", "third_derivative") else 1e-2
+        assert (value < limit) == holds, (check, subject, value)

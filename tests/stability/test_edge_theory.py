@@ -1,0 +1,83 @@
+"""The closed forms: the edge of a quadratic, rest below the edge, and the cubic map at it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effective_lr.studies.stability import theory
+from effective_lr.studies.stability.checks import degree_of_homogeneous, map_end, map_oscillation, map_without_decay
+
+positive = st.floats(0.01, 10)
+
+
+@given(lr=st.floats(0.01, 1), l2=st.floats(0, 0.1), distance=st.floats(1e-3, 0.5), sign=st.sampled_from([-1, 1]))
+def test_gradient_descent_on_a_quadratic_is_stable_below_the_edge_alone(
+    lr: float, l2: float, distance: float, sign: int
+) -> None:
+    sharpness, w = theory.edge(lr, l2) * (1 + sign * distance), 1.0
+    for _ in range(2000):
+        w -= lr * (sharpness * w + 2 * l2 * w)
+        if abs(w) > 1e6:
+            break
+    assert (abs(w) < 1) == (sign < 0)
+
+
+@given(alpha0=positive, degree=positive, lr=st.floats(0.001, 0.1))
+def test_at_the_critical_decay_the_sharpness_rests_at_the_edge(alpha0: float, degree: float, lr: float) -> None:
+    critical = theory.critical_l2(alpha0, degree, lr)
+    assert theory.resting_sharpness(alpha0, degree, critical) == pytest.approx(2 / lr)
+    assert theory.drift(alpha0, degree, theory.edge(lr, 0.5 * critical), 0.5 * critical) > 0
+    assert theory.drift(alpha0, degree, theory.resting_sharpness(alpha0, degree, 0.3), 0.3) == pytest.approx(
+        0, abs=1e-9
+    )
+
+
+@given(degree=st.floats(-3, 0))
+def test_without_a_positive_degree_there_is_no_critical_decay(degree: float) -> None:
+    assert theory.critical_l2(1.0, degree, 0.05) == np.inf
+    assert theory.drift(1.0, degree, 40.0, 0.1) >= theory.drift(1.0, degree, 40.0, 0.0)
+
+
+def test_the_plateau_has_a_kink_and_slope_minus_one_above_it() -> None:
+    l2 = np.array([0.0, 0.5, 1.0, 2.0, 4.0])
+    np.testing.assert_allclose(theory.plateau(l2, 1.0), [1, 1, 1, 0.5, 0.25])
+
+
+def test_the_displacement_vanishes_without_a_force() -> None:
+    np.testing.assert_allclose(theory.squared_displacement(np.array([-1.0, 0.0, 3.0]), 2.0), [0, 0, 3])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_map_oscillates_and_rests_as_predicted(seed: int) -> None:
+    rate, period = map_oscillation(seed)
+    assert max(rate, period, map_end(seed)) < 0.02
+    assert map_without_decay(seed) > 0.5
+
+
+def amplitude(edge: theory.EdgeMap) -> float:
+    """How much an oscillation of y has grown after ten periods."""
+    y = np.abs(edge.trajectory((2 * edge.force / edge.beta) ** 0.5, 1e-4, round(11 * edge.period))[:, 1])
+    one = round(edge.period)
+    return float(y[-one:].max() / y[:one].max())
+
+
+@given(force=st.floats(0.1, 0.5), beta=st.floats(1, 50))
+def test_the_oscillation_is_damped_iff_decay_exceeds_the_force(force: float, beta: float) -> None:
+    lr = 0.05
+    margin = 2 * lr * force  # κ of the boundary, λA = ηα* with κ = 2λA
+    assert amplitude(theory.EdgeMap(lr, force, 1.5 * margin, beta)) < 1
+    assert amplitude(theory.EdgeMap(lr, force, 0.5 * margin, beta)) > 1
+
+
+def test_the_mean_square_of_the_oscillation_balances_the_force() -> None:
+    edge = theory.EdgeMap(lr=0.05, force=0.3, restoring=0.1, beta=10.0)
+    x, y = edge.trajectory(0.1, 0.1, 40_000)[-5_000:].T
+    assert np.mean(x**2) == pytest.approx(theory.squared_displacement(0.3, 10.0), rel=1e-3)
+    assert abs(y.mean()) < 1e-6
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 3])
+def test_the_degree_of_a_homogeneous_network(hidden: int) -> None:
+    assert degree_of_homogeneous(0, hidden, "relu") < 1e-10
+    assert degree_of_homogeneous(0, hidden, "tanh") > 0.1

@@ -1,0 +1,243 @@
+"""Training: plain gradient descent with decay, its probes, the kick, interruption, divergence and refusals."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from effective_lr.errors import UserError
+from effective_lr.studies.stability import STUDY, checks
+from effective_lr.studies.stability.networks import losses
+from effective_lr.studies.stability.training import Training, load, train
+
+CPU = torch.device("cpu")
+
+
+def tensors(train: int = 60, test: int = 20) -> dict[str, Tensor]:
+    """Images of ten noisy patterns, in the form of prepared data."""
+    generator = torch.Generator().manual_seed(0)
+    patterns = 0.3 * torch.randn(10, 1, 14, 14, generator=generator)
+    labels = torch.randint(10, (train + test,), generator=generator)
+    images = patterns[labels] + 0.15 * torch.randn(train + test, 1, 14, 14, generator=generator)
+    return {
+        "train_images": images[:train],
+        "train_labels": labels[:train],
+        "test_images": images[train:],
+        "test_labels": labels[train:],
+    }
+
+
+def trained(**settings: Any) -> tuple[Training, pd.DataFrame]:
+    """A small run, and its probes with one line for each step."""
+    run = checks.small_run(0, **settings)
+    training = train(run, load(tensors(), run, CPU))
+    return training, table_of(training)
+
+
+def table_of(training: Training) -> pd.DataFrame:
+    rows = pd.DataFrame(training.rows, columns=["step", "layer", "quantity", "value"])
+    return rows.pivot_table(index="step", columns="quantity", values="value")
+
+
+SMALL_START: dict[str, Any] = {"width": 8, "second_width": 8, "initial_scale": 0.3}  # which sharpens
+AT_THE_EDGE = SMALL_START | {"lr": 0.95, "l2": 0.0, "steps": 400, "probes": 40, "ntk_images": 8}
+
+
+@pytest.fixture(scope="module")
+def at_the_edge() -> tuple[Training, pd.DataFrame]:
+    return trained(**AT_THE_EDGE)
+
+
+@pytest.mark.parametrize("settings", [{}, {"network": "cnn"}, {"normalization": "batch"}, {"normalization": "weight"}])
+@pytest.mark.parametrize("loss", ["mse", "cross-entropy"])
+def test_training_is_sgd_of_pytorch_with_twice_the_decay(settings: dict[str, Any], loss: str) -> None:
+    run = checks.small_run(0, lr=0.02, loss=loss, steps=20, probes=1, kick=0.0, l2=0.05, **settings)
+    data = load(tensors(), run, CPU)
+    training = train(run, data)
+    network = training.network
+    pieces = [piece.clone().requires_grad_() for piece in network.start().split(network.sizes)]
+    every = 3 if network.has_gain else 2
+    others = [piece for number, piece in enumerate(pieces) if number % every]
+    groups = [{"params": pieces[::every], "weight_decay": 2 * run.l2}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=run.lr)
+    for _ in range(20):
+        optimizer.zero_grad()
+        losses(network.outputs(torch.cat(pieces), data.train_images), data.targets, loss).backward()
+        optimizer.step()
+    torch.testing.assert_close(training.w, torch.cat(pieces).detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_the_losses_are_those_of_pytorch() -> None:
+    outputs, labels = torch.randn(5, 10, dtype=torch.float64), torch.arange(5)
+    targets = torch.eye(10, dtype=torch.float64)[labels]
+    torch.testing.assert_close(
+        losses(outputs, targets, "cross-entropy"), torch.nn.functional.cross_entropy(outputs, labels)
+    )
+    half_sum = 0.5 * torch.nn.functional.mse_loss(outputs, targets, reduction="sum") / 5
+    torch.testing.assert_close(losses(outputs, targets, "mse"), half_sum)
+
+
+def test_data_are_the_first_images_in_float64() -> None:
+    run = checks.small_run(0)
+    data = load(tensors(), run, CPU)
+    torch.testing.assert_close(data.train_images, tensors()["train_images"][:30].double())
+    assert data.targets.dtype == torch.float64
+    torch.testing.assert_close(data.targets.argmax(1), tensors()["train_labels"][:30])
+    assert len(data.test_images) == len(data.test_labels) == 10
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(UserError, match=r"train_size = 30.* 20 images"):
+        load(tensors(train=20), checks.small_run(0), CPU)
+
+
+def test_a_start_above_the_edge_is_refused_before_the_first_step() -> None:
+    run = checks.small_run(0, lr=2.0)
+    with pytest.raises(UserError) as caught:
+        train(run, load(tensors(), run, CPU), after_step=lambda training: pytest.fail("a step was made"))
+    message = str(caught.value)
+    assert "lr = 2" in message
+    assert "2/lr = 1" in message
+    bound = float(message.split("use an lr below ")[1])
+    below = run.changed(lr=0.99 * bound, steps=1, probes=1)
+    train(below, load(tensors(), below, CPU))
+
+
+def test_the_edge_is_reached_and_gets_one_kick(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
+    training, table = at_the_edge
+    ratio = table["sharpness_total"] * training.run.lr / 2
+    first = ratio.index[ratio > 1][0]
+    assert table["edge_step"].dropna().to_dict() == {first: first}
+    kicks: list[int] = []
+    weights: dict[int, Tensor] = {0: training.network.start()}
+
+    def compare(one: Training) -> None:
+        before = weights[one.step - 1].requires_grad_()
+        (slope,) = torch.autograd.grad(one.loss(before), before)
+        plain = before.detach() * one.keep - one.run.lr * slope
+        weights[one.step] = one.w.clone()
+        if not torch.equal(plain, one.w):
+            kicks.append(one.step)
+            kick, norm = one.w - plain, (plain * one.network.penalized).norm()
+            assert float(kick.norm() / norm) == pytest.approx(1e-4, rel=0.01)
+            assert abs(float(kick @ one.top / kick.norm())) == pytest.approx(1)
+
+    train(training.run, training.data, after_step=compare)
+    assert kicks == [first]
+
+
+def test_beyond_the_edge_the_weights_oscillate_with_period_two(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
+    training, table = at_the_edge
+    path: list[Tensor] = []
+    train(training.run, training.data, after_step=lambda one: path.append(one.w))
+    steps = torch.stack(path[-9:]).diff(dim=0)
+    assert float((steps[1:] + steps[:-1]).norm() / steps.norm()) < 0.1  # two steps lead back
+    along = steps @ training.top
+    assert (along[1:] * along[:-1] < 0).all()
+    assert abs(float(along[-1])) == pytest.approx(2 * abs(table["displacement"].iloc[-1]), rel=0.01)
+
+
+def test_decay_slows_the_sharpening(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
+    _, plain = at_the_edge
+    _, decayed = trained(**AT_THE_EDGE | {"l2": 0.03})
+    assert decayed["sharpness"].iloc[5] < plain["sharpness"].iloc[5]
+    assert "edge_step" not in decayed
+
+
+def test_the_drift_of_the_sharpness_follows_its_force() -> None:
+    """dS/dt = α0 − 2λAS between adjacent probes of a run below the edge."""
+    for settings in ({}, {"network": "cnn"}, {"loss": "cross-entropy"}):
+        training, table = trained(lr=0.02, l2=0.01, steps=400, probes=40, **settings)
+        assert "edge_step" not in table
+        force = table["alpha0"] - 2 * 0.01 * table["degree"] * table["sharpness"]
+        change = table["sharpness"].diff() / (10 * training.run.lr)
+        force, change = (force + force.shift()).iloc[16:] / 2, change.iloc[16:]
+        assert (force @ change) / (force @ force) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "weight"])
+def test_the_measured_degree_of_invariant_weights(normalization: str) -> None:
+    _, table = trained(normalization=normalization, lr=0.02, steps=60, probes=6)
+    np.testing.assert_allclose(table["degree"], -2 * table["u_weight_share"], rtol=0.01)
+    assert (table["spherical_sharpness"] > 0).all()
+    assert (table["angle_squared"] > 0).all()
+
+
+def test_the_identities_of_one_probe(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
+    _, table = at_the_edge
+    assert list(table.index) == list(range(10, 401, 10))
+    assert (table["sharpness_total"] == table["sharpness"]).all()  # no decay
+    assert (table["alpha_eff"] - table["alpha0"]).abs().max() > 0
+    assert table["u_weight_share"].between(0, 1).all()
+    assert table["alignment"].abs().max() <= 1
+    assert table["test_error"].count() == 14  # of 40 probes, those in the last third
+    assert table["ntk_drift"].isna().sum() == 1
+
+
+def test_batch_statistics_of_an_evaluation_are_those_of_the_training_images() -> None:
+    """Wild images among those tested do not change what is predicted for the others."""
+    training, _ = trained(normalization="batch", lr=0.02, steps=30, probes=3)
+    data = training.data
+    alone = [torch.cat([data.train_images, image[None]]) for image in data.test_images]
+    predicted = torch.stack([training.network.outputs(training.w, images, batch=30)[-1].argmax() for images in alone])
+    wild = dataclasses.replace(
+        data,
+        test_images=torch.cat([data.test_images, 50 + 20 * data.test_images]),
+        test_labels=torch.cat([predicted, torch.full_like(predicted, -1)]),  # of the wild ones none is right
+    )
+    assert Training(training.run, wild)._test_error(training.w) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("stop", "settings"),
+    [
+        pytest.param(75, {}, id="before the edge"),
+        pytest.param(250, {}, id="after the kick"),
+        pytest.param(25, {"normalization": "weight", "lr": 0.1, "l2": 0.02, "steps": 100, "probes": 10}, id="weight"),
+    ],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop: int, settings: dict[str, Any]) -> None:
+    run = checks.small_run(0, **AT_THE_EDGE | settings)
+    data = load(tensors(), run, CPU)
+    saved = b""
+
+    def keep(training: Training) -> None:
+        nonlocal saved
+        if training.step == stop:
+            saved = training.save()
+
+    whole = train(run, data, after_step=keep)
+    resumed = train(run, data, saved=saved)
+    assert resumed.rows == whole.rows
+    assert torch.equal(resumed.w, whole.w)
+    assert resumed.seconds > 0
+
+
+def test_a_run_that_diverges_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Training, "require_stable_start", lambda self: None)
+    training, _ = trained(lr=50.0, l2=0.5, steps=400, probes=2)
+    assert training.diverged
+    assert training.rows[-1] == (training.step, "", "diverged", 1.0)
+    assert training.step < training.steps
+
+
+def test_the_study_tells_the_house_what_a_run_costs() -> None:
+    short, long = checks.small_run(0), checks.small_run(0, steps=200)
+    assert STUDY.operations(long) > 1.2 * STUDY.operations(short)
+    assert STUDY.operations(checks.small_run(0, network="cnn")) > 0
+    assert STUDY.megabytes(short) >= 100
+    assert STUDY.data(short) == "fashion-mnist-14"
+    assert "edge at step 1,200" in STUDY.outcome({"edge_step": 1200.0, "test_error": 0.2})
+    assert "20.0 %" in STUDY.outcome({"edge_step": float("nan"), "test_error": 0.2})
+
+
+def test_parameters_are_counted_as_the_networks_have_them() -> None:
+    from effective_lr.studies.stability import parameters
+
+    for settings in ({}, {"network": "cnn"}):
+        training = Training(checks.small_run(0, **settings), load(tensors(), checks.small_run(0), CPU))
+        assert parameters(training.run)[0] == int(training.network.penalized.sum())

@@ -1,0 +1,213 @@
+"""The figures of the chapter: each a pure function of tidy tables that returns a Matplotlib figure."""
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from effective_lr.document.notation import number
+from effective_lr.document.style import PALETTE, TEXT_WIDTH
+from effective_lr.evidence.estimates import Estimate, mean_interval
+from effective_lr.evidence.tidy import Tables
+from effective_lr.studies.norms import theory
+from effective_lr.studies.norms.analysis import arms, by_split, chosen, log_ratios
+from effective_lr.studies.norms.words import NAMES
+
+SHOWN = ("car", "scar", "inverse", "l1", "adaptive")  # against l2
+COLORS = dict(zip(("l2", "car", "inverse", "l1", "scar", "adaptive"), PALETTE, strict=False))
+MARKERS = dict(zip(COLORS, "osD^vP", strict=True))
+TRUTHS = ("high", "dense", "sparse", "prior", "low")
+DATA = ("cooling_small", "cooling_full", "cooling_shapes", "diabetes_small", "diabetes_full", "leukemia")
+
+
+def alignment_decides(tables: Tables) -> Figure:
+    """Shrinkage against the eigenvalue; linear risk of CAR and a = −1 over that of ridge against where the truth
+    lies."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.4))
+    d = np.geomspace(0.05, 20, 100)
+    for penalty, a in theory.POWER.items():
+        for l2, style in ((0.1, ":"), (1.0, "-")):
+            label = rf"{NAMES[penalty]} ($a={a}$)" if l2 == 1 else None
+            label = NAMES[penalty] if label and penalty == "inverse" else label
+            axes[0].plot(d, theory.shrinkage(d, l2, a), style, color=COLORS[penalty], label=label)
+    axes[0].set(
+        xscale="log", ylim=(0, 1.03), xlabel="eigenvalue $d_j$ of $S$", ylabel="what is left of least squares $s_j$"
+    )
+    axes[0].legend(loc="lower right", title=r"$\lambda_2=1$; dotted: 0.1")
+
+    runs = tables["linear"].runs
+    table = arms(tables["linear"])
+    table = table[(table["rho"] == table["rho"].max()) & (table["train_size"] > table["inputs"])]
+    best = chosen(table)
+    where = tables["linear"].metrics
+    where = where[(where["quantity"] == "top_share_of_truth")].set_index("run_id")["value"]
+    runs = runs[runs["rho"] == runs["rho"].max()]
+    places = runs.assign(share=runs["run_id"].map(where))
+    for penalty in ("car", "inverse"):
+        for truth in TRUTHS:
+            ratios = log_ratios(best[best["truth"] == truth], penalty, "l2")
+            if ratios.empty:
+                continue
+            x = places[places["truth"] == truth]["share"].mean() + (0.008 if penalty == "car" else -0.008)
+            draw_interval(axes[1], x, mean_interval(ratios["value"]), penalty, truth == TRUTHS[0])
+    shares = places.groupby("truth")["share"].mean().sort_values()
+    place = -np.inf
+    for truth, share in shares.items():
+        place = max(share, place + 0.1)  # side by side
+        axes[1].annotate(
+            NAMES[str(truth)],
+            (share, 1.0),
+            (place, 1.08),
+            xycoords=("data", "axes fraction"),
+            textcoords=("data", "axes fraction"),
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
+            ha="center",
+            fontsize=7,
+        )
+    axes[1].axhline(0, color="0.5", linewidth=0.8, zorder=0)
+    axes[1].set(xlabel="share of the signal in the first 5 components", ylabel=r"log RMSE over that of $\ell_2$")
+    axes[1].legend(loc="upper left")
+    return figure
+
+
+def draw_interval(
+    axis: Axes, x: float, estimate: Estimate, penalty: str, labelled: bool, vertical: bool = True
+) -> None:
+    """A point with its interval, where it has one."""
+    low, high = (max(0.0, width) for width in (estimate.value - estimate.low, estimate.high - estimate.value))
+    ends = None if np.isnan(estimate.low) else [[low], [high]]
+    axis.errorbar(
+        x if vertical else estimate.value,
+        estimate.value if vertical else x,
+        yerr=ends if vertical else None,
+        xerr=None if vertical else ends,
+        fmt=MARKERS[penalty],
+        color=COLORS[penalty],
+        markersize=3.5,
+        elinewidth=0.8,
+        label=NAMES[penalty] if labelled else None,
+    )
+
+
+def forest(tables: Tables) -> Figure:
+    """Log ratios of test losses to that of l2, for each truth of the simulations and each data set."""
+    groups: list[tuple[str, pd.DataFrame]] = []
+    simulated = arms(tables["alignment"])
+    for rho in sorted(simulated["rho"].unique(), reverse=True):
+        for truth in TRUTHS:
+            cell = simulated[(simulated["rho"] == rho) & (simulated["truth"] == truth)]
+            if len(cell):
+                groups.append((rf"{NAMES[truth]}, $\rho={rho:g}$", cell))
+    groups += [(NAMES[name], arms(tables[name])) for name in DATA if name in tables and len(tables[name].runs)]
+
+    figure, axis = plt.subplots(figsize=(TEXT_WIDTH, 0.5 + 0.36 * len(groups)))
+    seen: set[str] = set()
+    for place, (_, table) in enumerate(groups):
+        best = chosen(table)
+        if place % 2:
+            axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
+        for k, penalty in enumerate(SHOWN):
+            ratios = log_ratios(best, penalty, "l2")
+            if not ratios.empty:
+                y = place + 0.14 * (k - (len(SHOWN) - 1) / 2)
+                draw_interval(axis, y, by_split(ratios, "value"), penalty, penalty not in seen, vertical=False)
+                seen.add(penalty)
+    axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
+    left, right = axis.get_xlim()
+    axis.set_xlim(max(left, -0.8), min(right, 1.2))  # a few intervals of leukemia are wider
+    axis.set(
+        ylim=(len(groups) - 0.5, -0.5),
+        xlabel=r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)",
+    )
+    axis.set_yticks(range(len(groups)), [title for title, _ in groups])
+    axis.tick_params(axis="y", length=0)
+    axis.legend(ncols=len(SHOWN), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def bridge(tables: Tables) -> Figure:
+    """Test RMSE and the share of the first components against l: no normalization, and batch normalization at norm
+    1."""
+    figure, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 3.6), sharex="col", sharey="row")
+    free = arms(tables["alignment"])
+    free = free[free["rho"] == free["rho"].max()]
+    held = arms(tables["bridge_held"])
+    for column, table in enumerate((free, held)):
+        table = table[table["truth"] == "high"]
+        none = table[table["penalty"] == "none"].assign(strength=0.0)
+        for penalty in ("l2", "car", "inverse", "l1"):
+            mine = pd.concat([none, table[table["penalty"] == penalty]])
+            positive = mine.loc[mine["strength"] > 0, "strength"].min()
+            for axis, quantity in zip(axes[:, column], ("test_rmse", "top_share"), strict=True):
+                groups = mine.groupby("strength")[quantity]
+                mean, margin = groups.mean(), groups.apply(lambda v: half_width(v.dropna()))
+                x = np.where(mean.index == 0, positive / 5, mean.index)
+                style = {"color": COLORS[penalty], "marker": MARKERS[penalty]}
+                axis.errorbar(x[1:], mean[1:], yerr=margin[1:], **style, elinewidth=0.8, label=NAMES[penalty])
+                axis.errorbar(x[:1], mean[:1], yerr=margin[:1], **style, elinewidth=0.8)
+        zero = positive / 5
+        for axis in axes[:, column]:
+            axis.axvspan(zero / 1.6, zero * 1.6, color="0.92", zorder=0, linewidth=0)
+            axis.set(xscale="log")
+            ticks = [t for t in 10.0 ** np.arange(-4, 2) if zero * 2.5 < t < table["strength"].max() * 1.5]
+            axis.set_xticks([zero, *ticks], ["0", *(f"${number(tick)}$" for tick in ticks)])
+            axis.minorticks_off()
+    axes[0, 0].set(title="no normalization", ylabel="test RMSE")
+    axes[0, 1].set(title=r"batch normalization, $\|w\|=1$")
+    axes[1, 0].set(xlabel=r"penalty $\lambda$", ylabel="share of the top 5\nin Var$(w'x)$")
+    axes[1, 1].set(xlabel=r"penalty $\lambda$")
+    figure.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def half_width(values: pd.Series) -> float:
+    """Half the width of the interval of a mean; 0, which is not drawn, without one."""
+    if len(values) < 2:
+        return 0.0
+    estimate = mean_interval(values)
+    return estimate.high - estimate.value
+
+
+def equilibrium_of_penalties(tables: Tables) -> Figure:
+    """The squared angle per step against its prediction, relaxed or not; the shares of components in the random
+    walk."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6))
+    table = arms(tables["bridge_free"])
+    for penalty in ("l2", "car", "inverse", "l1"):
+        mine = table[table["penalty"] == penalty]
+        relaxed = mine["relaxations"] >= 5
+        style = {"color": COLORS[penalty], "marker": MARKERS[penalty], "linestyle": ""}
+        points = mine[relaxed]
+        axes[0].plot(
+            points["predicted_angle_squared"], points["angle_squared"], **style, label=NAMES[penalty], alpha=0.8
+        )
+        if not len(points):
+            axes[0].plot([], [], **style, label=NAMES[penalty])
+        others = mine[~relaxed]
+        axes[0].plot(others["predicted_angle_squared"], others["angle_squared"], **style, fillstyle="none", alpha=0.8)
+    ends = np.array([table["predicted_angle_squared"].min() / 1.5, table["predicted_angle_squared"].max() * 1.5])
+    axes[0].plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
+    axes[0].set(
+        xscale="log",
+        yscale="log",
+        xlabel=r"predicted $2k\eta\lambda R(w)/r^2$",
+        ylabel=r"measured mean angle$^2$",
+    )
+    axes[0].legend(title="hollow: not relaxed")
+
+    walks = tables["walk"].metrics.merge(tables["walk"].runs[["run_id", "inputs", "rho"]], on="run_id")
+    walks = walks[(walks["inputs"] == 50) & walks["quantity"].str.match(r"share_\d+$")]
+    index = np.arange(50)
+    d = np.linalg.eigvalsh(walks["rho"].iloc[0] ** np.abs(np.subtract.outer(index, index)).astype(float))
+    component = walks["quantity"].str.removeprefix("share_").astype(int)
+    penalties = walks["layer"].str.partition("/")[0]
+    for penalty in ("l2", "car"):
+        mean = walks["value"][penalties == penalty].groupby(component).mean()
+        axes[1].plot(d, mean, MARKERS[penalty], color=COLORS[penalty], markersize=2.5, label=NAMES[penalty])
+        axes[1].plot(d, theory.direction_shares(d, penalty), color=COLORS[penalty], linewidth=0.8)
+    axes[1].set(
+        xscale="log", yscale="log", xlabel="eigenvalue $d_j$ of $S$", ylabel="share of component $j$ in Var$(w'x)$"
+    )
+    axes[1].legend(title="lines: predicted")
+    return figure

@@ -1,0 +1,126 @@
+"""What follows from the probes of a run: the late window, whether the run has settled, and its late means.
+
+These rules were fixed before the study was trained. They read the rows alone: a change of one trains nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from effective_lr.studies.stability import theory
+
+LATE = 2 / 3  # of the steps: late probes come after it, and after
+AFTER_EDGE = 1_000  # steps from the edge
+FEWEST_PROBES = 10  # of which a late value is made
+AT_EDGE = 1e-5  # least late rms displacement, relative to |w|
+SETTLED = 0.05  # largest change of S that the force would still make over the late window, relative to S*
+
+# Late means become columns late_<quantity>.
+LATE_MEANS = [
+    "edge_ratio",
+    "sharpness",
+    "degree",
+    "alignment",
+    "alpha0",
+    "alpha_eff",
+    "force",
+    "pressure",
+    "weight_norm_squared",
+    "u_weight_share",
+    "ntk_jitter",
+    "ntk_drift",
+    "ntk_distance",
+    "spherical_sharpness",
+    "angle_squared",
+    "train_loss",
+    "test_error",
+]
+
+
+def probes(metrics: pd.DataFrame, run: Any) -> pd.DataFrame:
+    """The probes of one run, one line a step, with what follows from each; no line for a run without a probe.
+
+    Beside the quantities of training: edge_ratio R = S_F·η/2; force α* = α0 − 2λAS*; pressure (β/2)x².
+    """
+    rows = metrics[metrics["run_id"] == run["run_id"]]
+    table = rows.pivot_table(index="step", columns="quantity", values="value")
+    if "sharpness" not in table:
+        return table.iloc[:0]
+    table = table[table["sharpness"].notna()]
+    return table.assign(
+        edge_ratio=table["sharpness_total"] * run["lr"] / 2,
+        force=theory.drift(table["alpha0"], table["degree"], theory.edge(run["lr"], run["l2"]), run["l2"]),
+        pressure=table["beta"] / 2 * table["displacement"] ** 2,
+    )
+
+
+def late_probes(table: pd.DataFrame, steps: int, edge_step: float) -> pd.DataFrame:
+    """The probes of the late window; none where there are fewer than FEWEST_PROBES. `edge_step` is NaN for never."""
+    start = np.nanmax([LATE * steps, edge_step + AFTER_EDGE])
+    late = table[table.index > start]
+    return late if len(late) >= FEWEST_PROBES else late.iloc[:0]
+
+
+def settled(late: pd.DataFrame, lr: float, l2: float) -> tuple[bool, bool]:
+    """Whether a run is at the edge, and whether it has settled there or below.
+
+    At the edge: the late rms displacement is above AT_EDGE·|w|. Settled: at the edge, or the mean force α_eff would
+    change S by less than SETTLED·S* if it acted all through the late window.
+    """
+    if late.empty:
+        return False, False
+    norm = np.sqrt(late["weight_norm_squared"].mean())
+    if np.sqrt((late["displacement"] ** 2).mean()) > AT_EDGE * norm:
+        return True, True
+    change = abs(late["alpha_eff"].mean()) * lr * (late.index.max() - late.index.min())
+    return False, bool(change < SETTLED * theory.edge(lr, l2))
+
+
+def late_values(table: pd.DataFrame, run: Any) -> dict[str, Any]:
+    """Edge, late means and verdict of one run; late values are NaN where there is no late window, or the run diverged.
+
+    edge_step is steps + 1 for a run that never got there.
+    """
+    found = run.get("edge_step", np.nan)
+    values: dict[str, Any] = {
+        "reached_edge": bool(np.isfinite(found)),
+        "edge_step": float(found) if np.isfinite(found) else run["steps"] + 1.0,
+        "late_probes": 0,
+        "at_edge": False,
+        "settled": False,
+        "late_start": np.nan,
+        "late_spread": np.nan,  # sd of R
+        "late_displacement": np.nan,  # rms of x
+        **{f"late_{quantity}": np.nan for quantity in LATE_MEANS},
+    }
+    if table.empty or pd.notna(run["diverged"]):
+        return values
+    late = late_probes(table, run["steps"], found)
+    if late.empty:
+        return values
+    at_edge, is_settled = settled(late, run["lr"], run["l2"])
+    return values | {
+        "late_probes": len(late),
+        "at_edge": at_edge,
+        "settled": is_settled,
+        "late_start": float(late.index.min()),
+        "late_spread": late["edge_ratio"].std(ddof=1),
+        "late_displacement": np.sqrt((late["displacement"] ** 2).mean()),
+        **{f"late_{quantity}": late[quantity].mean() for quantity in LATE_MEANS if quantity in late},
+    }
+
+
+def derive(metrics: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Adds rows edge_ratio, force and pressure for every probe, and the columns of `late_values` for every run."""
+    added, lines = [metrics], []
+    for _, run in runs.iterrows():
+        table = probes(metrics, run)
+        lines.append(late_values(table, run))
+        if not table.empty:
+            rows = (
+                table[["edge_ratio", "force", "pressure"]].melt(ignore_index=False, var_name="quantity").reset_index()
+            )
+            added.append(rows.assign(run_id=run["run_id"], layer=""))
+    columns = pd.DataFrame(lines, index=runs.index)
+    return pd.concat(added, ignore_index=True), runs.assign(**{name: columns[name] for name in columns})

@@ -1,0 +1,14 @@
+"""How the chapter writes the names of settings' values, in figures and tables alike. Imported by the Snakefile."""
+
+NAMES = {
+    "mlp": "MLP",
+    "cnn": "CNN",
+    "batch": "Batch",
+    "weight": "Weight",
+    "none": "None",
+    "mse": "MSE",
+    "cross-entropy": "Cross-entropy",
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "full": "all",
+}
