@@ -125,7 +125,6 @@ def scale_schema(model: type[BaseRun]) -> dict[str, Any]:
             schema.pop(key, None)
     scale = grid.Scale.model_json_schema()
     experiment = scale["$defs"]["Experiment"]
-    one = {"type": "object", "additionalProperties": False, "properties": settings}
     several = {
         key: {"anyOf": [schema, {"type": "array", "items": schema}], "description": schema.get("description", key)}
         for key, schema in settings.items()
@@ -134,12 +133,12 @@ def scale_schema(model: type[BaseRun]) -> dict[str, Any]:
     experiment["properties"]["grid"] |= {"$ref": "#/$defs/grid"}
     experiment["properties"]["cases"]["items"] = {"$ref": "#/$defs/grid"}
     del experiment["required"], scale["required"]
-    scale["properties"]["defaults"] |= {"$ref": "#/$defs/settings"}
+    scale["properties"]["defaults"] |= {"$ref": "#/$defs/grid"}
     scale["properties"]["based_on"] = {"type": "string", "description": "the scale that this one changes, key by key"}
     for part in (scale["properties"]["defaults"], experiment["properties"]["grid"]):
         part.pop("additionalProperties", None)
         part.pop("type", None)
-    return {**scale, "$defs": {"settings": one, "grid": many, "Experiment": experiment, **run.get("$defs", {})}}
+    return {**scale, "$defs": {"grid": many, "Experiment": experiment, **run.get("$defs", {})}}
 
 
 def environment() -> str:
