@@ -67,7 +67,6 @@ def test_editors_accept_the_committed_files(path: Path) -> None:
         ((), "experimets", {}),
         (("defaults",), "step", 3),
         (("defaults",), "steps", 0),
-        (("defaults",), "steps", [1, 2]),  # a list makes a grid, which a default is not
         (("experiments", "plane_sgd"), "gird", {}),
         (("experiments", "plane_sgd", "grid"), "lr", [0.1, "0,1"]),
         (("experiments", "plane_sgd", "grid"), "optimizer", "sdg"),
