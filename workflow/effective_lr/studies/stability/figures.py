@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import PALETTE, TEXT_WIDTH
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import probes
@@ -164,7 +164,7 @@ def identity(axis: Axes) -> None:
 
 def kernel(tables: Tables) -> Figure:
     """How far the neural tangent kernel moves in one step, and over one probe interval, late in training."""
-    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH / 2, 2.2))
+    figure, axes = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 2.2))
     kinds = [("MLP", "mlp"), ("MLP", "mlp_other_lr"), ("CNN", "cnn")]
     groups = [
         (rf"{name}, $\eta={number(lr)}$", some[some["settled"].astype(bool)])
