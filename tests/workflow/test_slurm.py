@@ -88,7 +88,7 @@ def test_limits_follow_from_what_was_measured(study: str) -> None:
         run = known.run(**record.run)
         assert record.diverged or record.seconds < 60 * limits.time_limit(known, [run], is_gpu=False)
         assert record.peak_memory_mb < limits.memory_limit(known, run)
-        assert limits.time_limit(known, [run], is_gpu=True) < limits.time_limit(known, [run] * 8, is_gpu=False)
+        assert limits.time_limit(known, [run], is_gpu=True) <= limits.time_limit(known, [run], is_gpu=False)
         assert limits.time_limit(known, [run], True, attempt=2) == 2 * limits.time_limit(known, [run], True)
 
 

@@ -50,9 +50,10 @@ def test_every_run_was_trained_and_carries_its_provenance(smoke: Checkout) -> No
     for name, chapter in smoke.chapters().items():
         runs = {run.run_id: run for run in chapter.runs_of(list(chapter.experiments))}
         records = [record for path in found(smoke, name).glob("shards/*.parquet") for record in read_table(path)[1]]
-        if not records and chapter.study.optional_data:
-            continue
-        assert {record.run_id for record in records} == runs.keys()
+        trained = {record.run_id for record in records}
+        missing = {chapter.study.data(runs[run_id]) for run_id in runs.keys() - trained}
+        assert missing <= chapter.study.optional_data  # data that a study can do without
+        assert trained and trained <= runs.keys()
         for record in records:
             assert chapter.study.run(**record.run) == runs[record.run_id]
             assert record.study == name and record.seconds > 0
@@ -65,7 +66,7 @@ def test_figures_have_ink_in_every_panel(smoke: Checkout, study: str) -> None:
     style.use()
     for name, item in chapter.contents.figures.items():
         tables = tables_of(smoke, study, chapter.experiments_of(item))
-        if not len(tables.runs()):
+        if tables and not len(tables.runs()):
             continue
         figure = getattr(chapter.study.module("figures"), name)(tables)
         figure.canvas.draw()
@@ -73,10 +74,10 @@ def test_figures_have_ink_in_every_panel(smoke: Checkout, study: str) -> None:
         height, width = page.shape
         for axes in figure.axes:
             if axes.get_visible() and axes.axison:
-                box = axes.get_position().shrunk(0.7, 0.7).translated(0, 0)
-                x0, x1 = (box.x0 + 0.15 * box.width, box.x0 + box.width)
-                rows = slice(int((1 - box.y1) * height), int((1 - box.y0) * height) + 1)
-                inside = page[rows, int(x0 * width) : int(x1 * width) + 1]
+                box, edge = axes.get_position(), 0.04  # without the frame
+                x0, x1 = box.x0 + edge * box.width, box.x1 - edge * box.width
+                y0, y1 = 1 - box.y1 + edge * box.height, 1 - box.y0 - edge * box.height
+                inside = page[int(y0 * height) : int(y1 * height) + 1, int(x0 * width) : int(x1 * width) + 1]
                 assert (inside < 200).mean() > 0.002, f"{name}: a panel is empty"
         plt.close(figure)
         assert (build(smoke) / study / f"{name}.png").stat().st_size > 10_000
@@ -188,7 +189,9 @@ def test_results_are_not_typed_by_hand(smoke: Checkout, study: str) -> None:
     chapter = smoke.chapters()[study]
     for name, item in chapter.contents.tables.items():
         if hasattr(own, name) and (item.experiments or item.claims):
-            assert getattr(own, name)(plain).latex() != getattr(own, name)(scaled).latex(), name
+            latex = getattr(own, name)(plain).latex()
+            is_measured = len(re.findall(r"\d\.\d", latex)) > 3  # not a list of sources, say
+            assert not is_measured or latex != getattr(own, name)(scaled).latex(), name
 
 
 @pytest.mark.parametrize("study", names())
