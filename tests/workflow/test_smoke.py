@@ -132,8 +132,8 @@ def test_pdf_is_whole(smoke: Checkout) -> None:
     assert not re.findall(r"(?:Reference|Citation) `[^']*' .*undefined", log)
     overfull = [float(size) for size in re.findall(r"Overfull \\[hv]box \(([\d.]+)pt too", log)]
     assert not [size for size in overfull if size > 2], overfull
-    for page in render(build(smoke) / "main.pdf", scale=1.0):
-        assert (page < 128).mean() > 0.01, "a page is empty"
+    ink = [(page < 128).mean() for page in render(build(smoke) / "main.pdf", scale=1.0)]
+    assert min(ink[:-1]) > 0.01 and ink[-1] > 0.002, ink  # the last page holds what is left of the references
 
 
 def test_figure_2_is_the_one_that_the_pdf_numbers_so(smoke: Checkout) -> None:
