@@ -1,5 +1,6 @@
 """Training for real under Snakemake: what a kill leaves, two at once, and every target made alone."""
 
+import importlib.metadata
 import os
 import shutil
 import signal
@@ -28,6 +29,13 @@ def started(checkout: Checkout, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(checkout.root / "workflow")}
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=checkout.root, env=environment, start_new_session=True, **pipes)
+
+
+def test_make_names_no_target_and_begins_with_an_option(real: Checkout) -> None:
+    command = [sys.executable, "-m", "effective_lr", "run", "--cores", "1", "--version"]
+    environment = {**os.environ, "PYTHONPATH": str(real.root / "workflow")}
+    said = subprocess.run(command, cwd=real.root, env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == importlib.metadata.version("snakemake")
 
 
 def test_after_a_kill_finished_runs_are_reused(real: Checkout) -> None:

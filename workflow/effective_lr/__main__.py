@@ -267,9 +267,7 @@ def parser() -> argparse.ArgumentParser:
     add(reuse, "Put published runs into the run cache of their scale.", **whole)
     add(compare, "Put a finished scale beside its published results.", **whole)
     add(certify, "Prove that changed training code gives the same results.", "study")
-    alone = commands.add_parser("run", help="Run Snakemake, alone in this folder; the arguments are Snakemake's.")
-    alone.set_defaults(function=run)
-    alone.add_argument("words", nargs=argparse.REMAINDER)
+    commands.add_parser("run", help="Run Snakemake, alone in this folder; the arguments are Snakemake's.")
     add(pages, "Write the generated pages of the documentation.")
 
     flag = {"action": "store_true"}
@@ -305,7 +303,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(words: list[str] | None = None) -> int:
-    arguments = parser().parse_args(words)
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["run"]:  # what follows is Snakemake's, which may begin with an option
+        arguments = Arguments(function=run, words=words[1:])
+    else:
+        arguments = parser().parse_args(words)
     try:
         return arguments.function(arguments) or 0
     except UserError as error:
