@@ -304,10 +304,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
-    if words[:1] == ["run"]:  # what follows is Snakemake's, which may begin with an option
-        arguments = Arguments(function=run, words=words[1:])
-    else:
-        arguments = parser().parse_args(words)
+    is_snakemake = words[:1] == ["run"]  # what follows may begin with an option, which argparse does not pass on
+    arguments = Arguments(function=run, words=words[1:]) if is_snakemake else parser().parse_args(words)
     try:
         return arguments.function(arguments) or 0
     except UserError as error:
