@@ -43,8 +43,8 @@ PLANES = {
     "sgd": "plane_sgd",
     "nesterov": "plane_nesterov",
     "adam": "plane_adam",
-    "rmsprop": "rmsprop",
-    "adamw": "adamw",
+    "rmsprop": "plane_rmsprop",
+    "adamw": "small_steps",
 }
 LARGEST_ANGLE = 0.25  # radians per step, up to which the theory of small steps is asked to hold
 DYNAMICS_LR = 0.64  # of the runs that are shown over time

@@ -61,7 +61,7 @@ def exponents(results: Results) -> Table:
 
 def best_errors(results: Results) -> Table:
     """Best test error by normalization and optimizer, over the whole grid and for λ = 0 alone."""
-    runs = results.tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations")
+    runs = results.tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "plane_rmsprop", "normalizations")
     rows: list[list[str]] = []
     for normalization in NORMALIZATIONS:
         rows += [[]] if rows else []
