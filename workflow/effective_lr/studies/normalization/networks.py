@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.settings import CLASSES, DATASETS, TYPICAL_GRADIENT, Run
 
 
@@ -139,6 +138,19 @@ def layer_penalties(run: Run, layers: list[NormalizedLayer]) -> list[float]:
     return [run.l2 * largest / layer.group_size for layer in layers]
 
 
+def predicted_norm(run: Run, l2: float, size: int) -> float:
+    """‖w‖ at the equilibrium of a scale group of `size` weights with the penalty `l2`, for a typical gradient.
+
+    theory.equilibrium_norm derives it; it stands here too because it decides results.
+    """
+    if run.optimizer == "adamw":
+        return float((run.lr * size / (4 * l2)) ** (1 / 2))
+    if run.optimizer in ("adam", "rmsprop"):
+        return float((run.lr * size**0.5 * TYPICAL_GRADIENT / (4 * l2)) ** (1 / 3))
+    net_lr = run.lr / (1 - run.momentum) if run.optimizer in ("momentum", "nesterov") else run.lr
+    return float((net_lr * TYPICAL_GRADIENT**2 / (4 * l2)) ** (1 / 4))
+
+
 def build_network(run: Run, dtype: torch.dtype = torch.float32) -> Conv4:
     """The network of a run at its start: Gaussian directions, every scale group at its first norm, γ = 1, β = 0.
 
@@ -150,10 +162,7 @@ def build_network(run: Run, dtype: torch.dtype = torch.float32) -> Conv4:
     with torch.no_grad():
         for layer, l2 in zip(layers, layer_penalties(run, layers), strict=True):
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64))
-            norm = run.initial_norm
-            if run.starts_at_equilibrium:
-                settings = (run.lr, l2, TYPICAL_GRADIENT, layer.group_size, run.momentum)
-                norm = float(theory.equilibrium_norm(run.optimizer, *settings))
+            norm = predicted_norm(run, l2, layer.group_size) if run.starts_at_equilibrium else run.initial_norm
             layer.set_group_norms(norm)
             if run.affine_lr == "frozen":
                 layer.beta.requires_grad_(False)
