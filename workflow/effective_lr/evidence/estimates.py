@@ -27,12 +27,13 @@ class Estimate(NamedTuple):
 
     def map(self, function: Callable[[float], float]) -> "Estimate":
         """The estimate of an increasing function of the number."""
-        return Estimate(*(float(function(x)) for x in (self.value, self.low, self.high)), self.freedom)
+        value, low, high = (float(function(x)) for x in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.freedom)
 
     def unsigned(self) -> "Estimate":
         """The estimate of the absolute value, its interval cut at 0."""
-        value, low, high = (self.value, self.low, self.high) if self.value >= 0 else (-self.value, -self.high, -self.low)
-        return Estimate(value, float(np.maximum(low, 0.0)), high, self.freedom)  # NaN stays
+        low, high = (self.low, self.high) if self.value >= 0 else (-self.high, -self.low)
+        return Estimate(abs(self.value), float(np.maximum(low, 0.0)), high, self.freedom)  # NaN stays
 
 
 NO_VALUE = Estimate(np.nan, np.nan, np.nan)
