@@ -245,8 +245,8 @@ plt.show()
 # effective learning rate, predicted with the measured $G$ of each layer. The figure `angles` has the angle per step,
 # predicted from $\eta\lambda$ alone, and for Adam and RMSProp with $G$. **Prediction:** every point lies on the line,
 # in all layers. Points at a constant distance from the line support the exponents but not the prefactor. Layers without
-# equilibrium, in which more than 5 % of the units have no gradient, are left out; the table `layers` of the paper counts
-# them.
+# equilibrium, in which more than 5 % of the units have no gradient, are left out; the table `layers` of the paper
+# counts them.
 #
 # The data have a line for each run and layer. A ratio is measured over predicted. A small scale may have no run at
 # equilibrium; then the table is empty.
@@ -276,10 +276,10 @@ plt.show()
 # ## Sweeps of the penalty, and one family of settings: `symmetry`
 #
 # The panels above show the test error against $\lambda$ at fixed $\eta$, for each normalization. Those below follow the
-# family $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function: the change of the
-# test error from $a=1$, and that of $\lVert w\rVert/a$ and of the angle per step. **Prediction:** a sweep of $\lambda$
-# changes the error with and without normalization; along the family nothing changes with normalization, unless
-# $\varepsilon$ is large against the variance of a unit, and everything changes without it.
+# family $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function: the change of
+# the test error from $a=1$, and that of $\lVert w\rVert/a$ and of the angle per step. **Prediction:** a sweep of
+# $\lambda$ changes the error with and without normalization; along the family nothing changes with normalization,
+# unless $\varepsilon$ is large against the variance of a unit, and everything changes without it.
 
 # %%
 family = tables["symmetry"].runs
@@ -318,8 +318,8 @@ plt.show()
 #
 # Under Adam and RMSProp a unit with a weak gradient turns by larger angles, which weakens it further.
 # $\theta=(4\eta^2\lambda d/G)^{1/3}$ is the scale of that angle. **Prediction:** no unit is lost while $\theta$ of the
-# widest layer is at most 0.05, the widest layer is the first to lose half of its units, and the $\eta^2\lambda$ at which a
-# layer does so goes as $1/d$.
+# widest layer is at most 0.05, the widest layer is the first to lose half of its units, and the $\eta^2\lambda$ at
+# which a layer does so goes as $1/d$.
 
 # %%
 shares = with_angle_scales(late_layers(*tables["lost_units"])).round({"widest_theta": 3})
