@@ -165,9 +165,10 @@ def projection(tables: Tables) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.2), sharey=True)
     for axis, optimizer in zip(axes, ("sgd", "nesterov", "adam"), strict=True):
         held = tables[f"projection_{optimizer}"].runs
+        held = held.assign(error=100 * error_or_chance(held))
         runs = tables.runs(f"projection_{optimizer}", f"plane_{optimizer}")
         lr = held.loc[held["l2"] > 0, "lr"].iloc[0]
-        others = held[held["lr"] != lr].assign(error=100 * error_or_chance(held))
+        others = held[held["lr"] != lr]
         runs = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
         zero = runs.loc[runs["l2"] > 0, "l2"].min() / 10  # where λ = 0 is drawn on the log axis
         for projected, color, marker, label in [
@@ -458,6 +459,8 @@ def lost_units(tables: Tables) -> Figure:
     metrics, runs = tables["lost_units"]
     shares = with_angle_scales(late_layers(metrics, runs[runs["diverged"].isna()]))
     shares = shares.assign(theta=shares["widest_theta"].round(3))
+    sizes = np.sort(shares["group_size"].unique())
+    scanned = pd.Series(theory.diagonal_invariant("adam", runs["lr"], runs["l2"]))
     for optimizer, line, filled in (("adam", "-", True), ("rmsprop", "--", False)):
         chosen = shares[shares["optimizer"] == optimizer]
         for k, (layer, rows) in enumerate(chosen.groupby("layer", sort=False)):
@@ -470,7 +473,6 @@ def lost_units(tables: Tables) -> Figure:
         style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer], "linestyle": "none"}
         axes[1].plot(points.index, points, **style, label=NAMES[optimizer])
         if len(points):
-            sizes = np.array([shares["group_size"].min(), shares["group_size"].max()])
             axes[1].plot(sizes, points.iloc[-1] * points.index[-1] / sizes, color=COLORS[optimizer], linewidth=0.8)
     axes[0].set(
         xscale="log", xlabel=r"$\theta$ of the widest layer", ylabel="units without a gradient (%)", ylim=(-5, 105)
@@ -480,6 +482,8 @@ def lost_units(tables: Tables) -> Figure:
         xscale="log",
         yscale="log",
         xlabel="weights of a unit, $d$",
+        xlim=(sizes[0] / 1.5, sizes[-1] * 1.5),
+        ylim=(scanned.min(), scanned.max()),  # no layer need have lost half
         ylabel=r"$\eta^2\lambda$ where half is lost",
         title=r"lines: $\propto 1/d$",
     )
