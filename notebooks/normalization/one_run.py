@@ -385,7 +385,8 @@ def account(run):
     return pd.DataFrame(table).T
 
 
-of_adamw = min(experiments["adamw"], key=lambda run: abs(np.log(run.lr * run.l2 / 0.01)))
+runs_of_adamw = [run for run in experiments["small_steps"] if run.optimizer == "adamw"]
+of_adamw = min(runs_of_adamw, key=lambda run: abs(np.log(run.lr * run.l2 / 0.01)))
 account(Run(**{**of_adamw.model_dump(), **changes, "steps": 3 * steps, "probes": 1}))
 
 # %% [markdown]

@@ -46,7 +46,9 @@ from effective_lr.studies.normalization.analysis import (
     dynamics,
     error_or_chance,
     late_layers,
+    lost_by_cause,
     plane,
+    with_angle_scales,
 )
 from effective_lr.studies.normalization.words import NAMES
 
@@ -185,7 +187,7 @@ plt.show()
 # normalized network. **Prediction:** the error changes across the lines and not along them.
 
 # %%
-shown_in_plane = ["plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations"]
+shown_in_plane = ["plane_sgd", "plane_nesterov", "plane_adam", "plane_rmsprop", "normalizations"]
 runs = tables.runs(*shown_in_plane)
 cells = runs.assign(error=100 * error_or_chance(runs)).groupby(["normalization", "optimizer", "lr", "l2"])["error"]
 cells.agg(["mean", "std", "size"]).set_axis(["test error (%)", "deviation over seeds", "seeds"], axis=1).head()
@@ -222,12 +224,13 @@ plt.show()
 optimizer = "sgd"
 held = tables[f"projection_{optimizer}"].runs
 runs = tables.runs(f"projection_{optimizer}", f"plane_{optimizer}")
-runs = runs[runs["lr"] == held["lr"].iloc[0]].assign(error=100 * error_or_chance(runs))
+runs = runs[runs["lr"] == held.loc[held["l2"] > 0, "lr"].iloc[0]].assign(error=100 * error_or_chance(runs))
 errors = runs.pivot_table(index="l2", columns="projected", values="error")
 errors.rename(columns={False: "‖w‖ free: error (%)", True: "‖w‖ = 1: error (%)"}).round(1)
 
 # %%
-lrs = {name: tables[f"projection_{name}"].runs["lr"].iloc[0] for name in ("sgd", "nesterov")}
+held = {name: tables[f"projection_{name}"].runs for name in ("sgd", "nesterov")}
+lrs = {name: runs.loc[runs["l2"] > 0, "lr"].iloc[0] for name, runs in held.items()}
 critical = {NAMES[name]: float(theory.critical_l2(name, lr)) for name, lr in lrs.items()}
 pd.Series(critical, name="critical λ").to_frame()
 
@@ -241,8 +244,9 @@ plt.show()
 # Both figures show the runs that are predicted to be at equilibrium. The figure `equilibrium` has the norm and the
 # effective learning rate, predicted with the measured $G$ of each layer. The figure `angles` has the angle per step,
 # predicted from $\eta\lambda$ alone, and for Adam and RMSProp with $G$. **Prediction:** every point lies on the line,
-# in all layers. Points at a constant distance from the line support the exponents but not the prefactor. Layers most of
-# whose units have no gradient are left out.
+# in all layers. Points at a constant distance from the line support the exponents but not the prefactor. Layers without
+# equilibrium, in which more than 5 % of the units have no gradient, are left out; the table `layers` of the paper
+# counts them.
 #
 # The data have a line for each run and layer. A ratio is measured over predicted. A small scale may have no run at
 # equilibrium; then the table is empty.
@@ -271,10 +275,11 @@ plt.show()
 # %% [markdown]
 # ## Sweeps of the penalty, and one family of settings: `symmetry`
 #
-# The left panel shows the test error against $\lambda$ at fixed $\eta$, for each normalization. The right panel shows
-# it along the family $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function.
-# **Prediction:** a sweep of $\lambda$ changes the error with and without normalization; along the family the error is
-# constant with normalization and changes without it.
+# The panels above show the test error against $\lambda$ at fixed $\eta$, for each normalization. Those below follow the
+# family $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function: the change of
+# the test error from $a=1$, and that of $\lVert w\rVert/a$ and of the angle per step. **Prediction:** a sweep of
+# $\lambda$ changes the error with and without normalization; along the family nothing changes with normalization,
+# unless $\varepsilon$ is large against the variance of a unit, and everything changes without it.
 
 # %%
 family = tables["symmetry"].runs
@@ -287,11 +292,53 @@ figures.symmetry(tables)
 plt.show()
 
 # %% [markdown]
+# ## Wrong labels: `memorization`
+#
+# A small training set in which a share of the labels is wrong, so that there is something to regularize. The replay
+# trains without a penalty at the effective learning rate that the penalty would have produced (`replay.py`).
+# **Prediction:** the closed replay has the error and the loss of the penalty at every $\lambda$. Without normalization
+# the best $\lambda>0$ beats $\lambda=0$.
+
+# %%
+runs = tables["memorization"].runs
+runs = runs.assign(error=100 * error_or_chance(runs))
+by = {"index": "l2", "columns": ["normalization", "replay"]}
+runs.pivot_table(values="error", **by).round(1)
+
+# %%
+# Try: late_train_error, or test_loss.
+runs.pivot_table(values="late_train_loss", **by).round(3)
+
+# %%
+figures.memorization(tables)
+plt.show()
+
+# %% [markdown]
+# ## Units without a gradient: `lost_units`
+#
+# Under Adam and RMSProp a unit with a weak gradient turns by larger angles, which weakens it further.
+# $\theta=(4\eta^2\lambda d/G)^{1/3}$ is the scale of that angle. **Prediction:** no unit is lost while $\theta$ of the
+# widest layer is at most 0.05, the widest layer is the first to lose half of its units, and the $\eta^2\lambda$ at
+# which a layer does so goes as $1/d$.
+
+# %%
+shares = with_angle_scales(late_layers(*tables["lost_units"])).round({"widest_theta": 3})
+by = {"index": ["optimizer", "widest_theta"], "columns": ["layer"]}
+shares.pivot_table(values="late_without_gradient", **by).round(2)
+
+# %%
+lost_by_cause(*tables["causes"]).round(3)
+
+# %%
+figures.lost_units(tables)
+plt.show()
+
+# %% [markdown]
 # ## No penalty: `growth`
 #
-# The figure shows training with $\lambda=0$. The dashed lines, for SGD, are the norms that the measured gradients add
-# up to. **Prediction:** the norm grows without bound along its dashed line, and the effective learning rate falls as
-# $t^{-1/2}$ once the norm has grown well beyond its start.
+# The figure shows training with $\lambda=0$. The dashed lines, for SGD, are what the mean of $G^2$ over the late part
+# implies. **Prediction:** the norm grows without bound along its dashed line, and the effective learning rate falls as
+# $t^{-1/2}$ once the norm has grown well beyond its start, while $G$ is constant.
 
 # %%
 # Try: norm_squared, effective_lr, g_squared or angle_squared. Columns: optimizer and η. Median over layers.

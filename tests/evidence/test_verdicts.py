@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 from scipy import stats
 
 from effective_lr.engine.contents import Claim
 from effective_lr.errors import UserError
 from effective_lr.evidence import verdicts
-from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval, pooled_mean
+from effective_lr.evidence.estimates import Estimate, Undecidable, contrast, mean_interval, pooled_mean
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import Evidence, Statistic
 
@@ -95,7 +96,7 @@ def test_an_unknown_statistic_is_refused_with_those_there_are() -> None:
 def test_the_interval_of_a_mean_is_that_of_student() -> None:
     values = pd.Series([1.0, 2.0, 4.0])
     margin = stats.t.ppf(0.95, 2) * values.std(ddof=1) / math.sqrt(3)
-    assert mean_interval(values) == pytest.approx((7 / 3, 7 / 3 - margin, 7 / 3 + margin))
+    assert mean_interval(values) == pytest.approx((7 / 3, 7 / 3 - margin, 7 / 3 + margin, 2))
     one = mean_interval(pd.Series([1.0]))
     assert one.value == 1 and np.isnan(one.low) and np.isnan(one.high)
     with pytest.raises(Undecidable):
@@ -105,4 +106,23 @@ def test_the_interval_of_a_mean_is_that_of_student() -> None:
 def test_a_pooled_deviation_has_the_freedom_of_all_cells() -> None:
     cells = pd.DataFrame({"at": [0, 0, 1, 1], "value": [1.0, 3.0, 10.0, 14.0]})
     margin = stats.t.ppf(0.95, 2) * math.sqrt((2 + 8) / 2 / 2)
-    assert pooled_mean(cells, "value", "at", 0) == pytest.approx((2, 2 - margin, 2 + margin))
+    assert pooled_mean(cells, "value", "at", 0) == pytest.approx((2, 2 - margin, 2 + margin, 2))
+
+
+def test_an_estimate_is_mapped_with_its_ends_and_loses_its_sign_with_them() -> None:
+    assert Estimate(0.0, -1.0, 1.0, 2).map(math.exp) == pytest.approx((1, math.exp(-1), math.e, 2))
+    assert Estimate(-2.0, -3.0, 1.0, 2).unsigned() == (2, 0, 3, 2)
+    assert np.isnan(Estimate(-2.0, np.nan, np.nan).unsigned().low)
+
+
+def test_a_contrast_is_that_of_the_linear_model_with_cells_and_seeds() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(4, 3)) + 10 * rng.normal(size=3), index=list("abcd"), columns=[200, 201, 202])
+    rows = table.stack().rename_axis(["cell", "seed"]).reset_index(name="y")
+    fit = smf.ols("y ~ C(cell) + C(seed)", rows).fit()
+    low, high = fit.conf_int(0.1).loc["C(cell)[T.c]"]
+    assert contrast(table, "c", "a") == pytest.approx((fit.params["C(cell)[T.c]"], low, high, fit.df_resid))
+    # Two cells make it the paired t test.
+    assert contrast(table.loc[["a", "c"]], "c", "a") == pytest.approx(mean_interval(table.loc["c"] - table.loc["a"]))
+    one = contrast(table[[200]], "c", "a")
+    assert np.isfinite(one.value) and np.isnan(one.low) and one.freedom == 0

@@ -78,6 +78,19 @@ def test_contour_slope_uses_the_mean_of_seeds_and_no_cell_that_diverged() -> Non
     assert slope_of(runs).value == pytest.approx(1, rel=1e-6)
 
 
+def test_contour_slope_counts_cells_that_have_every_seed() -> None:
+    def error(lr: float, l2: float, seed: int) -> float:
+        return float(1 / (1 + np.exp(2 - 0.1 * np.log(lr * (l2 or 1e-30)))))
+
+    runs = plane("sgd", *PLANES["sgd"], error, seeds=(200, 201))
+    cells = analysis.contour_cells(runs)
+    lr, l2 = cells[["lr", "l2"]].iloc[0]
+    lone = (runs["lr"] == lr) & (runs["l2"] == l2) & (runs["seed"] == 201)
+    found = analysis.contour_cells(runs[~lone])
+    assert len(found) == len(cells) - 1 and not ((found["lr"] == lr) & (found["l2"] == l2)).any()
+    assert slope_of(runs).freedom == len(cells) - 4  # intercept, u, u², v
+
+
 def test_contour_slope_of_too_few_diagonals_is_undecidable() -> None:
     runs = plane("sgd", [0.16], [0.004, 0.016], lambda lr, l2, seed: 0.2, seeds=(100, 101))
     with pytest.raises(Undecidable, match="fewer than three diagonals"):
@@ -134,8 +147,118 @@ def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
     assert list(analysis.equilibrium_by_layer(metrics, runs[runs["l2"] == 0])["angle_ratio"]) == []
 
     # A layer whose units have lost their gradient is no part of the comparison that figures show.
-    lost = (metrics["layer"] == "b") & metrics["quantity"].isin(["late_g_squared", "late_norm_squared"])
-    metrics.loc[lost, "value"] = 0.0
+    lost = [(run_id, 1000, "b", "late_without_gradient", 0.1) for run_id in runs["run_id"]]
+    metrics = pd.concat([metrics, pd.DataFrame(lost, columns=metrics.columns)], ignore_index=True)
     tables = Tables.of({"plane_sgd": Experiment(metrics, runs)})
     [(_, shown)] = figures.equilibria(tables)
     assert shown["layer"].tolist() == ["a", "c"] and np.isfinite(shown["norm_ratio"]).all()
+
+
+def test_a_learning_rate_in_words_becomes_a_number() -> None:
+    runs = plane("sgd", [0.16], [0.004, 0.016, 0.064], lambda lr, l2, seed: 0.2)
+    runs = runs.assign(affine_lr=["shared", "frozen", 0.1], projected=False, lr_drop=1.0)
+    metrics = pd.DataFrame(columns=["run_id", "step", "layer", "quantity", "value"])
+    assert analysis.derive(metrics, runs)[1]["affine_lr"].tolist() == [0.16, 0.0, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "l2", "counts"),
+    [
+        # t₁ = 700 of 1000 steps. SGD: 8ηλt₁ must reach log 20 = 2.996, that is ηλ = 5.35e-4; 4ηλ may reach 0.25².
+        ("sgd", 0.1, 5.3e-3, False),
+        ("sgd", 0.1, 5.4e-3, True),
+        ("sgd", 0.1, 0.156, True),
+        ("sgd", 0.1, 0.157, False),
+        ("sgd", 0.1, 0.0, False),
+        ("nesterov", 0.1, 5.3e-4, False),  # ten times as fast
+        ("nesterov", 0.1, 5.4e-4, True),
+        ("adamw", 0.01, 0.42, False),  # 4ηλt₁ must reach 12
+        ("adamw", 0.01, 0.43, True),
+        ("adam", 0.009, 0.1, True),  # the window of the contours
+        ("adam", 0.001, 0.1, False),
+    ],
+)
+def test_what_counts_as_settled_follows_from_settings(optimizer: str, lr: float, l2: float, counts: bool) -> None:
+    runs = plane(optimizer, [lr], [l2], lambda lr, l2, seed: 0.2)
+    assert analysis.settled(runs).tolist() == [counts]
+    # A start at the very equilibrium gives no credit.
+    assert analysis.settled(runs.assign(initial_norm=runs["initial_norm"] * 0.3)).tolist() == [counts]
+
+
+@pytest.mark.parametrize(
+    ("steps", "late_fraction", "first"), [(5000, 0.3, 3500), (40, 0.3, 28), (1, 0.3, 0), (7, 0.5, 4)]
+)
+def test_the_first_late_step_is_that_of_training(steps: int, late_fraction: float, first: int) -> None:
+    runs = pd.DataFrame({"steps": [steps], "late_fraction": [late_fraction]})
+    assert analysis.first_late_step(runs).tolist() == [first] == [min(round(steps * (1 - late_fraction)), steps - 1)]
+
+
+SIZES = {"conv1": 9.0, "conv2": 144.0, "conv3": 288.0}
+
+
+def layer_metrics(runs: pd.DataFrame, **quantities: object) -> pd.DataFrame:
+    """These quantities of each run in each layer: a number, or a function of the run and the size of a scale group."""
+    rows = [
+        (run.run_id, 1000, layer, name, value(run, size) if callable(value) else value)
+        for run in runs.itertuples()
+        for layer, size in SIZES.items()
+        for name, value in {"group_size": size, **quantities}.items()
+    ]
+    return pd.DataFrame(rows, columns=["run_id", "step", "layer", "quantity", "value"])
+
+
+def test_a_layer_has_the_penalty_that_was_recorded_or_that_of_the_run() -> None:
+    runs = plane("adam", [0.003], [0.01], lambda lr, l2, seed: 0.2)
+    recorded = analysis.late_layers(layer_metrics(runs, layer_l2=lambda run, size: run.l2 * 288 / size), runs)
+    assert recorded["layer_l2"].tolist() == pytest.approx([0.32, 0.02, 0.01])
+    assert analysis.late_layers(layer_metrics(runs), runs)["layer_l2"].tolist() == [0.01] * 3
+    # Every quantity has a column, also those that this optimizer does not record.
+    assert recorded["late_norm_to_root"].isna().all()
+
+
+def test_a_layer_is_live_up_to_one_lost_group_in_twenty() -> None:
+    table = pd.DataFrame({"late_without_gradient": [0.0, 0.05, 0.051, 1.0]})
+    assert analysis.is_live(table).tolist() == [True, True, False, False]
+
+
+def test_angle_scales_are_those_of_the_layer_and_of_the_widest() -> None:
+    runs = plane("adam", [0.003], [0.01], lambda lr, l2, seed: 0.2)
+    table = analysis.with_angle_scales(analysis.late_layers(layer_metrics(runs), runs))
+    expected = [(4 * 0.003**2 * 0.01 * size / 0.1) ** (1 / 3) for size in SIZES.values()]
+    assert table["theta"].tolist() == pytest.approx(expected)
+    assert table["is_widest"].tolist() == [False, False, True]
+    assert table["widest_theta"].tolist() == pytest.approx([expected[2]] * 3)
+    equal = layer_metrics(runs, layer_l2=lambda run, size: run.l2 * 288 / size)
+    assert analysis.with_angle_scales(analysis.late_layers(equal, runs))["theta"].tolist() == pytest.approx(
+        [expected[2]] * 3
+    )
+
+
+def test_critical_points_are_where_half_the_units_are_lost() -> None:
+    penalties = [0.001 * 4**k for k in range(4)]
+    runs = plane("adam", [0.01], penalties, lambda lr, l2, seed: 0.2, seeds=(200, 201))
+    critical = {9.0: 0.1, 144.0: 0.006, 288.0: 1e-4}  # beyond the scan, inside, below
+
+    def share(run: object, size: float) -> float:
+        return float(np.clip(0.5 + np.log(run.l2 / critical[size]) / 4, 0, 1))  # type: ignore[attr-defined]
+
+    points = analysis.critical_points(analysis.late_layers(layer_metrics(runs, late_without_gradient=share), runs))
+    assert points["layer"].tolist() == [*SIZES] * 2
+    assert points["is_reached"].tolist() == [False, True, True] * 2
+    assert points["is_inside"].tolist() == [False, True, False] * 2
+    invariants = [0.01**2 * l2 for l2 in (penalties[-1], 0.006, penalties[0])]
+    assert points["critical"].tolist() == pytest.approx(invariants * 2, rel=2e-3)
+
+
+def test_causes_are_tabled_for_the_widest_layer() -> None:
+    runs = plane("adam", [0.009], [0.01, 0.02], lambda lr, l2, seed: 0.2, seeds=(200, 201))
+    runs = runs.assign(leak=np.where(runs["l2"] > 0.01, 0.1, 0.0), affine_lr=0.003)
+    quantities = {
+        "late_without_gradient": lambda run, size: float(size == 288) * (0.2 if run.seed == 200 else 0.4),
+        "late_gamma": 0.5,
+        "late_angle_squared": 0.04,
+    }
+    table = analysis.lost_by_cause(layer_metrics(runs, **quantities), runs)
+    assert table.index.names == ["theta", "leak", "affine_lr"] and len(table) == 2
+    assert table["lost"].tolist() == pytest.approx([0.3, 0.3])
+    assert table["angle"].tolist() == pytest.approx([0.2, 0.2])

@@ -64,7 +64,7 @@ def test_learning_rate_of_gamma_and_beta_is_not_rescaled(optimizer: str) -> None
     for chosen in (run, rescaled(run, 10.0)):
         made = Optimizer(chosen, build_network(chosen))
         assert (made.weights.lr, made.affine.lr) == (chosen.lr, run.affine_lr)
-        assert (made.weights.l2, made.affine.l2) == (chosen.l2, 0)
+        assert (made.weights.penalties, made.affine.penalties) == ([chosen.l2] * 4, [0] * 8)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -1,5 +1,7 @@
 """The splits of prepared tensors."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -31,3 +33,20 @@ def test_a_split_with_fewer_images_is_refused(split: str, there: int) -> None:
     fits = {"train_size": 7, "validation_size": 5, "test_size": 3, **SIZES}
     with pytest.raises(UserError, match=f"{split}_size = {there + 1}: .*{there}"):
         splits_for(TENSORS, make_run(**{**fits, f"{split}_size": there + 1}))
+
+
+def test_label_noise_redraws_its_share_from_the_seed() -> None:
+    tensors = {**TENSORS, "train_labels": torch.full_like(TENSORS["train_labels"], 3)}
+    sizes = {"train_size": 60, "validation_size": 5, "test_size": 3, **SIZES}
+
+    def changed(**settings: Any) -> list[int]:
+        splits = splits_for(tensors, make_run(**sizes, **settings))
+        assert (splits.validation_labels == 3).all()  # nor are those of the test images touched
+        return [k for k, label in enumerate(splits.train_labels.tolist()) if label != 3]
+
+    assert changed() == []
+    wrong = changed(label_noise=0.5)
+    assert 20 <= len(wrong) <= 30  # of 30 redrawn, a tenth by chance right
+    assert wrong == changed(label_noise=0.5, l2=0, lr=3, steps=7)
+    assert wrong != changed(label_noise=0.5, seed=4)
+    assert (tensors["train_labels"] == 3).all()

@@ -12,9 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from effective_lr.studies.normalization.networks import Conv4, NormalizedLayer, build_network, normalized_layers
+from effective_lr.studies.normalization import theory
+from effective_lr.studies.normalization.networks import (
+    Conv4,
+    NormalizedLayer,
+    build_network,
+    layer_penalties,
+    normalized_layers,
+)
 from effective_lr.studies.normalization.optimizers import Optimizer
-from shared import INVARIANT, NORMALIZATIONS, make_run
+from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
+from shared import INVARIANT, NORMALIZATIONS, OPTIMIZERS, make_run
 
 ROUNDING: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-12}
 both_kinds = pytest.mark.parametrize("convolution", [False, True], ids=["linear", "convolution"])
@@ -152,6 +160,38 @@ def test_network_at_its_start(normalization: str, norm: float) -> None:
         assert not torch.allclose(same.weight, different.weight)
         assert layer.gamma is None if normalization == "none" else bool((layer.gamma == 1).all())
         assert bool((layer.beta == 0).all())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("layer_l2", ["equal", "inverse_size"])
+def test_a_start_at_equilibrium_is_where_the_theory_puts_it(optimizer: str, layer_l2: str) -> None:
+    run = make_run(optimizer=optimizer, layer_l2=layer_l2, starts_at_equilibrium=True, lr=0.02, l2=0.3)
+    layers = [layer for _, layer in normalized_layers(build_network(run, torch.float64))]
+    penalties = layer_penalties(run, layers)
+    for layer, l2 in zip(layers, penalties, strict=True):
+        norm = theory.equilibrium_norm(optimizer, run.lr, l2, TYPICAL_GRADIENT, layer.group_size, run.momentum)
+        assert_close(layer.group_norms(), torch.full_like(layer.group_norms(), float(norm)), **ROUNDING)
+    sizes = [layer.group_size for layer in layers]
+    products = {round(l2 * size, 9) for l2, size in zip(penalties, sizes, strict=True)}
+    assert max(penalties) == 0.3 * (1 if layer_l2 == "equal" else max(sizes) / min(sizes))
+    assert min(penalties) == 0.3 and len(products) == (4 if layer_l2 == "equal" else 1)
+
+
+def test_a_leaky_network_is_the_same_with_another_activation(twin_network: Any) -> None:
+    network = build_network(make_run(leak=0.1), torch.float64)
+    twin, _ = twin_network(network)
+    images = torch.randn(16, 1, 14, 14, dtype=torch.float64)
+    assert (network(images) - twin(images)).abs().max() > 1e-3
+    leaky = nn.Sequential(*(nn.LeakyReLU(0.1) if isinstance(module, nn.ReLU) else module for module in twin))
+    assert_close(network(images), leaky(images), **ROUNDING)
+
+
+def test_the_pooling_before_the_classifier_keeps_channels_last() -> None:
+    network, seen = build_network(make_run(width=4)), []
+    network.conv3.register_full_backward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+    images = torch.randn(16, 1, 14, 14).to(memory_format=torch.channels_last)
+    network(images).sum().backward()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_scale_groups_are_found_by_type_not_by_name() -> None:

@@ -46,7 +46,10 @@ class Reference:
         names = {"none": (), "hidden": ("conv1", "conv2", "conv3"), "last": ("linear",)}
         penalised = names.get(run.affine_l2, names["hidden"] + names["last"])
         named = self.network.named_parameters()
-        self.decayed = self.weights + [p for name, p in named if p.dim() == 1 and name.startswith(penalised)]
+        decayed = self.weights + [p for name, p in named if p.dim() == 1 and name.startswith(penalised)]
+        sizes = [w[0].numel() for w in self.weights]
+        factors = [max(sizes) / size if run.layer_l2 == "inverse_size" else 1 for size in sizes]
+        self.decayed = [(p, run.l2 * (factors[k] if k < len(sizes) else 1)) for k, p in enumerate(decayed)]
         self.states: list[State] = [{} for _ in self.weights + self.affine]
 
     def step(self, images: Tensor, labels: Tensor) -> None:
@@ -54,7 +57,7 @@ class Reference:
         run = self.run
         objective = F.cross_entropy(self.network(images), labels)
         if run.optimizer != "adamw":
-            objective = objective + run.l2 * sum(((w**2).sum() for w in self.decayed), torch.zeros(()))
+            objective = objective + sum((l2 * (w**2).sum() for w, l2 in self.decayed), torch.zeros(()))
         parameters = self.weights + self.affine
         gradients = torch.autograd.grad(objective, parameters)
         affine_lr = run.lr if run.affine_lr == "shared" else run.affine_lr
@@ -62,8 +65,9 @@ class Reference:
         with torch.no_grad():
             if run.optimizer == "adamw":
                 for p, rate in zip(parameters, rates, strict=True):
-                    if any(p is decayed for decayed in self.decayed):
-                        p.sub_(rate * 2 * run.l2 * p)
+                    for decayed, l2 in self.decayed:
+                        if p is decayed:
+                            p.sub_(rate * 2 * l2 * p)
             for p, g, rate, state in zip(parameters, gradients, rates, self.states, strict=True):
                 p.sub_(rate * update(run, self.t, g, state))
 
@@ -75,7 +79,13 @@ def product_step(network: Conv4, optimizer: Optimizer, images: Tensor, labels: T
 
 
 @pytest.mark.parametrize(
-    "affine", [{"affine_lr": 0.007}, {"affine_lr": "shared"}, *({"affine_l2": n} for n in ("hidden", "last", "all"))]
+    "affine",
+    [
+        {"affine_lr": 0.007},
+        {"affine_lr": "shared"},
+        {"layer_l2": "inverse_size"},
+        *({"affine_l2": n} for n in ("hidden", "last", "all")),
+    ],
 )
 @pytest.mark.parametrize("normalization", ["batch", "weight", "none"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -94,6 +104,16 @@ def test_steps_follow_the_published_rule(
         for (key, ours), theirs in zip(network.named_parameters(), reference.network.parameters(), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-11), (step, key)
     assert all(not torch.equal(start[key], value) for key, value in network.named_parameters())
+
+
+@pytest.mark.parametrize("affine_l2", ["none", "all"])
+def test_frozen_gamma_and_beta_stay(affine_l2: str, small_splits: Splits) -> None:
+    network = build_network(run := make_run(affine_lr="frozen", affine_l2=affine_l2), torch.float64)
+    before, optimizer = copy.deepcopy(network), Optimizer(run, network)
+    for _ in range(2):
+        product_step(network, optimizer, small_splits.train_images[:16], small_splits.train_labels[:16])
+    for (name, new), (_, old) in zip(network.named_parameters(), before.named_parameters(), strict=True):
+        assert torch.equal(new, old) == (not name.endswith("weight")), name
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

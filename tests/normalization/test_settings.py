@@ -47,6 +47,15 @@ def test_names_of_large_numbers_have_no_plus() -> None:
         ({"validation_size": 5001}, ["validation_size", "5000"]),
         ({"batch_size": 97}, ["batch_size = 97", "96"]),
         ({"statistics_size": 97}, ["statistics_size = 97", "96"]),
+        ({"evaluations": 31}, ["evaluations = 31", "30 images", "evaluated = all"]),
+        ({"label_noise": 1.1}, ["label_noise", "less than or equal to 1"]),
+        ({"leak": 1}, ["leak", "less than 1"]),
+        ({"affine_lr": "fixed"}, ["affine_lr", "'shared' or 'frozen'"]),
+        *(
+            ({"replay": "closed", **changes}, ["replay = closed", "optimizer = sgd", "l2 above 0"])
+            for changes in ({"optimizer": "adam"}, {"l2": 0}, {"normalization": "none"}, {"projected": True})
+        ),
+        ({"starts_at_equilibrium": True, "l2": 0}, ["starts_at_equilibrium = true", "l2 above 0"]),
         ({"batch_size": 1}, ["batch_size = 1", "normalization = batch"]),
         *(({key: value}, [f"{key} = {str(value).lower()}"]) for key in ("lr", "seed") for value in (True, False)),
     ],
@@ -79,15 +88,19 @@ def test_the_tags_in_a_scale_are_those_of_the_model(scale: str) -> None:
     assert dict(found) == {key: source_of(key, value) for key, value in stated.items()}
 
 
-@pytest.mark.parametrize("dataset", [{}, {"dataset": "cifar10", "resolution": 32, "width": 8}])
+@pytest.mark.parametrize(
+    "dataset", [{}, {"dataset": "cifar10", "resolution": 32, "width": 8}, {"evaluated": "all"}, {"replay": "open"}]
+)
 def test_operations_are_those_of_the_layers(dataset: dict[str, Any]) -> None:
     run = make_run(**dataset)
     forward, sides = [], (run.resolution, run.resolution // 2, run.resolution // 4, 1)
     for (_, layer), side in zip(normalized_layers(build_network(run)), sides, strict=True):
         forward.append(2 * side**2 * layer.weight.numel())
     image = 3 * sum(forward) - forward[0]
-    evaluated = run.evaluations * (run.validation_size + run.test_size + run.statistics_size)
-    assert STUDY.operations(run) == pytest.approx(image * (run.steps * run.batch_size + evaluated / 3))
-    none = make_run(**dataset, normalization="none")  # has no statistics to recompute
+    times = 2 if "evaluated" in dataset else 1  # all images at each of the two evaluations, or a half at each
+    evaluated = times * (run.validation_size + run.test_size) + run.evaluations * run.statistics_size
+    trained = run.steps * run.batch_size * (2 if "replay" in dataset else 1)  # a decayed run goes beside
+    assert STUDY.operations(run) == pytest.approx(image * (trained + evaluated / 3))
+    other = make_run(**dataset, normalization="weight")  # has no statistics to recompute
     fewer = run.evaluations * run.statistics_size / 3
-    assert STUDY.operations(run) - STUDY.operations(none) == pytest.approx(image * fewer)
+    assert STUDY.operations(run) - STUDY.operations(other) == pytest.approx(image * fewer)

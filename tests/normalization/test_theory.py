@@ -245,6 +245,10 @@ def test_arrays_broadcast_and_no_penalty_is_the_limit(name: str) -> None:
     assert theory.equilibrium_angle(name, 1e-3, 0.0, GRAD, DIM) == 0
 
 
+def test_angle_scale_is_the_cube_root_of_section_4() -> None:
+    assert theory.angle_scale(0.003, 0.01, 0.1, 288.0) == pytest.approx((4 * 0.003**2 * 0.01 * 288 / 0.1) ** (1 / 3))
+
+
 def test_steps_to_equilibrium_at_the_ends() -> None:
     norm = theory.equilibrium_norm("sgd", 0.1, 1e-3, GRAD, DIM)
     assert theory.steps_to_equilibrium("sgd", 0.1, 1e-3, GRAD, norm, 0.1) == 0

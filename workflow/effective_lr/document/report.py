@@ -60,7 +60,7 @@ def claims_to_html(decided: dict[str, dict[str, Any]]) -> str:
             shown = [part["subject"], part["statistic"], short_number(part["value"]), ends(part["low"], part["high"])]
             shown.append("–" if is_explored else ends(*part["within"]))
             cells = [html.escape(cell) for cell in shown]
-            cells.append("explored after the results were seen" if is_explored else verdict(part["verdict"]))
+            cells.append("explored, no part of the verdict" if is_explored else verdict(part["verdict"]))
             parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         parts.append("</table>")
     return page("Claims", *parts)

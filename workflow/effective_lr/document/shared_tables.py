@@ -13,25 +13,27 @@ from effective_lr.evidence.verdicts import rules, statistics_of
 
 
 def verdicts(results: Results) -> Table:
-    """Claims and verdicts: each statistic with its interval, its tolerance and what follows; then what was explored."""
+    """Claims and verdicts: each statistic with its interval and the degrees of freedom of that, its tolerance and what
+    follows; then what was explored."""
     statistics, words = statistics_of(results.study), results.study.words
     rows: list[list[Any]] = []
 
     def measured(part: dict[str, Any]) -> list[str]:
-        """Subject, statistic and value of a part of a claim."""
+        """Subject, statistic, value and degrees of freedom of a part of a claim."""
         known = statistics[part["statistic"]]
         found = estimate_of(part)
         value = residuals(found) if known.digits is None else interval(found, digits=known.digits)
-        return [words.get(part["subject"], latex(part["subject"].replace("_", " "))), known.label, value]
+        freedom = "--" if not found.freedom > 0 else f"{found.freedom:.0f}"
+        return [words.get(part["subject"], latex(part["subject"].replace("_", " "))), known.label, value, freedom]
 
     for name, claim in results.claims.items():
         if rows:
             rows.append([])
-        title = Span(rf"\textbf{{{latex(claim['title'])}}}", 4)
+        title = Span(rf"\textbf{{{latex(claim['title'])}}}", 5)
         rows.append([rf"\textbf{{{name}}}", title, rf"\textbf{{{claim['verdict']}}}"])
         rows += [["", *measured(part), tolerance(part["within"]), part["verdict"]] for part in claim["parts"]]
         rows += [["", *measured(part), "--", "explored"] for part in claim["explored"]]
-    return Table("llllll", ["", "Subject", "Statistic", "Value", "Tolerance", "Verdict"], rows)
+    return Table("llllrll", ["", "Subject", "Statistic", "Value", "df", "Tolerance", "Verdict"], rows)
 
 
 SIZES = ("smoke", "laptop", "study", "paper")  # the usual scales, from the smallest
@@ -62,8 +64,8 @@ def residuals(estimate: Estimate) -> str:
     """The range of a residual, to a power of ten."""
     if np.isnan(estimate.value):
         return MISSING
-    ends = estimate[1:] if np.isfinite(estimate.low) else estimate[:1]
-    low, high = (f"10^{{{round(np.log10(max(value, 1e-17)))}}}" for value in (ends[0], ends[-1]))
+    ends = (estimate.low, estimate.high) if np.isfinite(estimate.low) else (estimate.value, estimate.value)
+    low, high = (f"10^{{{round(np.log10(max(value, 1e-17)))}}}" for value in ends)
     return f"${low}$" if low == high else f"${low}$ to ${high}$"
 
 

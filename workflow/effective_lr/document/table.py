@@ -40,7 +40,7 @@ class Results(NamedTuple):
 
 def estimate_of(part: dict[str, Any]) -> Estimate:
     """What a part of a claim has measured; JSON has no NaN."""
-    return Estimate(*(np.nan if part[key] is None else part[key] for key in ("value", "low", "high")))
+    return Estimate(*(np.nan if part[key] is None else part[key] for key in Estimate._fields))
 
 
 class Span(NamedTuple):
@@ -140,7 +140,7 @@ def fixed(value: float, digits: int = 2) -> str:
 
 def interval(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
     """The value, and its interval in brackets where there is one."""
-    value, low, high = (f"{scale * part:.{digits}f}" for part in estimate)
+    value, low, high = (f"{scale * part:.{digits}f}" for part in estimate[:3])
     if np.isnan(estimate.value):
         return MISSING
     return f"${value}$" if np.isnan(estimate.low) else f"${value}$ $[{low}, {high}]$"

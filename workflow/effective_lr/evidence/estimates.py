@@ -1,5 +1,6 @@
 """Numbers with their intervals: pure functions of columns."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +15,25 @@ class Undecidable(Exception):
 
 
 class Estimate(NamedTuple):
-    """A number with the ends of its interval, which are NaN when there is none to give."""
+    """A number with the ends of its interval, which are NaN when there is none to give.
+
+    `freedom`: the degrees of freedom that the interval rests on; NaN where it is no t interval.
+    """
 
     value: float
     low: float
     high: float
+    freedom: float = np.nan
+
+    def map(self, function: Callable[[float], float]) -> "Estimate":
+        """The estimate of an increasing function of the number."""
+        value, low, high = (float(function(x)) for x in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.freedom)
+
+    def unsigned(self) -> "Estimate":
+        """The estimate of the absolute value, its interval cut at 0."""
+        low, high = (self.low, self.high) if self.value >= 0 else (-self.high, -self.low)
+        return Estimate(abs(self.value), float(np.maximum(low, 0.0)), high, self.freedom)  # NaN stays
 
 
 NO_VALUE = Estimate(np.nan, np.nan, np.nan)
@@ -29,6 +44,12 @@ def t_margin(deviation: float, freedom: float) -> float:
     if freedom < 1:
         return np.nan
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation)
+
+
+def t_estimate(value: float, deviation: float, freedom: float) -> Estimate:
+    """A number with the t interval of its standard deviation."""
+    margin = t_margin(deviation, freedom)
+    return Estimate(float(value), float(value - margin), float(value + margin), float(freedom))
 
 
 def require_numbers(values: Any) -> None:
@@ -49,8 +70,8 @@ def finite(estimate: Estimate, values: Any = ()) -> Estimate:
 def mean_interval(values: pd.Series) -> Estimate:
     """The mean and its t interval."""
     require_numbers(values)
-    margin = t_margin(values.std(ddof=1) / np.sqrt(len(values)), len(values) - 1) if len(values) else np.nan
-    return finite(Estimate(values.mean(), values.mean() - margin, values.mean() + margin))
+    count = len(values)
+    return finite(t_estimate(values.mean(), values.std(ddof=1) / np.sqrt(max(count, 1)), max(count - 1, 0)))
 
 
 def pooled_mean(cells: pd.DataFrame, column: str, by: str | list[str], at: Any) -> Estimate:
@@ -58,5 +79,18 @@ def pooled_mean(cells: pd.DataFrame, column: str, by: str | list[str], at: Any) 
     groups = cells.groupby(by)[column]
     cell, freedom = groups.get_group(at), len(cells) - groups.ngroups
     squares = ((cells[column] - groups.transform("mean")) ** 2).sum()
-    margin = t_margin(np.sqrt(squares / freedom / len(cell)), freedom) if freedom else np.nan
-    return Estimate(cell.mean(), cell.mean() - margin, cell.mean() + margin)
+    return t_estimate(cell.mean(), np.sqrt(squares / max(freedom, 1) / len(cell)), freedom)
+
+
+def contrast(table: pd.DataFrame, cell: Any, reference: Any) -> Estimate:
+    """The difference between two cells (rows) over the same seeds (columns), by the two-way layout.
+
+    The model is cell + seed + residual: what all cells of a seed have in common cancels. With A cells and S seeds the
+    residual has (A−1)(S−1) degrees of freedom, and with its deviation σ that of the difference of two means over seeds
+    is σ√(2/S). With two cells this is the paired t test.
+    """
+    require_numbers(table)
+    residuals = table.sub(table.mean(axis=1), axis=0).sub(table.mean(axis=0), axis=1) + table.to_numpy().mean()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    deviation = np.sqrt((residuals.to_numpy() ** 2).sum() / max(freedom, 1) * 2 / table.shape[1])
+    return t_estimate(table.loc[cell].mean() - table.loc[reference].mean(), deviation, freedom)

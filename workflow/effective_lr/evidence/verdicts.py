@@ -121,7 +121,7 @@ def as_json(estimate: Estimate) -> dict[str, float | None]:
 
 
 def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, Statistic]) -> dict[str, Any]:
-    """The verdict on a claim, with every number that it rests on, and those that were explored afterwards.
+    """The verdict on a claim, with every number that it rests on, and those that are shown without a tolerance.
 
     Raises UserError for a statistic that there is not.
     """
@@ -133,8 +133,7 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
     for part in claim.parts:
         estimate, why = measure(part, evidence, statistics)
         verdict, why = (UNDECIDED, why) if why else judge(estimate, part.within)
-        if verdict != REPRODUCED and evidence.note:
-            why = "; ".join(filter(None, [why, evidence.note]))
+        why = "; ".join(filter(None, [why, evidence.note]))
         within = [None if np.isinf(bound) else bound for bound in part.within]
         parts.append({**part.model_dump(), "within": within, **as_json(estimate), "verdict": verdict, "why": why})
     explored = [{**what.model_dump(), **as_json(measure(what, evidence, statistics)[0])} for what in claim.explored]
@@ -155,7 +154,7 @@ def tell(result: dict[str, Any]) -> str:
         low, high = part["within"]
         ends = f"{'−∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
         lines.append(f"  {tell_value(part)}, within {ends}: {part['verdict']}{in_brackets(part['why'])}")
-    lines += [f"  {tell_value(what)}: explored after the results were seen" for what in result["explored"]]
+    lines += [f"  {tell_value(what)}: explored, no part of the verdict" for what in result["explored"]]
     return "\n".join(lines)
 
 
@@ -167,4 +166,6 @@ def tell_value(measured: dict[str, Any]) -> str:
     value = "no value" if measured["value"] is None else f"{measured['value']:.3g}"
     if measured["low"] is not None:
         value += f" [{measured['low']:.3g}, {measured['high']:.3g}]"
+    if measured["freedom"]:
+        value += f" df {measured['freedom']:.0f}"
     return f"{measured['subject']}, {measured['statistic']}: {value} {measured['unit']}".rstrip()

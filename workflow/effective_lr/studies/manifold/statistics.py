@@ -221,7 +221,7 @@ def residual_growth(evidence: Evidence, subject: str) -> Estimate:
     ends = rows.groupby("run_id")["value"].agg(["first", "last"])
     growth = (ends["last"] / ends["first"]).reindex(runs["run_id"])
     growth = growth.where(runs.set_index("run_id")["diverged"].isna(), LOST_GROWTH)
-    return Estimate(*np.exp(mean_interval(np.log(by_seed(runs, growth)))))
+    return mean_interval(np.log(by_seed(runs, growth))).map(np.exp)
 
 
 # X4: training without RMSNorm

@@ -16,10 +16,11 @@ def outcome(means: dict[str, float]) -> str:
 
 
 def images_in_all(run: Run) -> float:
-    """Training images, and those evaluated in proportion to their arithmetic."""
+    """Training images, twice where a decayed run goes beside, and those evaluated in proportion to their arithmetic."""
     recomputed = run.normalization == "batch" and run.batch_statistics == "recomputed"
-    evaluated = run.validation_size + run.test_size + (run.statistics_size if recomputed else 0)
-    return run.steps * run.batch_size + FORWARD_SHARE * run.evaluations * evaluated
+    times = 1 if run.evaluated == "parts" else run.evaluations
+    evaluated = times * (run.validation_size + run.test_size) + run.evaluations * run.statistics_size * recomputed
+    return run.steps * run.batch_size * (2 if run.replay == "open" else 1) + FORWARD_SHARE * evaluated
 
 
 def operations(run: Run) -> float:
@@ -45,7 +46,14 @@ STUDY = Study(
     follows="van Laarhoven (2017), arXiv:1706.05350",
     run=Run,
     data=data,
-    summarized=("test_error", "test_loss", "validation_error", "validation_loss", "late_train_loss"),
+    summarized=(
+        "test_error",
+        "test_loss",
+        "validation_error",
+        "validation_loss",
+        "late_train_loss",
+        "late_train_error",
+    ),
     outcome=outcome,
     operations=operations,
     megabytes=megabytes,

@@ -1,22 +1,26 @@
 """What figures, tables and statistics of the chapter take from the tidy tables: masks, slopes, equilibria by layer."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean, t_margin
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean, t_estimate
 from effective_lr.evidence.tidy import Experiment
 from effective_lr.studies.normalization import theory
 
 USEFUL_ERROR = 0.3  # cells of a grid above it train badly, and scatter far more than those that are compared
 CHANCE_ERROR = 0.9  # of ten equally frequent classes; stands for a run that diverged
 EFFECTIVE_LR = {"norm_squared": "effective_lr", "late_norm_squared": "late_effective_lr"}
+TYPICAL_GRAD = 0.1  # G where settings alone must predict: the order of what all layers have late in training
+LARGEST_LOST_SHARE = 0.05  # of the scale groups of a layer without a gradient, up to which the layer has an equilibrium
 
 
 def derive(metrics: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Add the effective learning rate to what was measured, and give `affine_lr` its number where it is shared."""
-    runs["affine_lr"] = runs["affine_lr"].where(runs["affine_lr"] != "shared", runs["lr"]).astype(float)
+    """Add the effective learning rate to what was measured, and give `affine_lr` its number where it is a word."""
+    rates = runs["affine_lr"].where(runs["affine_lr"] != "shared", runs["lr"])
+    runs["affine_lr"] = rates.where(rates != "frozen", 0.0).astype(float)
     return pd.concat([metrics, _effective_lr(metrics, runs)], ignore_index=True), runs
 
 
@@ -43,8 +47,8 @@ PLANES = {
     "sgd": "plane_sgd",
     "nesterov": "plane_nesterov",
     "adam": "plane_adam",
-    "rmsprop": "rmsprop",
-    "adamw": "adamw",
+    "rmsprop": "plane_rmsprop",
+    "adamw": "small_steps",  # which has Nesterov momentum too
 }
 LARGEST_ANGLE = 0.25  # radians per step, up to which the theory of small steps is asked to hold
 DYNAMICS_LR = 0.64  # of the runs that are shown over time
@@ -53,7 +57,7 @@ DYNAMICS_LR = 0.64  # of the runs that are shown over time
 def dynamics(experiment: Experiment) -> Experiment:
     """The runs whose training is shown over time: λ = 0 and every second λ with a small angle, at one learning rate."""
     runs = experiment.runs[(experiment.runs["lr"] == DYNAMICS_LR) & experiment.runs["diverged"].isna()]
-    runs = runs[predicted_angle(runs) <= LARGEST_ANGLE]
+    runs = runs[has_small_angle(runs)]
     penalties = sorted(runs["l2"].unique())
     runs = runs[runs["l2"].isin([0.0, *penalties[1::2]])]
     return Experiment(experiment.metrics[experiment.metrics["run_id"].isin(runs["run_id"])], runs)
@@ -89,7 +93,17 @@ def best_setting(runs: pd.DataFrame, only_without_penalty: bool = False) -> Best
     return BestSetting(lr=best[0], l2=best[1], error=error, seeds=seeds)
 
 
-def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: float = 0.1) -> pd.Series:
+def complete(table: pd.DataFrame, seeds: int, cell: Sequence[str] = ("lr", "l2")) -> pd.DataFrame:
+    """The rows of cells that have all seeds: in a plane the others have a single one, and no interval."""
+    return table[table.groupby(list(cell))["seed"].transform("nunique") == seeds]
+
+
+def first_late_step(runs: pd.DataFrame) -> pd.Series:
+    """t₁, after which the late part of a run begins (Training.late_start)."""
+    return np.minimum((runs["steps"] * (1 - runs["late_fraction"])).round(), runs["steps"] - 1)
+
+
+def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: float = TYPICAL_GRAD) -> pd.Series:
     """Whether SGD or its momenta are predicted to be at equilibrium in the late part of a run, from its settings alone.
 
     |(‖w₀‖/‖w*‖)⁴ − 1|·exp(−8ηλt/(1−μ)) ≤ tolerance at the first late step, with ‖w*‖ predicted for a typical G.
@@ -104,35 +118,56 @@ def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: flo
 
 
 def predicted_angle(runs: pd.DataFrame) -> pd.Series:
-    """The angle per step at equilibrium, in radians, of runs of one optimizer: SGD or one of its momenta."""
+    """The angle per step at equilibrium, in radians, of runs of one optimizer: SGD, one of its momenta, or AdamW."""
     optimizer = runs["optimizer"].iloc[0]
     return theory.equilibrium_angle(optimizer, runs["lr"], runs["l2"], 1.0, 1.0, runs["momentum"])
+
+
+def has_small_angle(runs: pd.DataFrame) -> pd.Series:
+    """Whether steps are predicted to be small at equilibrium; for all but Adam and RMSProp."""
+    return predicted_angle(runs) <= LARGEST_ANGLE
+
+
+def settled(runs: pd.DataFrame) -> pd.Series:
+    """The runs that count as at equilibrium in their late part, by their settings alone; of one optimizer.
+
+    SGD and its momenta: exp(−8ηλt₁/(1−μ)) ≤ 0.05, with no credit for a start that happens to be near. AdamW: 4ηλt₁ ≥
+    12, as its second moments remember the larger gradients of smaller weights, which slows its approach three times.
+    Both: a predicted angle per step of at most LARGEST_ANGLE. Adam and RMSProp: as `on_contours`.
+    """
+    optimizer = runs["optimizer"].iloc[0]
+    if optimizer in ("adam", "rmsprop"):
+        return on_contours(runs)
+    if optimizer == "adamw":
+        is_over = 4 * runs["lr"] * runs["l2"] * first_late_step(runs) >= 12
+    else:
+        rate = theory.relaxation_rate(optimizer, runs["lr"], runs["l2"], runs["momentum"])
+        is_over = np.exp(-rate * first_late_step(runs)) <= 0.05
+    return is_over & has_small_angle(runs)
 
 
 def on_contours(runs: pd.DataFrame) -> pd.Series:
     """The cells of a plane that a claim about contours may use, chosen by their settings alone.
 
     SGD and Nesterov: predicted to be at equilibrium, with a predicted angle per step of at most LARGEST_ANGLE.
-    Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵]. AdamW: the same angle, and 4ηλt ≥ 12 at the first late step
-    t, as its second moments remember the larger gradients of smaller weights, which slows its approach three times.
+    Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵]. AdamW: as `settled`.
     """
     optimizer = runs["optimizer"].iloc[0]
     if optimizer in ("adam", "rmsprop"):
         invariant = theory.diagonal_invariant(optimizer, runs["lr"], runs["l2"])
         return (runs["lr"] >= 0.003) & (invariant >= 5e-7) & (invariant <= 5e-5)
-    if optimizer == "adamw":
-        settled = 4 * runs["lr"] * runs["l2"] * runs["steps"] * (1 - runs["late_fraction"]) >= 12
-        return settled & (predicted_angle(runs) <= LARGEST_ANGLE)
-    return in_equilibrium(runs) & (predicted_angle(runs) <= LARGEST_ANGLE)
+    return settled(runs) if optimizer == "adamw" else in_equilibrium(runs) & has_small_angle(runs)
 
 
 def contour_cells(runs: pd.DataFrame) -> pd.DataFrame:
-    """The cells that `on_contours` chooses, as means over seeds, without any in which a run diverged.
+    """The cells that `on_contours` chooses and that have every seed, as means over seeds, without any in which a run
+    diverged.
 
     With coordinates u = log η + s₀·log λ across the predicted contours, centred, and v = log η − s₀·log λ along them.
     """
     slope = theory.diagonal_slope(runs["optimizer"].iloc[0])
-    cells = runs[on_contours(runs)].groupby(["lr", "l2"], as_index=False)[["test_error", "diverged"]].mean()
+    chosen = complete(runs[on_contours(runs)], runs["seed"].nunique())
+    cells = chosen.groupby(["lr", "l2"], as_index=False)[["test_error", "diverged"]].mean()
     cells = cells[cells["diverged"].isna()]
     u = np.log(cells["lr"]) + slope * np.log(cells["l2"])
     return cells.assign(u=u - u.mean(), v=np.log(cells["lr"]) - slope * np.log(cells["l2"]))
@@ -148,6 +183,8 @@ def slope_of_contours(runs: pd.DataFrame) -> Estimate:
 
     Least squares of logit(error) on u, u² and v (`contour_cells`) give s = s₀(b_u − b_v)/(b_u + b_v), with s₀ the
     predicted slope; its interval is by the delta method. As u is centred, b_u is the slope in the middle of the cells.
+    Every cell has every seed, so a regression over cell means is the mixed model with effects of cells (the residual
+    of the regression, which scatters independently) and of seeds (which shift all cells alike, and no slope).
     """
     import statsmodels.formula.api as smf  # takes a second, which figures need not wait
 
@@ -160,17 +197,32 @@ def slope_of_contours(runs: pd.DataFrame) -> Estimate:
     b_u, b_v = fit.params["u"], fit.params["v"]
     gradient = 2 * s * np.array([b_v, -b_u]) / (b_u + b_v) ** 2
     covariance = fit.cov_params().loc[["u", "v"], ["u", "v"]].to_numpy()
-    margin = t_margin(np.sqrt(gradient @ covariance @ gradient), fit.df_resid)
-    slope = s * (b_u - b_v) / (b_u + b_v)
-    return Estimate(slope, slope - margin, slope + margin)
+    return t_estimate(s * (b_u - b_v) / (b_u + b_v), np.sqrt(gradient @ covariance @ gradient), fit.df_resid)
+
+
+# What the last step records by layer (training.py): time means over the late part, and what is known of the layer.
+LATE = (
+    *("late_norm_squared", "late_g_squared", "late_gradient_squared", "late_angle_squared", "late_effective_lr"),
+    *("late_update_squared", "late_momentum_cosine", "late_root_sum", "late_norm_to_root", "late_live_inputs"),
+    *("late_without_gradient", "late_gamma", "late_beta", "lost_norm_squared", "lost_angle_squared", "lost_gamma"),
+    *("growth_ratio_min", "growth_ratio_max", "fourth_power_ratio", "implied_slope", "measured_slope"),
+    *("layer_l2", "group_size"),
+)
+SETTINGS = ["run_id", "optimizer", "lr", "l2", "momentum", "seed", "steps", "late_fraction", "initial_norm"]
 
 
 def late_layers(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """The late means of these runs, one row for each run and layer, with the settings of the run."""
-    rows = metrics[metrics["run_id"].isin(runs["run_id"]) & (metrics["layer"] != "")]
-    rows = rows[rows["quantity"].str.startswith("late_") | (rows["quantity"] == "group_size")]
-    wide = rows.pivot_table(index=["run_id", "layer"], columns="quantity", values="value", dropna=False).reset_index()
-    return wide.merge(runs[["run_id", "optimizer", "lr", "l2", "momentum", "seed"]], on="run_id")
+    """The values of LATE, one row for each run and layer, NaN where a run has none, with settings of the run."""
+    rows = metrics[metrics["run_id"].isin(runs["run_id"]) & metrics["quantity"].isin(LATE) & (metrics["layer"] != "")]
+    wide = rows.pivot_table(index=["run_id", "layer"], columns="quantity", values="value", dropna=False)
+    table = wide.reindex(columns=LATE).reset_index().merge(runs[SETTINGS], on="run_id")
+    # The first study recorded no penalty by layer: its layers had that of the run.
+    return table.assign(layer_l2=table["layer_l2"].fillna(table["l2"]))
+
+
+def is_live(table: pd.DataFrame) -> pd.Series:
+    """Whether a layer has an equilibrium: the theory balances gradient and penalty, so nearly all groups need both."""
+    return ~(table["late_without_gradient"] > LARGEST_LOST_SHARE)
 
 
 FORMS = (("", ""), ("predicted_", ""), ("", "_ratio"))  # how the columns of a quantity begin and end
@@ -179,18 +231,17 @@ FORMS = (("", ""), ("predicted_", ""), ("", "_ratio"))  # how the columns of a q
 def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Measured and predicted norm, effective learning rate and angle per step in the late part, for each run and layer.
 
-    For the runs of one optimizer that `on_contours` chooses, without those that diverged. The prediction takes the
+    For the runs of one optimizer that have `settled`, without those that diverged. The prediction takes the
     measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer. Columns: those of `late_layers`; norm, effective_lr, angle, each also with
-    `predicted_` before it and `_ratio` after it; `has_gradient`, false where the median unit got none in the
-    late part: the theory, which balances gradient and penalty, then says nothing about most units of the layer.
+    `predicted_` before it and `_ratio` after it; `has_gradient`, which is `is_live`.
     """
-    runs = runs[on_contours(runs) & runs["diverged"].isna()]
+    runs = runs[settled(runs) & runs["diverged"].isna()]
     table = late_layers(metrics, runs)
     if table.empty:
         names = [f"{before}{what}{after}" for what in ("norm", "effective_lr", "angle") for before, after in FORMS]
         return table.assign(**dict.fromkeys(names, pd.Series(dtype=float)), has_gradient=pd.Series(dtype=bool))
     optimizer, grad = table["optimizer"].iloc[0], np.sqrt(table["late_g_squared"])
-    settings = (optimizer, table["lr"], table["l2"], grad, table["group_size"], table["momentum"])
+    settings = (optimizer, table["lr"], table["layer_l2"], grad, table["group_size"], table["momentum"])
     measured = {
         "norm": np.sqrt(table["late_norm_squared"]),
         "effective_lr": table["late_effective_lr"],
@@ -205,5 +256,56 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
         **measured,
         **{f"predicted_{what}": value for what, value in predicted.items()},
         **{f"{what}_ratio": value / predicted[what] for what, value in measured.items()},
-        has_gradient=table["late_g_squared"] > 0,
+        has_gradient=is_live(table),
     )
+
+
+def with_angle_scales(table: pd.DataFrame) -> pd.DataFrame:
+    """`late_layers` with θ of each layer (theory.angle_scale, at a typical G), and that of the widest layer of the run,
+    the one with the most weights in a scale group."""
+    table = table.assign(
+        theta=theory.angle_scale(table["lr"], table["layer_l2"], TYPICAL_GRAD, table["group_size"]),
+        is_widest=table["group_size"] == table.groupby("run_id")["group_size"].transform("max"),
+    )
+    of_widest = table["theta"].where(table["is_widest"])
+    return table.assign(widest_theta=of_widest.groupby(table["run_id"]).transform("max"))
+
+
+def lost_by_cause(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """What became of the widest layer under each activation and learning rate of γ and β, at each of its θ: the share
+    of units without a gradient, the median |γ|, and the angle per step in radians; means over seeds.
+
+    Under a leaky activation every unit has a gradient: there a unit that is lost shows in γ and in the angle alone.
+    """
+    table = with_angle_scales(late_layers(metrics, runs[runs["diverged"].isna()]))
+    table = table[table["is_widest"]].merge(runs[["run_id", "leak", "affine_lr"]], on="run_id")
+    found = table.assign(
+        theta=table["theta"].round(3),
+        lost=table["late_without_gradient"],
+        gamma=table["late_gamma"],
+        angle=np.sqrt(table["late_angle_squared"]),
+    )
+    return found.groupby(["theta", "leak", "affine_lr"])[["lost", "gamma", "angle"]].mean()
+
+
+def critical_points(table: pd.DataFrame) -> pd.DataFrame:
+    """For each seed and layer the η²λ at which half of its units are lost.
+
+    Interpolated in log(η²λ) between points of a scan (`late_layers` of one optimizer) where the share first reaches ½.
+
+    Columns: seed, layer, group_size, critical; `is_reached`, whether a point has lost half; `is_inside`, whether it is
+    not the first one. Where it is not inside, `critical` is that end of the scan, a bound.
+    """
+    invariant = theory.diagonal_invariant("adam", table["lr"], table["l2"])
+    scan = table.assign(log=np.log(invariant).round(3))
+    rows = []
+    for (seed, layer, size), points in scan.groupby(["seed", "layer", "group_size"]):
+        shares = points.groupby("log")["late_without_gradient"].mean()
+        lost = np.flatnonzero(shares >= 0.5)
+        is_reached, place = bool(lost.size), lost[0] if lost.size else -1
+        is_inside = is_reached and place > 0
+        critical = shares.index[place]
+        if is_inside:
+            critical = np.interp(0.5, shares.iloc[place - 1 : place + 1], shares.index[place - 1 : place + 1])
+        rows.append((seed, layer, size, np.exp(critical), is_reached, is_inside))
+    return pd.DataFrame(rows, columns=["seed", "layer", "group_size", "critical", "is_reached", "is_inside"])

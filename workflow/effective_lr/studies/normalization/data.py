@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from effective_lr.errors import UserError
-from effective_lr.studies.normalization.settings import VALIDATION_SIZE, Run
+from effective_lr.studies.normalization.settings import CLASSES, VALIDATION_SIZE, Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,15 @@ class Splits:
         return replace(self, **moved)
 
 
+def noisy(labels: Tensor, run: Run) -> Tensor:
+    """The labels, of which a share `label_noise` is drawn anew, uniformly, so that a tenth of these stay right."""
+    generator = torch.Generator().manual_seed(run.seed + 2_000_000_011)  # apart from weights and batches
+    drawn = torch.randperm(len(labels), generator=generator)[: round(run.label_noise * len(labels))]
+    result = labels.clone()
+    result[drawn] = torch.randint(CLASSES, (len(drawn),), generator=generator)
+    return result
+
+
 def splits_for(tensors: dict[str, Tensor], run: Run) -> Splits:
     """The first images of each split, as many as the run asks for. Raises UserError where a split has fewer.
 
@@ -47,4 +56,6 @@ def splits_for(tensors: dict[str, Tensor], run: Run) -> Splits:
                 f"{name}_size = {size}: {run.dataset} has {len(there)} {name} images; choose from 1 to that"
             )
     cut = {name: (images[:size], labels[:size]) for name, (images, labels, size) in found.items()}
+    if run.label_noise:
+        cut["train"] = (cut["train"][0], noisy(cut["train"][1], run))
     return Splits(*cut["train"], *cut["validation"], *cut["test"])

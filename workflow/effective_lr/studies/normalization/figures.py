@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
+from scipy import stats
 
 from effective_lr.document.notation import number
 from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH
@@ -19,10 +20,12 @@ from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
     PLANES,
+    critical_points,
     dynamics,
     equilibrium_by_layer,
     error_or_chance,
     late_layers,
+    with_angle_scales,
 )
 from effective_lr.studies.normalization.analysis import plane as plane_of
 from effective_lr.studies.normalization.words import NAMES, NORMALIZATIONS
@@ -163,7 +166,8 @@ def projection(tables: Tables) -> Figure:
     for axis, optimizer in zip(axes, ("sgd", "nesterov", "adam"), strict=True):
         held = tables[f"projection_{optimizer}"].runs
         runs = tables.runs(f"projection_{optimizer}", f"plane_{optimizer}")
-        lr = held["lr"].iloc[0]
+        lr = held.loc[held["l2"] > 0, "lr"].iloc[0]
+        others = held[held["lr"] != lr].assign(error=100 * error_or_chance(held))
         runs = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
         zero = runs.loc[runs["l2"] > 0, "l2"].min() / 10  # where λ = 0 is drawn on the log axis
         for projected, color, marker, label in [
@@ -175,6 +179,11 @@ def projection(tables: Tables) -> Figure:
             axis.plot(points["l2"].replace(0, zero), points["error"], marker, color=color, markersize=2, alpha=0.5)
             axis.plot(mean.index[mean.index > 0], mean[mean.index > 0], color=color, marker=marker, label=label)
             axis.plot([zero], [mean[0]], color=color, marker=marker)
+        if len(others):  # without a penalty, at the learning rate to which the penalty is predicted to amount
+            matched = others.groupby("lr")["error"].mean()
+            at = float(theory.critical_l2(optimizer, lr)) * (1 - lr / matched.index)
+            label = r"$\|w\|=1$, $\lambda=0$, $\eta/(1-\lambda/\lambda_c)$"
+            axis.plot(at, matched, "D", color=PALETTE[2], markerfacecolor="none", markersize=6, label=label)
         if optimizer != "adam":
             critical = theory.critical_l2(optimizer, lr)
             axis.axvline(float(critical), color="0.4", linestyle=":", linewidth=1)
@@ -197,7 +206,7 @@ def projection(tables: Tables) -> Figure:
         axis.set_xticks([zero, *ticks], ["0", *(f"$10^{{{round(np.log10(tick))}}}$" for tick in ticks)])
         axis.minorticks_off()
     axes[0].set_ylabel("test error (%)")
-    axes[0].legend(loc="upper left", bbox_to_anchor=(0.12, 1.0))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -272,52 +281,92 @@ def angles(tables: Tables) -> Figure:
 
 
 def symmetry(tables: Tables) -> Figure:
-    """Test error against λ for each normalization, and along the family of settings that should train one function."""
+    """Test error against λ for each normalization; how far runs that should train one function are apart."""
     runs = tables.runs("plane_sgd", "normalizations")
     runs = runs[runs["optimizer"] == "sgd"]
     rates = sorted(runs.loc[runs["normalization"] != "batch", "lr"].unique())
     rates = rates if len(rates) <= 2 else rates[len(rates) // 2 : len(rates) // 2 + 2]
-    figure, axes = plt.subplots(1, len(rates) + 1, figsize=(TEXT_WIDTH, 2.4), sharey=True)
-    for axis, lr in zip(axes, rates, strict=False):
+    figure, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 4.6))
+    for axis, lr in zip(axes[0], rates, strict=False):
         chosen = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
-        zero = chosen.loc[chosen["l2"] > 0, "l2"].min() / 6  # where λ = 0 is drawn on the log axis
+        zero = zero_apart(axis, chosen["l2"])
         for k, normalization in enumerate(NORMALIZATIONS):
             errors = chosen[chosen["normalization"] == normalization].groupby("l2")["error"].mean()
             style = {"color": PALETTE[k], "marker": "osD^"[k]}
             axis.plot(errors.index[errors.index > 0], errors[errors.index > 0], **style, label=NAMES[normalization])
             axis.plot([zero] * (0.0 in errors), errors[errors.index == 0], **style)
-        axis.axvspan(zero / 1.7, zero * 1.7, color="0.92", zorder=0, linewidth=0)
-        ticks = [tick for tick in 10.0 ** np.arange(-7, 2) if zero * 3 < tick < chosen["l2"].max() * 2]
-        axis.set(xscale="log", xlabel=r"penalty $\lambda$", title=rf"SGD, $\eta={number(lr)}$")
-        axis.set_xticks([zero, *ticks], ["0", *(f"$10^{{{round(np.log10(tick))}}}$" for tick in ticks)])
-        axis.minorticks_off()
-    axes[0].set(ylabel="test error (%)", ylim=(0, 100))
-    axes[0].legend(title="normalization")
+        axis.set(title=rf"a sweep of $\lambda$ alone, SGD, $\eta={number(lr)}$", ylabel="test error (%)", ylim=(0, 100))
+    for axis in axes[0][len(rates) :]:
+        axis.set_visible(False)
+    axes[0, 0].legend(title="normalization")
 
-    family = tables["symmetry"].runs
-    family = family.assign(error=100 * error_or_chance(family))
-    kinds = [("batch", eps) for eps in sorted(family.loc[family["normalization"] == "batch", "norm_eps"].unique())]
-    for k, (normalization, eps) in enumerate([*kinds, ("none", None)]):
-        kind = family[family["normalization"] == normalization]
-        kind = kind if eps is None else kind[kind["norm_eps"] == eps]
-        errors = kind.groupby("l2")["error"].mean()
-        label = NAMES[normalization] if eps is None else rf"{NAMES[normalization]}, $\varepsilon={number(eps)}$"
-        color = PALETTE[3] if eps is None else PALETTE[(0, 4, 5)[k % 3]]
-        axes[-1].plot(errors.index, errors, color=color, marker="^osv"[(k + 1) % 4 if eps else 0], label=label)
-    axes[-1].set(xscale="log", xlabel=r"penalty $\lambda$, with $\eta$ and $\|w_0\|$ scaled", title="one function")
-    axes[-1].legend()
+    metrics, family = tables["symmetry"]
+    norms = late_layers(metrics, family).groupby("run_id")[["late_norm_squared", "late_angle_squared"]].median() ** 0.5
+    family = family.merge(norms, left_on="run_id", right_index=True, how="left")
+    family = family.assign(
+        error=100 * error_or_chance(family), norm=family["late_norm_squared"] / family["initial_norm"]
+    )
+    axes[1, 0].axhspan(-1.5, 1.5, color="0.92", zorder=0, linewidth=0)
+    for k, (label, kind) in enumerate(family_members(family)):
+        style = {"color": PALETTE[k], "marker": "osD^v"[k], "label": label}
+        change = from_the_middle(kind, "error", relative=False)
+        axes[1, 0].plot(change.index, change, **style)
+        if kind["normalization"].iloc[0] == "batch":
+            for what, line, filled in [("norm", "-", style["color"]), ("late_angle_squared", ":", "white")]:
+                change = 100 * from_the_middle(kind, what, relative=True)
+                name = r"$\|w\|/a$" if what == "norm" else "angle"
+                drawn = {**style, "label": f"{label}: {name}", "linestyle": line, "markerfacecolor": filled}
+                axes[1, 1].plot(change.index, change, **drawn)
+    axes[1, 0].set_yscale("symlog", linthresh=2)
+    axes[1, 0].set_yticks([-2, -1, 0, 1, 2, 10, 50], ["$-2$", "$-1$", "0", "1", "2", "10", "50"])
+    axes[1, 0].minorticks_off()
+    axes[1, 0].set(ylabel="change of the error (points)", title="one function, at every $a$")
+    axes[1, 1].set(ylabel=r"change (%)", title=r"one function: what $\varepsilon$ breaks")
+    for axis in axes[1]:
+        axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
+        axis.set(xscale="log", xlabel=r"$a$, with $(\|w_0\|,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$")
+        axis.legend(fontsize=6)
     return figure
 
 
+def zero_apart(axis: Axes, penalties: pd.Series) -> float:
+    """Make the axis of λ logarithmic, with λ = 0 on a grey ground at its left; where λ = 0 is drawn."""
+    zero = float(penalties[penalties > 0].min() / 6)
+    axis.axvspan(zero / 1.7, zero * 1.7, color="0.92", zorder=0, linewidth=0)
+    ticks = [tick for tick in 10.0 ** np.arange(-7, 2) if zero * 3 < tick < penalties.max() * 2]
+    axis.set(xscale="log", xlabel=r"penalty $\lambda$")
+    axis.set_xticks([zero, *ticks], ["0", *(f"$10^{{{round(np.log10(tick))}}}$" for tick in ticks)])
+    axis.minorticks_off()
+    return zero
+
+
+def family_members(family: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The runs of the symmetry family by normalization, and by ε where there are several, each with its name."""
+    for normalization in NORMALIZATIONS:
+        kind = family[family["normalization"] == normalization]
+        several = kind["norm_eps"].nunique() > 1
+        for eps, runs in kind.groupby("norm_eps"):
+            name = NAMES[normalization]
+            yield rf"{name}, $\varepsilon={number(eps)}$" if several else name, runs
+
+
+def from_the_middle(kind: pd.DataFrame, value: str, relative: bool) -> pd.Series:
+    """By a, the mean over seeds of the change from the run with a = 1 of the same seed."""
+    middle = kind["seed"].map(kind[kind["initial_norm"] == 1].set_index("seed")[value])
+    change = kind[value] / middle - 1 if relative else kind[value] - middle
+    return change.groupby(kind["initial_norm"]).mean()
+
+
 def growth(tables: Tables) -> Figure:
-    """Without a penalty: the growth of the norm, with Σ of the measured gradients, and the effective learning rate."""
+    """Without a penalty: the growth of the norm, and the effective learning rate with what ⟨G²⟩ implies for its end."""
     metrics, runs = tables["growth"]
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.5))
     shown = runs[runs["diverged"].isna()].sort_values(["optimizer", "lr"], ascending=[False, True])
     shown = shown[shown["seed"] == shown["seed"].min()]
     colors = sns.color_palette("viridis_r", len(shown) + 1)[1:]
+    layers = metrics[metrics["layer"] != ""]
     for color, run in zip(colors, shown.itertuples(), strict=True):
-        rows = metrics[(metrics["run_id"] == run.run_id) & (metrics["layer"] != "")]
+        rows = layers[layers["run_id"] == run.run_id]
         curves = {
             what: rows[rows["quantity"] == what].groupby("step")["value"].median() for what in rows["quantity"].unique()
         }
@@ -325,12 +374,14 @@ def growth(tables: Tables) -> Figure:
         axes[0].plot(curves["norm_squared"].index, curves["norm_squared"] ** 0.5, color=color, label=label)
         axes[1].plot(curves["effective_lr"].index, curves["effective_lr"], color=color, label=label)
         if run.optimizer == "sgd":
-            steps = np.arange(1, run.steps + 1)
-            grads = np.interp(steps, curves["g_squared"].index, curves["g_squared"])
-            predicted = [run.initial_norm**2]  # ‖w‖² before each step: a tangent step of length ηG/‖w‖ adds its square
-            for grad in grads[:-1]:
-                predicted.append(predicted[-1] + run.lr**2 * grad / predicted[-1])
-            axes[0].plot(steps, np.sqrt(predicted), color="black", linestyle=(0, (2, 1.5)), linewidth=0.8)
+            begin = min(round(run.steps * (1 - run.late_fraction)), run.steps - 1)
+            grad = curves["late_g_squared"].iloc[0] ** 0.5  # of the time mean over the late part
+            steps = np.geomspace(max(begin, 1), run.steps, 20)
+            start = curves["late_start_norm_squared"].iloc[0] ** 0.5
+            norm = theory.growth_norm(run.lr, grad, steps - begin, start)
+            dashed = {"color": "black", "linestyle": (0, (2, 1.5)), "linewidth": 1, "zorder": 3}
+            axes[0].plot(steps, norm, **dashed)
+            axes[1].plot(steps, theory.effective_lr("sgd", run.lr, norm), **dashed)
     steps = np.array([runs["steps"].iloc[0] / 30, runs["steps"].iloc[0]])
     axes[0].set(xscale="log", yscale="log", xlabel="training step", ylabel=r"norm $\|w\|$")
     axes[1].set(
@@ -370,4 +421,67 @@ def lr_drop(tables: Tables) -> Figure:
     axes[0].set(xlabel="training step", ylabel=r"norm $\|w\|$")
     axes[1].set(xlabel="training step", ylabel=r"effective learning rate $\eta_{\mathrm{eff}}$", yscale="log")
     axes[0].legend()
+    return figure
+
+
+ARMS = {  # of the memorization experiment: (normalization, replay), with its name and style
+    ("batch", "none"): ("penalty, batch normalization", PALETTE[0], "o", "-"),
+    ("batch", "closed"): ("its effective learning rate alone", PALETTE[1], "s", "--"),
+    ("batch", "open"): ("the same, of a recorded run", PALETTE[2], "D", ":"),
+    ("none", "none"): ("penalty, no normalization", PALETTE[3], "^", "-"),
+}
+
+
+def memorization(tables: Tables) -> Figure:
+    """With wrong labels: test error and training loss against λ, for the penalty, its replay, and no normalization."""
+    runs = tables["memorization"].runs
+    runs = runs.assign(error=100 * error_or_chance(runs))
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.7))
+    for axis, what, label in [(axes[0], "error", "test error (%)"), (axes[1], "late_train_loss", "training loss")]:
+        zero = zero_apart(axis, runs["l2"])
+        for (normalization, loop), (name, color, marker, line) in ARMS.items():
+            arm = runs[(runs["normalization"] == normalization) & (runs["replay"] == loop)]
+            means = arm.groupby("l2")[what].mean()
+            positive = means[means.index > 0]
+            axis.plot(arm["l2"].replace(0, zero), arm[what], marker, color=color, markersize=2, alpha=0.5)
+            axis.plot(positive.index, positive, color=color, marker=marker, linestyle=line, label=name)
+            axis.plot([zero] * (0.0 in means), means[means.index == 0], color=color, marker=marker)
+        axis.set(ylabel=label)
+    axes[1].set(yscale="log")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure
+
+
+def lost_units(tables: Tables) -> Figure:
+    """The share of units without a gradient against θ, by layer; where half of a layer is lost, against its width."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6), width_ratios=(1.3, 1))
+    metrics, runs = tables["lost_units"]
+    shares = with_angle_scales(late_layers(metrics, runs[runs["diverged"].isna()]))
+    shares = shares.assign(theta=shares["widest_theta"].round(3))
+    for optimizer, line, filled in (("adam", "-", True), ("rmsprop", "--", False)):
+        chosen = shares[shares["optimizer"] == optimizer]
+        for k, (layer, rows) in enumerate(chosen.groupby("layer", sort=False)):
+            mean = 100 * rows.groupby("theta")["late_without_gradient"].mean()
+            style = {"color": PALETTE[k], "marker": "osD^"[k], "linestyle": line}
+            style |= {} if filled else {"markerfacecolor": "white"}
+            axes[0].plot(mean.index, mean, **style, label=f"{NAMES[optimizer]}, {layer}")
+        points = critical_points(chosen)
+        points = points[points["is_reached"]].groupby("group_size")["critical"].agg(stats.gmean)
+        style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer], "linestyle": "none"}
+        axes[1].plot(points.index, points, **style, label=NAMES[optimizer])
+        if len(points):
+            sizes = np.array([shares["group_size"].min(), shares["group_size"].max()])
+            axes[1].plot(sizes, points.iloc[-1] * points.index[-1] / sizes, color=COLORS[optimizer], linewidth=0.8)
+    axes[0].set(
+        xscale="log", xlabel=r"$\theta$ of the widest layer", ylabel="units without a gradient (%)", ylim=(-5, 105)
+    )
+    axes[0].legend(fontsize=6)
+    axes[1].set(
+        xscale="log",
+        yscale="log",
+        xlabel="weights of a unit, $d$",
+        ylabel=r"$\eta^2\lambda$ where half is lost",
+        title=r"lines: $\propto 1/d$",
+    )
+    axes[1].legend()
     return figure

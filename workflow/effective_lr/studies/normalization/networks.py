@@ -1,7 +1,7 @@
 """Normalized layers, their scale groups, and the four-layer network.
 
-A layer is (linear or convolution) → normalization → ReLU (van Laarhoven 2017, equations 1 to 3), with X the input,
-w the weights of a unit and μ, σ taken over the batch and the image (batch) or over all units of one example (layer):
+A layer is (linear or convolution) → normalization → activation (van Laarhoven 2017, equations 1 to 3). X is the input,
+w the weights of a unit; μ, σ are taken over the batch and the image (batch) or over all units of one example (layer):
 
     batch, layer   (Xw − μ(Xw)) / σ(Xw) · γ + β
     weight         Xw / ‖w‖₂ · γ + β
@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from effective_lr.studies.normalization.settings import DATASETS, Run
-
-CLASSES = 10
+from effective_lr.studies.normalization.settings import CLASSES, DATASETS, TYPICAL_GRADIENT, Run
 
 
 class NormalizedLayer(nn.Module):
@@ -63,7 +61,7 @@ class NormalizedLayer(nn.Module):
         else:
             scale = self.gamma / (self.running_var + self.eps).sqrt()
             shift = self.beta - self.running_mean * scale
-        return self.linear_map(x, self.weight * scale.view(-1, *[1] * (self.weight.dim() - 1)), shift)
+        return self.linear_map(x, self.weight * scale.view(self.group_shape), shift)
 
     def group_norms(self, values: Tensor | None = None) -> Tensor:
         """Euclidean norm of each scale group of `weight`, or of a tensor of its shape.
@@ -79,6 +77,15 @@ class NormalizedLayer(nn.Module):
             return torch.linalg.vector_norm(values).view(1)
         return torch.linalg.vector_norm(values, dim=tuple(range(1, values.dim())))
 
+    def group_sums(self, values: Tensor) -> Tensor:
+        """The sums over each scale group of a tensor of the shape of `weight`; shaped as `group_norms`."""
+        return values.sum().view(1) if self.normalization == "layer" else values.flatten(1).sum(1)
+
+    @property
+    def group_shape(self) -> tuple[int, ...]:
+        """The shape in which numbers of the scale groups broadcast against `weight`."""
+        return (-1, *[1] * (self.weight.dim() - 1))
+
     @property
     def group_size(self) -> int:
         """The number of weights in a scale group, d."""
@@ -87,28 +94,33 @@ class NormalizedLayer(nn.Module):
     @torch.no_grad()
     def set_group_norms(self, norm: float) -> None:
         """Rescale every scale group to the given norm."""
-        self.weight.mul_(norm / self.group_norms().view(-1, *[1] * (self.weight.dim() - 1)))
+        self.weight.mul_(norm / self.group_norms().view(self.group_shape))
 
 
 class Conv4(nn.Module):
     """conv(c) – pool – conv(2c) – pool – conv(4c) – global average pool – linear(10), all four normalized.
 
-    Maximum pooling stands between normalization and ReLU: both orders are the same function, and this one rectifies a
-    quarter of the values. Images (batch, channels, side, side) become logits (batch, 10).
+    Maximum pooling stands between normalization and activation, ReLU or leaky: both orders are the same function, and
+    this one rectifies a quarter of the values. The mean before the classifier is taken by pooling, whose backward pass
+    keeps channels_last. Images (batch, channels, side, side) become logits (batch, 10).
     """
 
-    def __init__(self, channels: int, width: int, normalization: str, eps: float) -> None:
+    def __init__(self, channels: int, width: int, normalization: str, eps: float, leak: float = 0.0) -> None:
         super().__init__()
+        self.leak = leak
         self.conv1 = NormalizedLayer(channels, width, normalization, eps, convolution=True)
         self.conv2 = NormalizedLayer(width, 2 * width, normalization, eps, convolution=True)
         self.conv3 = NormalizedLayer(2 * width, 4 * width, normalization, eps, convolution=True)
         self.linear = NormalizedLayer(4 * width, CLASSES, normalization, eps, convolution=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        x = F.relu(self.conv3(x))
-        return self.linear(x.mean(dim=(2, 3)))
+        x = self.activate(F.max_pool2d(self.conv1(x), 2))
+        x = self.activate(F.max_pool2d(self.conv2(x), 2))
+        x = self.activate(self.conv3(x))
+        return self.linear(F.avg_pool2d(x, x.shape[-1]).flatten(1))
+
+    def activate(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, self.leak) if self.leak else F.relu(x)
 
 
 def normalized_layers(network: nn.Module) -> Iterator[tuple[str, NormalizedLayer]]:
@@ -118,15 +130,42 @@ def normalized_layers(network: nn.Module) -> Iterator[tuple[str, NormalizedLayer
             yield name, module
 
 
+def layer_penalties(run: Run, layers: list[NormalizedLayer]) -> list[float]:
+    """λ of each layer; all are those of the run, or they make λ times the size of a scale group the same in all."""
+    if run.layer_l2 == "equal":
+        return [run.l2] * len(layers)
+    largest = max(layer.group_size for layer in layers)
+    return [run.l2 * largest / layer.group_size for layer in layers]
+
+
+def predicted_norm(run: Run, l2: float, size: int) -> float:
+    """‖w‖ at the equilibrium of a scale group of `size` weights with the penalty `l2`, for a typical gradient.
+
+    theory.equilibrium_norm derives it; it stands here too because it decides results.
+    """
+    if run.optimizer == "adamw":
+        return float((run.lr * size / (4 * l2)) ** (1 / 2))
+    if run.optimizer in ("adam", "rmsprop"):
+        return float((run.lr * size**0.5 * TYPICAL_GRADIENT / (4 * l2)) ** (1 / 3))
+    net_lr = run.lr / (1 - run.momentum) if run.optimizer in ("momentum", "nesterov") else run.lr
+    return float((net_lr * TYPICAL_GRADIENT**2 / (4 * l2)) ** (1 / 4))
+
+
 def build_network(run: Run, dtype: torch.dtype = torch.float32) -> Conv4:
-    """The network of a run at its start: Gaussian directions, every scale group at `initial_norm`, γ = 1, β = 0.
+    """The network of a run at its start: Gaussian directions, every scale group at its first norm, γ = 1, β = 0.
 
     The weights depend on the seed alone, so runs that differ in λ or η start from the same directions.
     """
-    network = Conv4(DATASETS[run.dataset].channels, run.width, run.normalization, run.norm_eps).to(dtype)
+    network = Conv4(DATASETS[run.dataset].channels, run.width, run.normalization, run.norm_eps, run.leak).to(dtype)
     generator = torch.Generator().manual_seed(run.seed)
+    layers = [layer for _, layer in normalized_layers(network)]
     with torch.no_grad():
-        for _, layer in normalized_layers(network):
+        for layer, l2 in zip(layers, layer_penalties(run, layers), strict=True):
             layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64))
-            layer.set_group_norms(run.initial_norm)
+            norm = predicted_norm(run, l2, layer.group_size) if run.starts_at_equilibrium else run.initial_norm
+            layer.set_group_norms(norm)
+            if run.affine_lr == "frozen":
+                layer.beta.requires_grad_(False)
+                if layer.gamma is not None:
+                    layer.gamma.requires_grad_(False)
     return network.to(memory_format=torch.channels_last)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from effective_lr.document.notation import number
+from effective_lr.document.notation import number, thousands
 from effective_lr.document.table import MISSING, Results, fixed, percent
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
@@ -15,6 +15,7 @@ from effective_lr.studies.normalization.analysis import (
     error_or_chance,
     slope_of_contours,
 )
+from effective_lr.studies.normalization.statistics import SMALL_MEMORY
 
 
 def numbers(results: Results) -> dict[str, str]:
@@ -26,6 +27,8 @@ def numbers(results: Results) -> dict[str, str]:
         **symmetry(tables),
         **equilibrium(tables),
         **projection(tables),
+        **memorization(tables),
+        "small_steps/largest": f"{SMALL_MEMORY:g}",
         **{f"contour_cells/{name}": str(len(contour_cells(tables[PLANES[name]].runs))) for name in PLANES},
         "contour_slope/own_affine_lr": fixed(slope_of_contours(own).value),
         "contour_slope/shared_affine_lr": fixed(slope_of_contours(shared).value),
@@ -59,10 +62,22 @@ def symmetry(tables: Tables) -> dict[str, str]:
     }
 
 
+def memorization(tables: Tables) -> dict[str, str]:
+    """The task of the memorization experiment, and the training error without a penalty, in percent."""
+    runs = tables["memorization"].runs
+    free = runs[(runs["normalization"] == "batch") & (runs["l2"] == 0)]
+    return {
+        "memorization/train_size": thousands(int(runs["train_size"].iloc[0])),
+        "memorization/label_noise": number(runs["label_noise"].iloc[0]),
+        "memorization/train_error": percent(free["late_train_error"].mean()),
+    }
+
+
 def projection(tables: Tables) -> dict[str, str]:
     """SGD with and without ‖w‖ = 1, in percent of test error."""
     runs = tables.runs("projection_sgd", "plane_sgd")
-    lr = tables["projection_sgd"].runs["lr"].iloc[0]
+    held = tables["projection_sgd"].runs
+    lr = held.loc[held["l2"] > 0, "lr"].iloc[0]
     runs = runs[runs["lr"] == lr].assign(error=error_or_chance(runs))
     critical = float(theory.critical_l2("sgd", lr))
     held = runs[runs["projected"]].groupby("l2")["error"].mean()

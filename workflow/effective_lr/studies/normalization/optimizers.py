@@ -1,7 +1,7 @@
 """The optimizers, with the penalty λ‖w‖², and the projection that holds ‖w‖ at 1.
 
 With g = ∇(L + λ‖w‖²), for the weights η = `lr`, for γ and β η = `affine_lr` and, but for an ablation, λ = 0, they are
-those of PyTorch:
+those of PyTorch; λ may differ between layers:
 
     sgd        w ← w − ηg
     momentum   v ← μv + g              w ← w − ηv                       heavy ball
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effective_lr.studies.normalization.networks import normalized_layers
+from effective_lr.studies.normalization.networks import layer_penalties, normalized_layers
 from effective_lr.studies.normalization.settings import Run
 
 HAS_MEANS = ("momentum", "nesterov", "adam", "adamw")  # rules that remember gradients
@@ -38,8 +38,9 @@ class Group:
 
     parameters: list[Tensor]
     lr: float
-    l2: float
+    penalties: list[float]  # λ of each parameter
     eps: float
+    factors: list[Tensor] | None = None  # what the update of each parameter is multiplied by beside the learning rate
     means: list[Tensor] = field(init=False)  # of gradients: v of momentum, m of Adam; empty where a rule has none
     squares: list[Tensor] = field(init=False)  # of squared gradients: s
 
@@ -55,15 +56,19 @@ class Optimizer:
     def __init__(self, run: Run, network: nn.Module) -> None:
         layers = [layer for _, layer in normalized_layers(network)]
         weights: list[Tensor] = [layer.weight for layer in layers]
+        frozen = run.affine_lr == "frozen"
         penalised_layers = {"none": [], "hidden": layers[:-1], "last": layers[-1:], "all": layers}[run.affine_l2]
         penalised = {id(parameter) for layer in penalised_layers for parameter in layer.parameters()}
-        others = [p for p in network.parameters() if all(p is not weight for weight in weights)]
-        affine_lr = run.lr if run.affine_lr == "shared" else run.affine_lr
+        others = [p for p in network.parameters() if not frozen and all(p is not weight for weight in weights)]
+        free: list[Tensor] = [p for p in others if id(p) not in penalised]
+        held: list[Tensor] = [p for p in others if id(p) in penalised]
+        affine_lr = run.lr if isinstance(run.affine_lr, str) else run.affine_lr
+        penalties = [0.0] * len(layers) if run.replay != "none" else layer_penalties(run, layers)
         self.rule = run.optimizer
         self.momentum = run.momentum
-        self.weights = Group(weights, run.lr, run.l2, run.optimizer_eps)
-        self.affine = Group([p for p in others if id(p) not in penalised], affine_lr, 0.0, run.optimizer_eps)
-        penalised_affine = Group([p for p in others if id(p) in penalised], affine_lr, run.l2, run.optimizer_eps)
+        self.weights = Group(weights, run.lr, penalties, run.optimizer_eps)
+        self.affine = Group(free, affine_lr, [0.0] * len(free), run.optimizer_eps)
+        penalised_affine = Group(held, affine_lr, [run.l2] * len(held), run.optimizer_eps)
         self.groups = [group for group in (self.weights, self.affine, penalised_affine) if group.parameters]
         for group in self.groups:
             group.remember(has_means=self.rule in HAS_MEANS, has_squares=self.rule in HAS_SQUARES)
@@ -81,11 +86,16 @@ class Optimizer:
         self.steps += 1
         for group in self.groups:
             gradients: Any = [parameter.grad for parameter in group.parameters]
-            if group.l2 and self.rule == "adamw":
-                torch._foreach_mul_(group.parameters, 1 - 2 * group.lr * group.l2)
-            elif group.l2:
-                gradients = torch._foreach_add(gradients, group.parameters, alpha=2 * group.l2)
-            torch._foreach_add_(group.parameters, self._update(group, gradients), alpha=-group.lr)
+            is_penalised = any(group.penalties)
+            if is_penalised and self.rule == "adamw":
+                torch._foreach_mul_(group.parameters, [1 - 2 * group.lr * l2 for l2 in group.penalties])
+            elif is_penalised:
+                penalty = torch._foreach_mul(group.parameters, [2 * l2 for l2 in group.penalties])
+                gradients = torch._foreach_add(gradients, penalty)
+            update = self._update(group, gradients)
+            if group.factors is not None:
+                update = torch._foreach_mul(update, group.factors)
+            torch._foreach_add_(group.parameters, update, alpha=-group.lr)
 
     def _update(self, group: Group, gradients: Any) -> Any:
         """What the learning rate multiplies."""
@@ -99,16 +109,20 @@ class Optimizer:
                     return group.means
                 return torch._foreach_add(gradients, group.means, alpha=self.momentum)
             case "rmsprop":
-                square_decay, correction = SQUARE_DECAY_RMSPROP, 1.0
+                square_decay = SQUARE_DECAY_RMSPROP
                 update = gradients
             case "adam" | "adamw":
-                square_decay, correction = SQUARE_DECAY_ADAM, 1 - SQUARE_DECAY_ADAM**self.steps
+                square_decay = SQUARE_DECAY_ADAM
                 torch._foreach_lerp_(group.means, gradients, 1 - MEAN_DECAY_ADAM)
                 update = torch._foreach_div(group.means, 1 - MEAN_DECAY_ADAM**self.steps)
         torch._foreach_mul_(group.squares, square_decay)
         torch._foreach_addcmul_(group.squares, gradients, gradients, 1 - square_decay)
-        roots = torch._foreach_div(torch._foreach_sqrt(group.squares), correction**0.5)
-        return torch._foreach_div(update, torch._foreach_add(roots, group.eps))
+        return torch._foreach_div(update, torch._foreach_add(self.roots(group), group.eps))
+
+    def roots(self, group: Group) -> Any:
+        """√ŝ of each parameter; PyTorch's RMSProp does not correct s for its start at 0."""
+        correction = 1.0 if self.rule == "rmsprop" else 1 - SQUARE_DECAY_ADAM**self.steps
+        return torch._foreach_div(torch._foreach_sqrt(group.squares), correction**0.5)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold for the next step to be the same."""

@@ -24,6 +24,8 @@ DATASETS = {
     "cifar10": DatasetFacts(channels=3, size=32, train=50_000, test=10_000),
 }
 
+TYPICAL_GRADIENT = 0.1  # G, the gradient's norm at ‖w‖ = 1, from which norms are predicted before a run has measured it
+CLASSES = 10  # of both datasets
 VALIDATION_SIZE = 5_000  # the last images of the training set; pixel statistics never see them
 
 
@@ -51,6 +53,14 @@ class Run(BaseRun):
     test_size: PositiveInt = setting(
         "test images used", "ours", change="lower it for speed; 5,000 images resolve 0.6 points of error"
     )
+    label_noise: float = setting(
+        "share of the training labels that are drawn anew, from the seed",
+        "ours",
+        default=0.0,
+        ge=0,
+        le=1,
+        change="to have something to regularize: a network that memorizes wrong labels",
+    )
     width: PositiveInt = setting(
         "channels of the first layer; the others have 2 and 4 times as many",
         "ours",
@@ -72,6 +82,20 @@ class Run(BaseRun):
         "norm of every scale group at the start",
         "ours",
         change="to see that the start is forgotten, or that equilibrium takes longer from far away",
+    )
+    starts_at_equilibrium: bool = setting(
+        "start every scale group at the norm that is predicted for equilibrium, not at `initial_norm`",
+        "ours",
+        default=False,
+        change="where the approach to equilibrium takes longer than the run",
+    )
+    leak: float = setting(
+        "slope of the activation below zero; 0 is ReLU",
+        "ours",
+        default=0.0,
+        ge=0,
+        lt=1,
+        change="to keep a gradient in units that ReLU switches off",
     )
     optimizer: Literal["sgd", "momentum", "nesterov", "adam", "rmsprop", "adamw"] = setting(
         "optimizer",
@@ -109,8 +133,21 @@ class Run(BaseRun):
         allow_inf_nan=False,
         change="the other axis; twice the λ of papers that write ½λ, half the weight_decay of PyTorch",
     )
-    affine_lr: PositiveFloat | Literal["shared"] = setting(
-        "learning rate of γ and β; 'shared' gives them that of the weights",
+    layer_l2: Literal["equal", "inverse_size"] = setting(
+        "the penalty of a layer: λ in all, or λ·d_max/d, with d weights in its scale groups and d_max in the largest",
+        {"equal": "paper", "inverse_size": "ours"},
+        default="equal",
+        change="inverse_size gives all layers one angle per step under Adam and RMSProp",
+    )
+    replay: Literal["none", "closed", "open"] = setting(
+        "train without the penalty, ‖w‖ held at 1, at the effective learning rate that it would have produced: "
+        "'closed' from the run's own gradients, 'open' from a decayed run beside it",
+        "ours",
+        default="none",
+        change="to tell what the penalty does by the learning rate from what it does otherwise",
+    )
+    affine_lr: PositiveFloat | Literal["shared", "frozen"] = setting(
+        "learning rate of γ and β; 'shared' gives them that of the weights, 'frozen' leaves them at their start",
         "ours",
         change="'shared' is usual in practice, and lets η change the training of γ and β too",
     )
@@ -154,7 +191,13 @@ class Run(BaseRun):
     evaluations: PositiveInt = setting(
         "evaluations in the late part of a run; their mean is the result",
         "ours",
-        change="raise it for steadier errors; each costs about as much as training on a third of its images",
+        change="raise it for errors that depend less on single steps",
+    )
+    evaluated: Literal["parts", "all"] = setting(
+        "images of an evaluation: each its own part of the test and validation images, or all of them",
+        "ours",
+        default="parts",
+        change="'all' costs as many times more as there are evaluations, for means that are hardly steadier",
     )
     late_fraction: Fraction = setting(
         "the late part of a run, as a fraction of its steps",
@@ -200,12 +243,32 @@ class Run(BaseRun):
                 "projected = true with normalization = none would change the function that the network computes; "
                 "use a normalization, or projected = false"
             )
+        if self.evaluated == "parts" and self.evaluations > min(self.validation_size, self.test_size):
+            raise ValueError(
+                f"evaluations = {self.evaluations} is more than the {min(self.validation_size, self.test_size)} images "
+                "that they share; lower it, or use evaluated = all"
+            )
+        if self.replay != "none" and not self._can_replay:
+            raise ValueError(
+                f"replay = {self.replay} needs optimizer = sgd, a normalization, l2 above 0, projected = false, "
+                "lr_drop = 1 and layer_l2 = equal: only there is the decayed run's effective learning rate known"
+            )
+        if self.starts_at_equilibrium and (self.l2 == 0 or self.projected or self.replay != "none"):
+            raise ValueError(
+                "starts_at_equilibrium = true needs l2 above 0, projected = false and replay = none: without a "
+                "penalty that acts on a free norm there is no equilibrium; set it to false"
+            )
         if self.rescaled_at_drop and (self.optimizer != "sgd" or self.projected or self.lr_drop == 1):
             raise ValueError(
                 "rescaled_at_drop = true needs an lr_drop other than 1, optimizer = sgd and projected = false (other "
                 "optimizers remember gradients of the old norm, projected weights have norm 1); set it to false"
             )
         return self
+
+    @property
+    def _can_replay(self) -> bool:
+        is_plain = self.lr_drop == 1 and self.layer_l2 == "equal" and not self.projected
+        return self.optimizer == "sgd" and self.normalization != "none" and self.l2 > 0 and is_plain
 
     @property
     def drop_step(self) -> int:

@@ -15,6 +15,7 @@ from effective_lr.studies.normalization.analysis import (
     equilibrium_by_layer,
     error_or_chance,
     late_layers,
+    lost_by_cause,
 )
 from effective_lr.studies.normalization.words import NAMES, NORMALIZATIONS
 
@@ -61,7 +62,7 @@ def exponents(results: Results) -> Table:
 
 def best_errors(results: Results) -> Table:
     """Best test error by normalization and optimizer, over the whole grid and for λ = 0 alone."""
-    runs = results.tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "rmsprop", "normalizations")
+    runs = results.tables.runs("plane_sgd", "plane_nesterov", "plane_adam", "plane_rmsprop", "normalizations")
     rows: list[list[str]] = []
     for normalization in NORMALIZATIONS:
         rows += [[]] if rows else []
@@ -152,6 +153,7 @@ VARIED = {
     "affine_penalty": ("affine_l2", r"layers whose $\gamma$ and $\beta$ are penalised"),
 }
 COMPARED = {
+    "evaluations": ("images of an evaluation", "a part", "all"),
     "running_statistics": ("batch statistics of an evaluation", "recomputed", "running"),
     "shared_affine_lr": (r"learning rate of $\gamma$ and $\beta$", "their own", "that of $w$"),
 }
@@ -188,6 +190,20 @@ def choice_rows(title: str, metrics: pd.DataFrame, runs: pd.DataFrame) -> list[l
         found = [interval(error, 100, 1), MISSING if np.isnan(norm) else f"{norm:#.2g}", str(group["seed"].nunique())]
         rows.append([title if not cell else "", group["choice"].iloc[0], *settings, *found])
     return rows
+
+
+def causes(results: Results) -> Table:
+    """What became of the widest layer of Adam by activation and learning rate of γ and β."""
+    rows: list[list[str]] = []
+    for theta, group in lost_by_cause(*results.tables["causes"]).groupby("theta"):
+        rows += [[]] if rows else []
+        for (_, leak, affine_lr), found in group.sort_index(ascending=[True, True, False]).iterrows():
+            activation = "ReLU" if leak == 0 else f"leaky, slope {leak:g}"
+            rate = "frozen" if affine_lr == 0 else f"${number(affine_lr)}$"
+            values = [rf"{100 * found['lost']:.0f}\,\%", fixed(found["gamma"]), fixed(found["angle"])]
+            rows.append(["" if rows and rows[-1] else f"${theta:g}$", activation, rate, *values])
+    header = [r"$\theta$", "Activation", r"learning rate of $\gamma,\beta$", "lost", r"$|\gamma|$", "angle"]
+    return Table("lllrrr", header, rows)
 
 
 SCRIPTS = {

@@ -101,6 +101,14 @@ def equilibrium_angle(
     return angle_per_step(optimizer, lr, norm, grad, dim, momentum, beta1)
 
 
+def angle_scale(lr: Values, l2: Values, grad: Values, dim: Values) -> Values:
+    """θ = (4η²λ·dim/G)^⅓, the angle per step of RMSProp at equilibrium: the small parameter for Adam and RMSProp.
+
+    The weights relax at about 1.5θ² per step. θ rises as G falls, so weak units take the largest steps.
+    """
+    return equilibrium_angle("rmsprop", lr, l2, grad, dim)
+
+
 def growth_norm(lr: Values, grad: Values, steps: Values, initial_norm: Values) -> Values:
     """‖w‖ after so many steps of SGD without a penalty: the effective learning rate falls as 1/√steps."""
     return (initial_norm**4 + 2 * lr**2 * grad**2 * steps) ** (1 / 4)

@@ -7,6 +7,8 @@ NAMES = {
     "adam": "Adam",
     "rmsprop": "RMSProp",
     "adamw": "AdamW",
+    "adam long": "Adam, long",
+    "rmsprop long": "RMSProp, long",
     "batch": "Batch",
     "weight": "Weight",
     "layer": "Layer",

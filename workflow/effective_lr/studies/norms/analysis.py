@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import Estimate, finite, mean_interval, require_numbers, t_margin
+from effective_lr.evidence.estimates import Estimate, finite, mean_interval, require_numbers, t_estimate
 from effective_lr.evidence.tidy import Experiment
 
 LOSSES = ("rmse", "log_loss")
@@ -61,9 +61,8 @@ def repeated_splits(values: pd.Series, test_size: int, train_size: int) -> Estim
     require_numbers(values)
     count = len(values)
     spread = float(values.std(ddof=1)) * np.sqrt(1 / max(count, 1) + test_size / train_size) if count > 1 else np.nan
-    margin = t_margin(spread, count - 1)
     mean = float(values.mean()) if count else np.nan
-    return finite(Estimate(mean, mean - margin, mean + margin))
+    return finite(t_estimate(mean, spread, count - 1))
 
 
 def by_split(table: pd.DataFrame, column: str) -> Estimate:

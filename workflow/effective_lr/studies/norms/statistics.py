@@ -146,7 +146,8 @@ def held(evidence: Evidence, subject: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 @statistic(r"change of the RMSE by the largest $\lambda$, $\|w\|=1$ (\%)", 1)
 def held_change(evidence: Evidence, subject: str) -> Estimate:
     without, strongest = held(evidence, subject)
-    return Estimate(*(100 * (np.exp(mean_interval(np.log(strongest["test_rmse"] / without["test_rmse"]))) - 1)))
+    change = mean_interval(np.log(strongest["test_rmse"] / without["test_rmse"]))
+    return change.map(lambda log: 100 * (np.exp(log) - 1))
 
 
 @statistic(r"change of the top-5 share by the largest $\lambda$, $\|w\|=1$", 3)
@@ -164,7 +165,7 @@ def angle_ratio(evidence: Evidence, subject: str) -> Estimate:
     if table.empty:
         raise Undecidable(f"no run of {subject} has relaxed for {RELAXED:g} relaxation times")
     ratios = np.log(table["angle_squared"] / table["predicted_angle_squared"])
-    return Estimate(*np.exp(mean_interval(ratios.groupby(table["seed"]).mean())))
+    return mean_interval(ratios.groupby(table["seed"]).mean()).map(np.exp)
 
 
 def walks(evidence: Evidence, penalty: str, inputs: int | None = None) -> pd.DataFrame:
@@ -197,9 +198,7 @@ def walk_unevenness(evidence: Evidence, subject: str) -> Estimate:
     """The third of the components whose mean over seeds departs most from 1, with its interval, without its sign."""
     table = walks(evidence, subject, 50)
     thirds = [by_seed(table, table[f"third_{name}"] - 1) for name in ("low", "middle", "high")]
-    value, low, high = max(thirds, key=lambda third: abs(third.value))
-    value, low, high = (value, low, high) if value >= 0 else (-value, -high, -low)
-    return Estimate(value, float(np.maximum(low, 0)), high)  # NaN stays
+    return max(thirds, key=lambda third: abs(third.value)).unsigned()
 
 
 @statistic(r"kurtosis of $u$ at angles up to 0.04, $D=200$", 2)

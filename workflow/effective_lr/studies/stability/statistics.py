@@ -43,8 +43,7 @@ def settled(runs: pd.DataFrame) -> pd.DataFrame:
 
 def ratio(above: pd.DataFrame, below: pd.DataFrame, column: str) -> Estimate:
     """The mean over seeds of the ratio of a positive column, its interval cut at 0."""
-    value, low, high = mean_interval(above.set_index("seed")[column] / below.set_index("seed")[column])
-    return Estimate(value, float(np.maximum(low, 0.0)), high)
+    return mean_interval(above.set_index("seed")[column] / below.set_index("seed")[column]).unsigned()
 
 
 def late_ratio(evidence: Evidence, experiment: str, column: str, l2: float, reference: float = 0.0) -> Estimate:
