@@ -83,6 +83,12 @@ def test_a_cell_that_diverges_in_one_alone_is_counted_as_without_value() -> None
     assert "1 of 1 numbers" in told and "1 others have no interval, or no value in one of the two." in told
 
 
+def test_published_runs_may_be_older_than_a_setting() -> None:
+    published = study(seeds=(200, 201))
+    older = predicted_cells(STUDY, published, published.drop(columns=["replay", "leak"]))
+    assert older == predicted_cells(STUDY, published, published)
+
+
 # Claims
 
 

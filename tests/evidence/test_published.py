@@ -1,6 +1,7 @@
 """Published results: written whole, taken into a run cache, and beside them what they decide."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from effective_lr.engine.storage import read_table
 from effective_lr.engine.study import names
 from effective_lr.errors import UserError
 from effective_lr.evidence import published
+from effective_lr.evidence.comparison import compare_with_published
 from effective_lr.evidence.verdicts import rules
 from effective_lr.studies.normalization.data import Splits
 from shared import ROOT, SMALL, STUDY, make_run, train_or_reuse
@@ -109,6 +111,23 @@ def test_what_is_published_lies_beside_what_it_decides(results: Path) -> None:
     published_claims(Path("root"), STUDY.name, "scale").unlink()
     with pytest.raises(UserError, match="make pages"):
         published.read_claims(Path("root"), STUDY.name, "scale")
+
+
+def test_a_scale_or_a_part_of_it_is_compared_with_what_is_published(results: Path) -> None:
+    published.publish(Path("root"), CLAIMING, "scale", partial=True)
+    with pytest.raises(UserError, match="no training"):
+        compare_with_published(Path("root"), CLAIMING, "scale")
+    (results / "shards").mkdir()
+    table = published_table(Path("root"), STUDY.name, "scale")
+    shutil.copy(table, results / "shards" / f"{next(iter(CLAIMING.shards))}.parquet")
+    told, agree = compare_with_published(Path("root"), CLAIMING, "scale")
+    assert "2 of 2 means of cells" in told and "same seeds" in told
+    assert not agree and "not decided" in told  # the claims of the run are missing
+    (results / "claims").mkdir()
+    decided = published.read_claims(Path("root"), STUDY.name, "scale")
+    (results / "claims" / "C1.json").write_text(json.dumps(decided["C1"]))
+    told, agree = compare_with_published(Path("root"), CLAIMING, "scale")
+    assert agree and "not decided" not in told
 
 
 def numbers_of(claims: dict[str, Any]) -> dict[str, float | None]:

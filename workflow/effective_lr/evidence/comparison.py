@@ -52,10 +52,12 @@ class Prediction(NamedTuple):
 
 def cells(study: Study, runs: pd.DataFrame) -> pd.DataFrame:
     """Mean, number of seeds and variance of the study's first summarized quantity, for each setting. Runs that diverged
-    do not count.
+    do not count. A setting that is newer than the runs has its default in them.
     """
-    settings = [key for key in study.run.model_fields if key != "seed"]
-    values = runs.assign(value=runs[study.summarized[0]].where(runs["diverged"].isna()))
+    fields = study.run.model_fields
+    newer = {key: field.default for key, field in fields.items() if key not in runs}
+    values = runs.assign(value=runs[study.summarized[0]].where(runs["diverged"].isna()), **newer)
+    settings = [key for key in fields if key != "seed"]
     return values.groupby(settings, dropna=False)["value"].agg(mean="mean", seeds="count", variance="var")
 
 
@@ -78,14 +80,20 @@ def predicted_cells(study: Study, mine: pd.DataFrame, published: pd.DataFrame) -
     ours, theirs = cells(study, mine), cells(study, published)
     both = theirs.join(deviations(theirs)).merge(ours, left_index=True, right_index=True, suffixes=("", "_mine"))
     both = both[both["seeds"] + both["seeds_mine"] > 0].reset_index()
-    varied = [key for key in study.run.model_fields if key in both and both[key].nunique(dropna=False) > 1]
+    usual = {key: usual_value(both[key]) for key in study.run.model_fields if key in both}
     predictions = []
     for _, cell in both.iterrows():
         spread = cell["deviation"] * np.sqrt(1 / max(cell["seeds"], 1) + 1 / max(cell["seeds_mine"], 1))
         margin, mean = t_margin(spread, cell["freedom"]), cell["mean"]
-        name = ", ".join(f"{key} {cell[key]}" for key in varied)
+        name = ", ".join(f"{key} {cell[key]}" for key, value in usual.items() if cell[key] != value)
         predictions.append(Prediction(name, Estimate(mean, mean - margin, mean + margin), cell["mean_mine"]))
     return predictions
+
+
+def usual_value(column: pd.Series) -> Any:
+    """What more than half of the cells have, which need not be told; None where there is no such value."""
+    counts = column.value_counts()
+    return counts.index[0] if len(counts) and counts.iloc[0] > len(column) / 2 else None
 
 
 # Claims
