@@ -275,7 +275,7 @@ plt.show()
 # %% [markdown]
 # ## Sweeps of the penalty, and one family of settings: `symmetry`
 #
-# The panels above show the test error against $\lambda$ at fixed $\eta$, for each normalization. Those below follow the
+# The left panel shows the test error against $\lambda$ at fixed $\eta$, for each normalization. The others follow the
 # family $(\lVert w_0\rVert,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$, which should train one function: the change of
 # the test error from $a=1$, and that of $\lVert w\rVert/a$ and of the angle per step. **Prediction:** a sweep of
 # $\lambda$ changes the error with and without normalization; along the family nothing changes with normalization,

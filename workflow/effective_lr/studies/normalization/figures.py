@@ -165,9 +165,10 @@ def projection(tables: Tables) -> Figure:
     figure, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.2), sharey=True)
     for axis, optimizer in zip(axes, ("sgd", "nesterov", "adam"), strict=True):
         held = tables[f"projection_{optimizer}"].runs
+        held = held.assign(error=100 * error_or_chance(held))
         runs = tables.runs(f"projection_{optimizer}", f"plane_{optimizer}")
         lr = held.loc[held["l2"] > 0, "lr"].iloc[0]
-        others = held[held["lr"] != lr].assign(error=100 * error_or_chance(held))
+        others = held[held["lr"] != lr]
         runs = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
         zero = runs.loc[runs["l2"] > 0, "l2"].min() / 10  # where λ = 0 is drawn on the log axis
         for projected, color, marker, label in [
@@ -285,20 +286,17 @@ def symmetry(tables: Tables) -> Figure:
     runs = tables.runs("plane_sgd", "normalizations")
     runs = runs[runs["optimizer"] == "sgd"]
     rates = sorted(runs.loc[runs["normalization"] != "batch", "lr"].unique())
-    rates = rates if len(rates) <= 2 else rates[len(rates) // 2 : len(rates) // 2 + 2]
-    figure, axes = plt.subplots(2, 2, figsize=(TEXT_WIDTH, 4.6))
-    for axis, lr in zip(axes[0], rates, strict=False):
-        chosen = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
-        zero = zero_apart(axis, chosen["l2"])
-        for k, normalization in enumerate(NORMALIZATIONS):
-            errors = chosen[chosen["normalization"] == normalization].groupby("l2")["error"].mean()
-            style = {"color": PALETTE[k], "marker": "osD^"[k]}
-            axis.plot(errors.index[errors.index > 0], errors[errors.index > 0], **style, label=NAMES[normalization])
-            axis.plot([zero] * (0.0 in errors), errors[errors.index == 0], **style)
-        axis.set(title=rf"a sweep of $\lambda$ alone, SGD, $\eta={number(lr)}$", ylabel="test error (%)", ylim=(0, 100))
-    for axis in axes[0][len(rates) :]:
-        axis.set_visible(False)
-    axes[0, 0].legend(title="normalization")
+    lr = rates[len(rates) // 2]
+    chosen = runs[runs["lr"] == lr].assign(error=100 * error_or_chance(runs))
+    figure, (sweep, errors_axis, norms_axis) = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.7))
+    zero = zero_apart(sweep, chosen["l2"])
+    for k, normalization in enumerate(NORMALIZATIONS):
+        errors = chosen[chosen["normalization"] == normalization].groupby("l2")["error"].mean()
+        style = {"color": PALETTE[k], "marker": "osD^"[k]}
+        sweep.plot(errors.index[errors.index > 0], errors[errors.index > 0], **style, label=NAMES[normalization])
+        sweep.plot([zero] * (0.0 in errors), errors[errors.index == 0], **style)
+    sweep.set(title=rf"a sweep of $\lambda$, $\eta={number(lr)}$", ylabel="test error (%)", ylim=(0, 100))
+    sweep.legend(title="normalization")
 
     metrics, family = tables["symmetry"]
     norms = late_layers(metrics, family).groupby("run_id")[["late_norm_squared", "late_angle_squared"]].median() ** 0.5
@@ -306,25 +304,25 @@ def symmetry(tables: Tables) -> Figure:
     family = family.assign(
         error=100 * error_or_chance(family), norm=family["late_norm_squared"] / family["initial_norm"]
     )
-    axes[1, 0].axhspan(-1.5, 1.5, color="0.92", zorder=0, linewidth=0)
+    errors_axis.axhspan(-1.5, 1.5, color="0.92", zorder=0, linewidth=0)
     for k, (label, kind) in enumerate(family_members(family)):
         style = {"color": PALETTE[k], "marker": "osD^v"[k], "label": label}
         change = from_the_middle(kind, "error", relative=False)
-        axes[1, 0].plot(change.index, change, **style)
+        errors_axis.plot(change.index, change, **style)
         if kind["normalization"].iloc[0] == "batch":
             for what, line, filled in [("norm", "-", style["color"]), ("late_angle_squared", ":", "white")]:
                 change = 100 * from_the_middle(kind, what, relative=True)
                 name = r"$\|w\|/a$" if what == "norm" else "angle"
                 drawn = {**style, "label": f"{label}: {name}", "linestyle": line, "markerfacecolor": filled}
-                axes[1, 1].plot(change.index, change, **drawn)
-    axes[1, 0].set_yscale("symlog", linthresh=2)
-    axes[1, 0].set_yticks([-2, -1, 0, 1, 2, 10, 50], ["$-2$", "$-1$", "0", "1", "2", "10", "50"])
-    axes[1, 0].minorticks_off()
-    axes[1, 0].set(ylabel="change of the error (points)", title="one function, at every $a$")
-    axes[1, 1].set(ylabel=r"change (%)", title=r"one function: what $\varepsilon$ breaks")
-    for axis in axes[1]:
+                norms_axis.plot(change.index, change, **drawn)
+    errors_axis.set_yscale("symlog", linthresh=2)
+    errors_axis.set_yticks([-2, -1, 0, 1, 2, 10, 50], ["$-2$", "$-1$", "0", "1", "2", "10", "50"])
+    errors_axis.minorticks_off()
+    errors_axis.set(ylabel="change of the error (points)", title="one function, at every $a$")
+    norms_axis.set(ylabel=r"change (%)", title=r"one function: what $\varepsilon$ breaks")
+    for axis in (errors_axis, norms_axis):
         axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
-        axis.set(xscale="log", xlabel=r"$a$, with $(\|w_0\|,\eta,\lambda)=(a,a^2\eta_1,\lambda_1/a^2)$")
+        axis.set(xscale="log", xlabel="$a$")
         axis.legend(fontsize=6)
     return figure
 
@@ -458,6 +456,8 @@ def lost_units(tables: Tables) -> Figure:
     metrics, runs = tables["lost_units"]
     shares = with_angle_scales(late_layers(metrics, runs[runs["diverged"].isna()]))
     shares = shares.assign(theta=shares["widest_theta"].round(3))
+    sizes = np.sort(shares["group_size"].unique())
+    scanned = pd.Series(theory.diagonal_invariant("adam", runs["lr"], runs["l2"]))
     for optimizer, line, filled in (("adam", "-", True), ("rmsprop", "--", False)):
         chosen = shares[shares["optimizer"] == optimizer]
         for k, (layer, rows) in enumerate(chosen.groupby("layer", sort=False)):
@@ -469,17 +469,20 @@ def lost_units(tables: Tables) -> Figure:
         points = points[points["is_reached"]].groupby("group_size")["critical"].agg(stats.gmean)
         style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer], "linestyle": "none"}
         axes[1].plot(points.index, points, **style, label=NAMES[optimizer])
-        if len(points):
-            sizes = np.array([shares["group_size"].min(), shares["group_size"].max()])
+        if points.empty:
+            axes[1].text(0.5, 0.5, "no layer has lost half", transform=axes[1].transAxes, ha="center")
+        else:
             axes[1].plot(sizes, points.iloc[-1] * points.index[-1] / sizes, color=COLORS[optimizer], linewidth=0.8)
     axes[0].set(
         xscale="log", xlabel=r"$\theta$ of the widest layer", ylabel="units without a gradient (%)", ylim=(-5, 105)
     )
-    axes[0].legend(fontsize=6)
+    axes[0].legend(fontsize=6, loc="upper left")
     axes[1].set(
         xscale="log",
         yscale="log",
         xlabel="weights of a unit, $d$",
+        xlim=(sizes[0] / 1.5, sizes[-1] * 1.5),
+        ylim=(scanned.min(), scanned.max()),  # no layer need have lost half
         ylabel=r"$\eta^2\lambda$ where half is lost",
         title=r"lines: $\propto 1/d$",
     )
