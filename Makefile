@@ -106,7 +106,9 @@ bench: setup ## Measure speed against usual scripts, and what the workflow adds 
 	$(activate)
 	python benchmarks/normalization.py measure --output results/benchmark.json
 	python benchmarks/normalization.py figure --input results/benchmark.json --output results/benchmark.png
-	echo 'Written: results/benchmark.json, .png; docs/performance.md shows results/published/normalization/benchmark.json.'
+	python benchmarks/norms.py > results/benchmark_norms.json
+	echo 'Written: results/benchmark.json, .png, benchmark_norms.json, which the next paper shows;'
+	echo 'docs/performance.md shows results/published/normalization/benchmark.json.'
 
 pages: setup ## Write the generated pages and sections of the documentation anew
 	$(activate)

@@ -106,10 +106,6 @@ def test_targets_of_two_studies_never_have_one_name() -> None:
     chapter = contents.load_chapter(ROOT, STUDY.name, "smoke")
     shown = {**chapter.contents.figures, **chapter.contents.tables}
     alone = contents.target_names({"one": chapter})
-    assert {item for (_, item), target in alone.items() if target == item} == set(shown) - {
-        "verdicts",
-        "settings",
-        "costs",
-    }
+    assert {item for (_, item), target in alone.items() if target == item} == set(shown) - set(contents.SHARED_TABLES)
     both = contents.target_names({"one": chapter, "two": chapter})
     assert len(set(both.values())) == len(both) == 2 * len(shown)

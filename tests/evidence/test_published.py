@@ -1,22 +1,34 @@
-"""Published results: written whole, taken into a run cache, compared with runs of one's own."""
+"""Published results: written whole, taken into a run cache, and beside them what they decide."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from effective_lr.engine import grid
 from effective_lr.engine.code import training_key
-from effective_lr.engine.contents import Chapter, Contents, published_table
+from effective_lr.engine.contents import (
+    Chapter,
+    Claim,
+    Contents,
+    load_chapter,
+    published_claims,
+    published_scales,
+    published_table,
+)
 from effective_lr.engine.jobs import RunCache
 from effective_lr.engine.storage import read_table
+from effective_lr.engine.study import names
 from effective_lr.errors import UserError
 from effective_lr.evidence import published
-from effective_lr.evidence.tidy import Experiment, Tables
+from effective_lr.evidence.comparison import compare_with_published
+from effective_lr.evidence.verdicts import rules
 from effective_lr.studies.normalization.data import Splits
-from effective_lr.studies.normalization.settings import Run
-from shared import SMALL, STUDY, make_run, train_or_reuse
+from shared import ROOT, SMALL, STUDY, make_run, train_or_reuse
 
 CODE = training_key(STUDY)
 RUNS = [make_run(l2=l2, seed=seed) for l2 in (0.0, 0.1) for seed in (3, 4)]
@@ -28,6 +40,15 @@ CHAPTER = Chapter(
     Contents(order=1),
     {},
 )
+
+
+def claim(*experiments: str) -> Claim:
+    part = {"subject": "batch", "statistic": "invariance", "within": [0, 1]}
+    about = dict.fromkeys(("title", "claim", "original", "shown", "reason"), "")
+    return Claim(**about, experiments=list(experiments), parts=[part])
+
+
+CLAIMING = replace(CHAPTER, claims={"C1": claim(), "C2": claim("plane")})
 
 
 @pytest.fixture
@@ -44,13 +65,13 @@ def results(tmp_path: Path, single: Splits, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_published_runs_come_back_as_they_were(results: Path, single: Splits) -> None:
     train_or_reuse(RUNS[-1], single, results / "runs", CODE, "data")
-    (results / "checks.parquet").write_bytes(b"checks")
+    pd.DataFrame(columns=["check", "subject", "value"]).to_parquet(results / "checks.parquet")
     output = published_table(Path("root"), STUDY.name, "scale")
     assert f"{output}: 4 of 4 runs" in published.publish(Path("root"), CHAPTER, "scale", partial=False)
     table, provenance = read_table(output)
     assert [record.run_id for record in provenance] == [run.run_id for run in RUNS]
     assert not any(record.reused or record.host for record in provenance)
-    assert output.with_name("checks.parquet").read_bytes() == b"checks"
+    assert output.with_name("checks.parquet").read_bytes() == (results / "checks.parquet").read_bytes()
 
     elsewhere = Path("other")
     assert "4 published runs added, 0 were there" in published.reuse(output, elsewhere)
@@ -81,30 +102,56 @@ def test_a_damaged_table_is_refused(results: Path) -> None:
         published.reuse(output, Path("other"))
 
 
-def tables(errors: dict[Run, float]) -> Tables:
-    rows = [{**run.model_dump(), "run_id": run.run_id, "test_error": e, "diverged": None} for run, e in errors.items()]
-    return Tables.of({"plane": Experiment(pd.DataFrame(), pd.DataFrame(rows))})
+def test_what_is_published_lies_beside_what_it_decides(results: Path) -> None:
+    """A claim is decided where all its runs are published; one that rests on others is left out."""
+    published.publish(Path("root"), CLAIMING, "scale", partial=True)
+    decided = published.read_claims(Path("root"), STUDY.name, "scale")
+    assert decided == published.decide_published(Path("root"), CLAIMING, "scale")
+    assert {name: (claim["verdict"], claim["seeds"]) for name, claim in decided.items()} == {"C1": ("undecided", 0)}
+    published_claims(Path("root"), STUDY.name, "scale").unlink()
+    with pytest.raises(UserError, match="make pages"):
+        published.read_claims(Path("root"), STUDY.name, "scale")
 
 
-def test_comparison_tells_how_far_cells_are_apart_and_which_verdicts_differ() -> None:
-    theirs = tables({RUNS[0]: 0.100, RUNS[1]: 0.102, RUNS[2]: 0.200, RUNS[3]: 0.202})
-    mine = tables({RUNS[0]: 0.101, RUNS[1]: 0.101, RUNS[2]: 0.230, RUNS[3]: 0.230})
-    one, other = ({"C1": {"title": "Invariance", "verdict": verdict}} for verdict in ("reproduced", "undecided"))
-    text, agree = published.compare(STUDY, mine, theirs, one, one)
-    assert agree and "DIFFERS" not in text
-    assert text.count("0.23 against 0.201 (+") == 1 and "0.1 against" not in text  # the far setting alone is shown
-    text, agree = published.compare(STUDY, mine, theirs, one, other)
-    assert not agree
-    assert text.splitlines()[-1].split() == ["C1", "Invariance", "reproduced", "undecided", "DIFFERS"]
+def test_a_scale_or_a_part_of_it_is_compared_with_what_is_published(results: Path) -> None:
+    published.publish(Path("root"), CLAIMING, "scale", partial=True)
+    with pytest.raises(UserError, match="no training"):
+        compare_with_published(Path("root"), CLAIMING, "scale")
+    (results / "shards").mkdir()
+    table = published_table(Path("root"), STUDY.name, "scale")
+    shutil.copy(table, results / "shards" / f"{next(iter(CLAIMING.shards))}.parquet")
+    told, agree = compare_with_published(Path("root"), CLAIMING, "scale")
+    assert "2 of 2 means of cells" in told and "same seeds" in told
+    assert not agree and "not decided" in told  # the claims of the run are missing
+    (results / "claims").mkdir()
+    decided = published.read_claims(Path("root"), STUDY.name, "scale")
+    (results / "claims" / "C1.json").write_text(json.dumps(decided["C1"]))
+    told, agree = compare_with_published(Path("root"), CLAIMING, "scale")
+    assert agree and "not decided" not in told
 
 
-def test_the_deviation_is_that_between_seeds() -> None:
-    theirs = tables({RUNS[0]: 0.10, RUNS[1]: 0.12})
-    mine = tables({RUNS[0]: 0.13, RUNS[1]: 0.15})
-    [row] = published.compare_cells(STUDY, mine.runs(), theirs.runs()).itertuples()
-    assert row.deviations == pytest.approx(3 / 2**0.5)  # both deviations are √2 points: √(2·(½ + ½)) = √2
+def numbers_of(claims: dict[str, Any]) -> dict[str, float | None]:
+    return {
+        f"{name} {part['subject']} {part['statistic']} {key}": part[key]
+        for name, claim in claims.items()
+        for part in claim["parts"] + claim["explored"]
+        for key in ("value", "low", "high")
+    }
 
 
-def test_without_a_common_setting_verdicts_alone_are_compared() -> None:
-    text, agree = published.compare(STUDY, tables({RUNS[0]: 0.1}), tables({RUNS[2]: 0.1}), {}, {})
-    assert agree and " against " not in text
+PUBLISHED = [(study, scale) for study in names() for scale in published_scales(ROOT, study)]
+
+
+@pytest.mark.parametrize(("study", "scale"), PUBLISHED)
+def test_the_committed_verdicts_are_those_of_the_committed_tables(study: str, scale: str) -> None:
+    committed = published.read_claims(ROOT, study, scale)
+    decided = published.decide_published(ROOT, load_chapter(ROOT, study, scale), scale)
+    about = ("title", "verdict", "why", "seeds")
+    assert {name: [claim[key] for key in about] for name, claim in committed.items()} == {
+        name: [claim[key] for key in about] for name, claim in decided.items()
+    }, "type `make pages`"
+    assert [rules(claim) for claim in committed.values()] == [rules(claim) for claim in decided.values()]
+    found, expected = numbers_of(committed), numbers_of(decided)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():  # processors round in different ways
+        assert found[name] == (None if value is None else pytest.approx(value, rel=1e-6, abs=1e-12)), name

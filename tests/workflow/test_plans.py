@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,12 +107,37 @@ def test_published_metrics_are_redrawn_without_training(finished: Checkout) -> N
     assert {table.read_text() for table in published} == {"published"}
 
 
-def test_verdicts_need_no_published_results(fresh: Checkout) -> None:
-    for path in (fresh.root / "results/published").rglob("*.parquet"):
-        path.unlink()
-    chapters = fresh.chapters()
-    expected = {f"{name}/{claim}" for name, chapter in chapters.items() for claim in chapter.claims}
-    assert fresh.planned()["claim"] == expected
+@pytest.mark.parametrize("scale", ["smoke", "laptop"])
+def test_the_whole_paper_needs_no_published_results(fresh: Checkout, scale: str) -> None:
+    shutil.rmtree(fresh.root / "results/published")
+    chapters = fresh.chapters(scale)
+    words = ("all", "report", "--config", f"scale={scale}")
+    plan = fresh.planned(*words)
+    assert plan["claim"] == {f"{name}/{claim}" for name, chapter in chapters.items() for claim in chapter.claims}
+    assert plan["pdf"] == {""}
+    told = fresh.snakemake(*words, "--dry-run", "--printshellcmds", "--workflow-profile", "none").stdout
+    assert "rule pdf" in told and "results/published" not in told
+
+
+def test_published_files_are_inputs_of_the_tables_that_show_them_alone(fresh: Checkout) -> None:
+    told = fresh.snakemake("all", "report", "--dry-run", "--workflow-profile", "none").stdout
+    jobs = [job for job in re.split(r"^(?:local)?rule ", told, flags=re.MULTILINE) if "results/published" in job]
+    made = {re.sub(r"(?s).*output: \S*/(\w+)\.tex.*", r"\1", job) for job in jobs}
+    assert made == {"speed", "first_registration", "verdicts_by_scale"}
+    [by_scale] = [job for job in jobs if "verdicts_by_scale.tex" in job]
+    assert "results/published/normalization/study.claims.json" in by_scale
+
+
+def test_what_is_measured_here_goes_before_what_is_published(fresh: Checkout) -> None:
+    def file_of_speed(*words: str) -> str:
+        told = fresh.snakemake("speed", "--dry-run", "--workflow-profile", "none", "--config", *words).stdout
+        [name] = re.findall(r"\S*benchmark\.json", told)
+        return name
+
+    assert file_of_speed("scale=smoke") == "results/published/normalization/benchmark.json"
+    (fresh.root / "results/benchmark.json").write_text("{}")
+    assert file_of_speed("scale=smoke") == "results/benchmark.json"
+    assert file_of_speed("metrics=published") == "results/published/normalization/benchmark.json"
 
 
 def test_the_snakefile_loads_no_torch(fresh: Checkout) -> None:
@@ -203,7 +229,14 @@ def test_edits_of_what_no_result_rests_on_rerun_nothing(finished: Checkout) -> N
     text = (finished.root / training).read_text()
     text = re.sub(r'"""', '"""Edited. ', text, count=1).replace("\n\n\n", "\n\n\n\n# Edited.\n")
     (finished.root / training).write_text(text)
-    for module in ("engine/plan", "engine/certify", "engine/limits", "evidence/published", "document/pages"):
+    for module in (
+        "engine/plan",
+        "engine/certify",
+        "engine/limits",
+        "evidence/published",
+        "evidence/comparison",
+        "document/pages",
+    ):
         finished.append(f"workflow/effective_lr/{module}.py", "EDITED = 1\n")
     comments = ("paper/normalization/claims.yaml", "paper/normalization/contents.yaml", f"{STUDY}/statistics.py")
     for source in (*comments, "config/normalization/smoke.yaml", "Snakefile", "workflow/rules/train.smk"):

@@ -201,6 +201,26 @@ def test_the_text_types_no_measured_percentage(smoke: Checkout, study: str) -> N
 
 
 @pytest.mark.slow
+def test_verdicts_and_paper_need_no_published_results(smoke: Checkout, tmp_path: Path) -> None:
+    """Everything but the trainings, which read nothing that is published, made again without results/published."""
+    checkout = Checkout.new(tmp_path / "alone")
+    shutil.rmtree(checkout.root / "results/published")
+    shutil.copytree(smoke.root / "results/data", checkout.root / "results/data")
+    for name in smoke.chapters():
+        shutil.copytree(found(smoke, name) / "runs", found(checkout, name) / "runs")
+    checkout.build("paper", cores=2)
+    for name, chapter in checkout.chapters().items():
+        for claim in chapter.claims:
+            mine, before = (
+                json.loads((found(one, name) / f"claims/{claim}.json").read_text()) for one in (checkout, smoke)
+            )
+            assert mine == before
+    text = " ".join(page.extract_text() for page in PdfReader(build(checkout) / "main.pdf").pages)
+    assert "not measured here: make bench" in text and "nothing is published here" in text
+    assert not (checkout.root / "results/published").exists()
+
+
+@pytest.mark.slow
 def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
     """The report, opened by Chromium without a network: every figure, every table, the verdicts, nothing amiss."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):

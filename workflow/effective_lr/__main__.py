@@ -97,7 +97,16 @@ def results_of(arguments: Arguments) -> Any:
     claims = {path.stem: json.loads(path.read_text()) for path in arguments.claims}
     found = pd.concat([pd.read_parquet(path) for path in arguments.checks] or [pd.DataFrame()])
     measured = [json.loads(path.read_text()) for path in arguments.file]
-    return Results(load(arguments.study), Tables(arguments.tables), claims, found, *measured)
+    published = {path.name.split(".")[0]: json.loads(path.read_text()) for path in arguments.published}
+    return Results(
+        study=load(arguments.study),
+        tables=Tables(arguments.tables),
+        claims=claims,
+        checks=found,
+        measured=measured[0] if measured else None,
+        scale=arguments.scale,
+        published=published,
+    )
 
 
 def table(arguments: Arguments) -> None:
@@ -206,7 +215,7 @@ def reuse(arguments: Arguments) -> None:
 
 
 def compare(arguments: Arguments) -> int:
-    from effective_lr.evidence.published import compare_with_published
+    from effective_lr.evidence.comparison import compare_with_published
 
     scale, chapters = each_chapter(arguments, "published")
     all_agree = True
@@ -280,8 +289,8 @@ def parser() -> argparse.ArgumentParser:
     add(gather, "Gather an experiment into tidy tables.", "study", "run-ids", shards=files, metrics=file, runs=file)
     add(claim, "Decide on a claim.", "study", "name", "claim", checks=file, tables=files, output=file)
     add(figure, "Draw a figure.", "study", "name", tables=files, pdf=file, png=file)
-    made_of = {"tables": files, "claims": files, "checks": files, "file": files}
-    add(table, "Write a table.", "study", "name", "title", "caption", **made_of, latex=file, html=file)
+    made_of = {"tables": files, "claims": files, "checks": files, "published": files, "file": files}
+    add(table, "Write a table.", "study", "name", "title", "caption", "scale", **made_of, latex=file, html=file)
     add(numbers, "Write the numbers of a chapter's sentences.", "study", "scale", "captions", **made_of, output=file)
     studies = {"nargs": "+", "required": True}
     add(

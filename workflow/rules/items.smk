@@ -53,11 +53,13 @@ rule table:
     params:
         title=lambda wildcards: TABLES[wildcards.study, wildcards.table].title,
         caption=lambda wildcards: TABLES[wildcards.study, wildcards.table].caption,
+        scale="" if PUBLISHED else CONFIG.scale_name,  # of one's own run
         code=with_study("document.shared_tables", "document.report", "{study}.tables", "{study}.statistics"),
     shell:
         "python -m effective_lr table --study {wildcards.study} --name {wildcards.table} --title {params.title:q}"
-        " --caption {params.caption:q} --tables {input.tables:q} --claims {input.claims:q} --checks {input.checks:q}"
-        " --file {input.file:q} --latex {output.latex:q} --html {output.html:q} 2>&1 | tee -i {log:q}"
+        " --caption {params.caption:q} --scale={params.scale:q} --tables {input.tables:q} --claims {input.claims:q}"
+        " --checks {input.checks:q} --published {input.published:q} --file {input.file:q} --latex {output.latex:q}"
+        " --html {output.html:q} 2>&1 | tee -i {log:q}"
 
 
 rule numbers:

@@ -14,15 +14,29 @@ FIGURES = {
 
 
 def made_of(study, item):
-    """What an item rests on: tables of experiments, claims and checks."""
+    """What an item rests on: tables of experiments, claims and checks; and what is published, as far as it is there."""
     chapter = CHAPTERS[study]
     own = list(chapter.experiments) if item.experiments == "all" else item.experiments
     return {
         "tables": tables_of(study, own),
         "claims": claims_of(study, chapter.claim_names(item)),
         "checks": [checks_of(study)] if item.checks else [],
-        "file": [ROOT / item.file] if item.file and (ROOT / item.file).exists() else [],
+        "published": published_verdicts(study) if item.published else [],
+        "file": file_of(item),
     }
+
+
+def published_verdicts(study):
+    paths = [contents.published_claims(ROOT, study, scale) for scale in contents.published_scales(ROOT, study)]
+    return [path for path in paths if path.exists()]
+
+
+def file_of(item):
+    """The first file of an item that is there. Committed ones are in the repository; measured here, in the working
+    directory, and left out of what is published."""
+    committed = {name: name.startswith("results/published/") for name in item.files}
+    places = [ROOT / name if committed[name] else Path(name) for name in item.files if committed[name] or not PUBLISHED]
+    return [path for path in places if path.exists()][:1]
 
 
 def item_shards(study, item):

@@ -1,6 +1,7 @@
 """The generated pages of the documentation: `make pages` writes them, and a test holds them to their source.
 
 README.md                           targets with their cost, and the verdicts on the published studies
+results/published/*/*.claims.json   these verdicts with all their numbers
 config/config.default.yaml          every key of the config at its default
 config/README.md                    the table of these keys
 config/<study>/README.md            every setting of a run of the study
@@ -20,11 +21,11 @@ from typing import Any
 
 from effective_lr.document import manuscript
 from effective_lr.engine import contents, grid
-from effective_lr.engine.contents import Chapter, load_chapters, published_table
+from effective_lr.engine.contents import Chapter, load_chapter, load_chapters, published_scales, published_table
 from effective_lr.engine.plan import group
 from effective_lr.engine.storage import read_table
 from effective_lr.engine.study import BaseRun, Study, load, names
-from effective_lr.evidence.published import decide_published
+from effective_lr.evidence.published import read_claims, write_claims
 
 ROOT = Path(__file__).parents[3]
 README_SCALE = "laptop"
@@ -235,8 +236,7 @@ def verdicts_table() -> str:
     chapters = load_chapters(ROOT, grid.load_config({"metrics": "published", "scale": PUBLISHED_SCALE}))
     rows = []
     for chapter in chapters.values():
-        _, decided = decide_published(ROOT, chapter, PUBLISHED_SCALE)
-        for name, claim in decided.items():
+        for name, claim in read_claims(ROOT, chapter.name, PUBLISHED_SCALE).items():
             verdict = f"**{claim['verdict']}**"
             rows.append([f"{name} {claim['title']}", verdict, one_number(claim), f"`make claim_{name}`"])
     return markdown(["claim", "verdict", "first statistic, with 90 % interval", "all of it"], rows)
@@ -262,8 +262,16 @@ def generated() -> dict[Path, str]:
     }
 
 
+def decide_anew() -> None:
+    """Decide on all published tables by the present rules."""
+    for study in names():
+        for scale in published_scales(ROOT, study):
+            write_claims(ROOT, load_chapter(ROOT, study, scale), scale)
+
+
 def write() -> None:
-    """Write every generated file."""
+    """Write every generated file. The verdicts come first: the README shows them."""
+    decide_anew()
     for path, text in generated().items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

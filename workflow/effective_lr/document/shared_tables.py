@@ -1,4 +1,4 @@
-"""Tables that every study has: its claims with their verdicts, its settings with their sources, what its runs cost."""
+"""Tables that every study has: claims with their verdicts, also by scale, settings with their sources, costs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import pandas as pd
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import MISSING, Results, Span, Table, estimate_of, interval
 from effective_lr.evidence.estimates import Estimate
-from effective_lr.evidence.verdicts import statistics_of
+from effective_lr.evidence.verdicts import rules, statistics_of
 
 
 def verdicts(results: Results) -> Table:
@@ -34,6 +34,30 @@ def verdicts(results: Results) -> Table:
         rows += [["", *measured(part), tolerance(part["within"]), part["verdict"]] for part in claim["parts"]]
         rows += [["", *measured(part), "--", "explored"] for part in claim["explored"]]
     return Table("llllrll", ["", "Subject", "Statistic", "Value", "df", "Tolerance", "Verdict"], rows)
+
+
+SIZES = ("smoke", "laptop", "study", "paper")  # the usual scales, from the smallest
+
+
+def verdicts_by_scale(results: Results) -> Table:
+    """The verdict on each claim at every published scale, side by side, and that of one's own run."""
+    scales = sorted(results.published, key=lambda scale: (SIZES.index(scale) if scale in SIZES else len(SIZES), scale))
+    header = ["", "Claim", *(latex(scale) for scale in scales)]
+    header += [f"{latex(results.scale)}, this run"] if results.scale else []
+    rows: list[list[Any]] = []
+    for name, claim in results.claims.items():
+        published = [published_verdict(claim, results.published[scale].get(name)) for scale in scales]
+        rows.append([name, latex(claim["title"]), *published, *([claim["verdict"]] if results.scale else [])])
+    if not scales:
+        rows += [[], [Span("nothing is published here", len(header))]]
+    return Table("l" * len(header), header, rows)
+
+
+def published_verdict(claim: dict[str, Any], published: dict[str, Any] | None) -> str:
+    """A published verdict, unless it followed from other rules than those of the present claim."""
+    if published is None:
+        return "--"
+    return str(published["verdict"]) if rules(published) == rules(claim) else "by other rules"
 
 
 def residuals(estimate: Estimate) -> str:

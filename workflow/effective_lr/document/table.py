@@ -2,8 +2,9 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ MISSING = "n/a"  # what cannot be computed at a scale that is too small
 
 class Results(NamedTuple):
     """What tables and numbers are made of: tidy tables of experiments, verdicts on claims by id, float64 checks, and
-    the content of a JSON file where an item names one that is there.
+    the content of a JSON file where an item names one that is there; the scale of one's own run, empty where what is
+    published is redrawn; and the verdicts of published scales where an item asks for them.
     """
 
     study: Study
@@ -27,6 +29,8 @@ class Results(NamedTuple):
     claims: dict[str, dict[str, Any]]
     checks: pd.DataFrame
     measured: dict[str, Any] | None = None
+    scale: str = ""
+    published: Mapping[str, dict[str, dict[str, Any]]] = MappingProxyType({})
 
     def estimates(self, statistic: str) -> dict[str, Estimate]:
         """A statistic of the claims by subject."""
@@ -116,6 +120,14 @@ def to_html(latex: str) -> str:
     for formula in pieces[1::2]:
         text = text.replace("\0", mathml(formula), 1)
     return text.strip()
+
+
+def only_line(columns: str, header: Sequence[str], text: str) -> Table:
+    """A table that has nothing to show but why."""
+    return Table(columns, header, [[Span(text, len(header))]])
+
+
+NOT_MEASURED = r"not measured here: \texttt{make bench}"
 
 
 def percent(error: float) -> str:

@@ -16,6 +16,7 @@ from effective_lr.engine.study import BaseRun, Study, load, names
 from effective_lr.errors import UserError
 
 Names = list[str] | Literal["all"]
+SHARED_TABLES = ("verdicts", "verdicts_by_scale", "settings", "costs")  # that the house makes for any study
 
 
 class _Strict(BaseModel):
@@ -29,8 +30,13 @@ class Item(_Strict):
     experiments: Names = Field(default=[], description="the experiments whose runs it shows; or all")
     claims: Names = Field(default=[], description="the claims whose verdicts and numbers it shows; or all")
     checks: bool = Field(default=False, description="whether it shows the float64 checks")
-    file: str | None = Field(default=None, description="a file of the repository that it shows, where it is there")
+    published: bool = Field(default=False, description="whether it shows the verdicts of the published scales, too")
+    file: str | list[str] = Field(default=[], description="a JSON file that it shows; of several, the first there is")
     caption: str = Field(description="LaTeX; states the prediction")
+
+    @property
+    def files(self) -> list[str]:
+        return [self.file] if isinstance(self.file, str) else self.file
 
 
 class Notebook(_Strict):
@@ -182,6 +188,17 @@ def published_table(root: Path, study: str, scale: str) -> Path:
     return root / "results" / "published" / study / f"{scale}.parquet"
 
 
+def published_claims(root: Path, study: str, scale: str) -> Path:
+    """What these runs decide: the claims with their verdicts and numbers."""
+    return published_table(root, study, scale).with_suffix(".claims.json")
+
+
+def published_scales(root: Path, study: str) -> list[str]:
+    """The scales of a study that are published."""
+    tables = (root / "results" / "published" / study).glob("*.parquet")
+    return sorted(path.stem for path in tables if path.stem != "checks")
+
+
 def load_chapters(root: Path, config: Config) -> dict[str, Chapter]:
     """The studies that have the scale, in the order of the paper. Raises UserError where none has it."""
     scale = config.scale_name
@@ -192,8 +209,7 @@ def load_chapters(root: Path, config: Config) -> dict[str, Chapter]:
     if config.metrics == "published":
         published = [name for name in with_scale if published_table(root, name, scale).exists()]
         if not published:
-            there = sorted(path.stem for path in (root / "results" / "published").glob("*/*.parquet"))
-            there = sorted(set(there) - {"checks"})
+            there = sorted({other for name in with_scale for other in published_scales(root, name)})
             raise UserError(
                 f"config: metrics = 'published' with scale = '{scale}': nothing is published at this scale; "
                 f"expected one of {', '.join(there) or 'none: train first'}"
@@ -209,8 +225,10 @@ def target_names(chapters: dict[str, Chapter]) -> dict[tuple[str, str], str]:
     count: dict[str, int] = {}
     for _, item in items:
         count[item] = count.get(item, 0) + 1
-    shared = {"verdicts", "settings", "costs"}  # tables that the house makes for any study
-    return {(name, item): item if count[item] == 1 and item not in shared else f"{name}_{item}" for name, item in items}
+    return {
+        (name, item): item if count[item] == 1 and item not in SHARED_TABLES else f"{name}_{item}"
+        for name, item in items
+    }
 
 
 def _shown(chapter: Chapter) -> dict[str, Any]:

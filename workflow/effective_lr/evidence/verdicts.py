@@ -142,6 +142,11 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
     return {"id": name, **text, "verdict": verdict, "why": why, "parts": parts, "explored": explored}
 
 
+def rules(claim: dict[str, Any]) -> list[Any]:
+    """What has decided a claim: subjects, statistics and tolerances."""
+    return [[part["subject"], part["statistic"], part["within"]] for part in claim["parts"]]
+
+
 def tell(result: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
     lines = [f"{result['id']} {result['title']}: {result['verdict'].upper()}{in_brackets(result['why'])}"]

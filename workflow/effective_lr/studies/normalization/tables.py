@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from effective_lr.document.notation import number, thousands
+from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.shared_tables import listing
-from effective_lr.document.table import MISSING, Results, Span, Table, fixed, interval
+from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Table, fixed, interval, only_line
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
@@ -218,7 +218,7 @@ def speed(results: Results) -> Table:
     """Training speed by script, as benchmarks/normalization.py measured it; one line where nothing was measured."""
     header = ["Script", "images", "processes, threads", "images/s", "relative", "share of sgemm"]
     if results.measured is None:
-        return Table("lllrrr", header, [[Span("not measured here: make bench", len(header))]])
+        return only_line("lllrrr", header, NOT_MEASURED)
     found = results.measured["speed"]["scripts"]
     usual = {row["size"]: row["images_per_second"] for row in found if row["script"] == "usual"}
     rows = [
@@ -233,3 +233,15 @@ def speed(results: Results) -> Table:
         for row in found
     ]
     return Table("lllrrr", header, rows)
+
+
+def first_registration(results: Results) -> Table:
+    """The claims as they were first registered, and what the study of that time decided; a committed file has both."""
+    header = ["", "Claim", "parts reproduced", "Verdict then"]
+    if results.measured is None:
+        return only_line("llll", header, "nothing is published here")
+    rows = []
+    for name, claim in results.measured["claims"].items():
+        reproduced = sum(part["verdict"] == "reproduced" for part in claim["parts"])
+        rows.append([name, latex(claim["title"]), f"{reproduced} of {len(claim['parts'])}", claim["verdict"]])
+    return Table("llll", header, rows)

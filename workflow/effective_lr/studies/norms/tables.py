@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.document.notation import number, thousands
-from effective_lr.document.table import MISSING, Results, Span, Table, fixed
+from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Span, Table, fixed, only_line
 from effective_lr.prepare import tabular
 from effective_lr.studies.norms.analysis import BASELINES, arms, by_split, chosen, loss_of
 from effective_lr.studies.norms.words import NAMES
@@ -162,19 +162,15 @@ def provenance(results: Results) -> Table:
 
 def stacking(results: Results) -> Table:
     """Networks per second by three ways to train them, in one measurement that took turns."""
-    speeds = (results.measured or {}).get("networks_per_second", {})
+    header = ["Way", "networks/s", "ratio"]
+    if results.measured is None:
+        return only_line("lrr", header, NOT_MEASURED)
+    speeds = results.measured["networks_per_second"]
     ways = {
         "stacked": "all arms in one program",
         "one_by_one": "one network after another",
         "mlp_regressor": r"MLPRegressor, $\ell_2$ alone",
     }
-    slowest = min(speeds.values(), default=np.nan)
-    rows = [
-        [
-            words,
-            f"{speeds[way]:.3g}" if way in speeds else MISSING,
-            f"{speeds[way] / slowest:.1f}" if way in speeds else "--",
-        ]
-        for way, words in ways.items()
-    ]
-    return Table("lrr", ["Way", "networks/s", "ratio"], rows)
+    slowest = min(speeds.values())
+    rows = [[words, f"{speeds[way]:.3g}", f"{speeds[way] / slowest:.1f}"] for way, words in ways.items()]
+    return Table("lrr", header, rows)
