@@ -252,7 +252,7 @@ plt.show()
 # equilibrium; then the table is empty.
 
 # %%
-at_equilibrium = [table for _, table in figures.equilibria(tables)]
+at_equilibrium = list(figures.with_gradients(tables).values())
 columns = ["optimizer", "lr", "l2", "seed", "layer"]
 columns += [f"{before}{what}{after}" for what in ("norm", "angle") for before, after in FORMS]
 equilibrium = pd.concat(at_equilibrium, ignore_index=True) if at_equilibrium else pd.DataFrame(columns=columns)

@@ -150,7 +150,7 @@ def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
     lost = [(run_id, 1000, "b", "late_without_gradient", 0.1) for run_id in runs["run_id"]]
     metrics = pd.concat([metrics, pd.DataFrame(lost, columns=metrics.columns)], ignore_index=True)
     tables = Tables.of({"plane_sgd": Experiment(metrics, runs)})
-    [(_, shown)] = figures.equilibria(tables)
+    [shown] = figures.with_gradients(tables).values()
     assert shown["layer"].tolist() == ["a", "c"] and np.isfinite(shown["norm_ratio"]).all()
 
 

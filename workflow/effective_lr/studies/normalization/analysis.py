@@ -1,13 +1,13 @@
 """What figures, tables and statistics of the chapter take from the tidy tables: masks, slopes, equilibria by layer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean, t_estimate
-from effective_lr.evidence.tidy import Experiment
+from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.normalization import theory
 
 USEFUL_ERROR = 0.3  # cells of a grid above it train badly, and scatter far more than those that are compared
@@ -258,6 +258,16 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
         **{f"{what}_ratio": value / predicted[what] for what, value in measured.items()},
         has_gradient=is_live(table),
     )
+
+
+def equilibria(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
+    """For each optimizer, `equilibrium_by_layer` of its runs in the experiment that PLANES names."""
+    for optimizer, experiment in PLANES.items():
+        if experiment in tables:
+            metrics, runs = tables[experiment]
+            runs = runs[runs["optimizer"] == optimizer]
+            if len(runs):
+                yield optimizer, equilibrium_by_layer(metrics, runs)
 
 
 def with_angle_scales(table: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from effective_lr.studies.normalization.analysis import (
     PLANES,
     critical_points,
     dynamics,
+    equilibria,
     equilibrium_by_layer,
     error_or_chance,
     late_layers,
@@ -218,7 +219,7 @@ def equilibrium(tables: Tables) -> Figure:
         (axes[0], "norm", r"norm $\|w\|$"),
         (axes[1], "effective_lr", r"effective learning rate $\eta_{\mathrm{eff}}$"),
     ]:
-        for optimizer, runs in equilibria(tables):
+        for optimizer, runs in with_gradients(tables).items():
             points = runs.groupby("run_id")[[quantity, f"predicted_{quantity}", f"{quantity}_ratio"]].median()
             factor = np.exp(np.log(points[f"{quantity}_ratio"]).mean())
             style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer]}
@@ -232,24 +233,16 @@ def equilibrium(tables: Tables) -> Figure:
     return figure
 
 
-def equilibria(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each optimizer with runs at equilibrium, what was measured there and predicted, by run and layer.
-
-    Without layers most units of which have no gradient: there is no equilibrium of theirs to compare with.
-    """
-    for optimizer, experiment in PLANES.items():
-        if experiment not in tables:
-            continue
-        table = equilibrium_by_layer(*tables[experiment])
-        table = table[table["has_gradient"]]
-        if len(table):
-            yield optimizer, table
+def with_gradients(tables: Tables) -> dict[str, pd.DataFrame]:
+    """`equilibria` of the optimizers that have any, without layers of which too many units have no gradient."""
+    found = {optimizer: table[table["has_gradient"]] for optimizer, table in equilibria(tables)}
+    return {optimizer: table for optimizer, table in found.items() if len(table)}
 
 
 def angles(tables: Tables) -> Figure:
     """The angle per step at equilibrium against ηλ, with the prediction, and over the prediction for each layer."""
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6), width_ratios=(1, 1.15))
-    found = dict(equilibria(tables))
+    found = with_gradients(tables)
     for optimizer in ("sgd", "nesterov", "adamw"):
         if optimizer not in found:
             continue

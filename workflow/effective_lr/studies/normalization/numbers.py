@@ -8,7 +8,6 @@ from effective_lr.document.table import MISSING, Results, fixed, percent
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
-    PLANES,
     contour_cells,
     dynamics,
     equilibrium_by_layer,
@@ -29,7 +28,10 @@ def numbers(results: Results) -> dict[str, str]:
         **projection(tables),
         **memorization(tables),
         "small_steps/largest": f"{SMALL_MEMORY:g}",
-        **{f"contour_cells/{name}": str(len(contour_cells(tables[PLANES[name]].runs))) for name in PLANES},
+        **{
+            f"contour_cells/{name}": str(len(contour_cells(tables[f"plane_{name}"].runs)))
+            for name in ("sgd", "nesterov", "adam", "rmsprop")
+        },
         "contour_slope/own_affine_lr": fixed(slope_of_contours(own).value),
         "contour_slope/shared_affine_lr": fixed(slope_of_contours(shared).value),
         "drop/factor": number(tables["lr_drop"].runs["lr_drop"].iloc[0]),
@@ -96,17 +98,10 @@ def projection(tables: Tables) -> dict[str, str]:
 
 
 def equilibrium(tables: Tables) -> dict[str, str]:
-    """The measured over the predicted effective learning rate of the runs that figure 1 shows; how many layers are at
-    equilibrium under each optimizer, and how many of them have a median unit without a gradient."""
+    """The measured over the predicted effective learning rate of the runs that figure 1 shows."""
     table = equilibrium_by_layer(*dynamics(tables["plane_sgd"]))
     ratios = table.groupby(["l2", "run_id"])["effective_lr_ratio"].median().groupby("l2").mean()
-    counts = {}
-    for optimizer, experiment in PLANES.items():
-        has_gradient = equilibrium_by_layer(*tables[experiment])["has_gradient"]
-        counts[f"layers/{optimizer}"] = str(len(has_gradient))
-        counts[f"without_gradient/{optimizer}"] = str(int((~has_gradient).sum()))
     return {
-        **counts,
         "dynamics/smallest_ratio": fixed(ratios.min()),
         "dynamics/largest_ratio": fixed(ratios.max()),
         "dynamics/penalties": str(len(ratios)),

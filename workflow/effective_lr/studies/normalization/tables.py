@@ -10,9 +10,8 @@ from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Table, f
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
-    PLANES,
     best_setting,
-    equilibrium_by_layer,
+    equilibria,
     error_or_chance,
     late_layers,
     lost_by_cause,
@@ -123,8 +122,7 @@ def layers(results: Results) -> Table:
     """Equilibrium by layer: measured over predicted angle per step and norm, geometric means over runs whose layer has
     gradients; how many runs there are, and in how many most units of the layer have none."""
     rows: list[list[str]] = []
-    for optimizer, experiment in PLANES.items():
-        ratios = equilibrium_by_layer(*results.tables[experiment])
+    for optimizer, ratios in equilibria(results.tables):
         if ratios.empty:
             continue
         means = ratios[ratios["has_gradient"]].groupby("layer")[["angle_ratio", "norm_ratio"]].agg(stats.gmean)
