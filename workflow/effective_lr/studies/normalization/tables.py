@@ -5,7 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.shared_tables import listing
+from effective_lr.document.shared_tables import listing, verdicts
 from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Table, fixed, interval, only_line
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean
 from effective_lr.studies.normalization import theory
@@ -17,6 +17,8 @@ from effective_lr.studies.normalization.analysis import (
     lost_by_cause,
 )
 from effective_lr.studies.normalization.words import NAMES, NORMALIZATIONS
+
+further_verdicts = verdicts  # of the claims that would not fit on a page with the others
 
 # Of the effective learning rate: as a function of ‖w‖, and at equilibrium up to a constant (theory.py has those).
 FORMULAS = {
