@@ -160,7 +160,7 @@ def test_damaged_checkpoint_is_named_and_not_used(
 
 def test_damaged_result_is_named_and_trained_again_by_the_job(trainer: Trainer) -> None:
     """Every damage to it is tried in test_jobs.py."""
-    runs = [make_run(l2=l2) for l2 in (0, 0.01)]
+    runs = [make_run(l2=l2) for l2 in (0.001, 0.01)]
     trainer.train(runs)
     expected = content(trainer)
     path = sorted(trainer.cache.glob("*.parquet"))[0]
@@ -281,7 +281,7 @@ def test_two_jobs_of_one_shard_at_once(trainer: Trainer, tmp_path: Path) -> None
 
 def test_diverging_run_leaves_its_mates_alone(trainer: Trainer, tmp_path: Path) -> None:
     settings: dict[str, Any] = {**diverging_run().model_dump(), "initial_norm": 1e-3}
-    mates = [Run(**{**settings, "l2": l2, "lr": 0.01}) for l2 in (0, 0.01)]
+    mates = [Run(**{**settings, "l2": l2, "lr": 0.01}) for l2 in (0.001, 0.01)]
     runs = [mates[0], diverging_run(), mates[1]]
     code, out, err = trainer.train(runs)
     assert (code, err) == (0, "") and "diverged at step 25" in out
