@@ -317,6 +317,7 @@ def symmetry(tables: Tables) -> Figure:
         axis.axhline(0, color="0.5", linewidth=0.8, zorder=0)
         axis.set(xscale="log", xlabel="$a$")
         axis.legend(fontsize=6)
+    errors_axis.legend(fontsize=6, loc="lower center", ncols=2)
     return figure
 
 
@@ -469,7 +470,7 @@ def lost_units(tables: Tables) -> Figure:
     axes[0].set(
         xscale="log", xlabel=r"$\theta$ of the widest layer", ylabel="units without a gradient (%)", ylim=(-5, 105)
     )
-    axes[0].legend(fontsize=6, loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=6)
     axes[1].set(
         xscale="log",
         yscale="log",
