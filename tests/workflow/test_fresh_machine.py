@@ -59,12 +59,12 @@ def test_make_on_a_bare_debian(release: str, tmp_path: Path) -> None:
     packages = "git,make,python3,ca-certificates"
     made = subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", release, machine])
     assert made.returncode == 0
-    subprocess.run(["git", "clone", "--quiet", ROOT, machine / "root/project"], check=True)
+    subprocess.run(["git", "clone", "--quiet", ROOT, machine / "project"], check=True)
     environment = {name: value for name, value in os.environ.items() if PASSED.match(name)}
     environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 
     def make(*words: str) -> str:
-        command = ["chroot", machine, "make", "-C", "/root/project", *words]
+        command = ["chroot", machine, "make", "-C", "/project", *words]
         ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert ran.returncode == 0, words
         return ran.stdout
@@ -74,5 +74,5 @@ def test_make_on_a_bare_debian(release: str, tmp_path: Path) -> None:
         make("reuse-published")
         plan = make("plan", "SCALE=study", "STUDY=normalization")
     assert "502 finished, 0 to train" in plan  # whatever the version of Python
-    assert (machine / "root/project/paper/build/smoke/main.pdf").read_bytes().startswith(b"%PDF")
+    assert (machine / "project/paper/build/smoke/main.pdf").read_bytes().startswith(b"%PDF")
     shutil.rmtree(machine)
