@@ -86,7 +86,7 @@ class Claim(_Strict):
     shown: str
     parts: list[Part]
     reason: str
-    explored: list[Measurement] = []  # after the results were seen: shown, and no part of the verdict
+    explored: list[Measurement] = []  # shown to explain, and no part of the verdict
 
 
 def load_contents(path: Path) -> Contents:
