@@ -119,7 +119,7 @@ def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: flo
 
 def predicted_angle(runs: pd.DataFrame) -> pd.Series:
     """The angle per step at equilibrium, in radians, of runs of one optimizer: SGD, one of its momenta, or AdamW."""
-    optimizer = runs["optimizer"].iloc[0]
+    [optimizer] = runs["optimizer"].unique()
     return theory.equilibrium_angle(optimizer, runs["lr"], runs["l2"], 1.0, 1.0, runs["momentum"])
 
 
@@ -135,7 +135,7 @@ def settled(runs: pd.DataFrame) -> pd.Series:
     12, as its second moments remember the larger gradients of smaller weights, which slows its approach three times.
     Both: a predicted angle per step of at most LARGEST_ANGLE. Adam and RMSProp: as `on_contours`.
     """
-    optimizer = runs["optimizer"].iloc[0]
+    [optimizer] = runs["optimizer"].unique()
     if optimizer in ("adam", "rmsprop"):
         return on_contours(runs)
     if optimizer == "adamw":
@@ -152,7 +152,7 @@ def on_contours(runs: pd.DataFrame) -> pd.Series:
     SGD and Nesterov: predicted to be at equilibrium, with a predicted angle per step of at most LARGEST_ANGLE.
     Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵]. AdamW: as `settled`.
     """
-    optimizer = runs["optimizer"].iloc[0]
+    [optimizer] = runs["optimizer"].unique()
     if optimizer in ("adam", "rmsprop"):
         invariant = theory.diagonal_invariant(optimizer, runs["lr"], runs["l2"])
         return (runs["lr"] >= 0.003) & (invariant >= 5e-7) & (invariant <= 5e-5)
