@@ -13,7 +13,8 @@ from effective_lr.engine.contents import Claim, load_claims
 from effective_lr.evidence import verdicts
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.normalization import statistics, theory
-from effective_lr.studies.normalization.analysis import PLANES, TYPICAL_GRAD, settled
+from effective_lr.studies.normalization.analysis import PLANES, settled
+from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 from shared import ROOT, STUDY
 
 CLAIMS = load_claims(ROOT / "paper" / STUDY.name / "claims.yaml")
@@ -108,7 +109,7 @@ def memorization(values: Values, effect: float = 0.1) -> dict[str, Experiment]:
 def plane_sgd(values: Values) -> dict[str, Experiment]:
     runs = frame([{"lr": lr, "l2": l2} for lr in (0.08, 0.16, 0.32) for l2 in (0.0, 0.004, 0.008)])
     penalized = runs["l2"].where(runs["l2"] > 0, 1e-9)  # λ = 0 does not count
-    settings = ("sgd", runs["lr"], penalized, TYPICAL_GRAD, 1.0)
+    settings = ("sgd", runs["lr"], penalized, TYPICAL_GRADIENT, 1.0)
     chosen = runs[settled(runs)]
     centre = np.exp(np.log(chosen["lr"] * chosen["l2"]).mean())
     tilt = (runs["lr"] * penalized / centre) ** (values.get(("angle_slope", "sgd"), 0.5) - 0.5)
@@ -138,7 +139,7 @@ def small_steps(values: Values) -> dict[str, Experiment]:
 
         def late(size: float, part: pd.DataFrame = part) -> dict[str, Any]:
             optimizer = part["optimizer"].iloc[0]
-            settings = (optimizer, part["lr"], part["l2"], TYPICAL_GRAD, size)
+            settings = (optimizer, part["lr"], part["l2"], TYPICAL_GRADIENT, size)
             angle = theory.equilibrium_angle(*settings)
             ratio = values.get(("small_step_limit", optimizer), 1.0) * np.exp(SMALL_STEP_SLOPE * angle)
             norm = theory.equilibrium_norm(*settings) * ratio ** (1 / statistics.NORM_POWER[optimizer])
@@ -154,7 +155,7 @@ def small_steps(values: Values) -> dict[str, Experiment]:
 
 def penalties(lr: float, *thetas: float) -> list[float]:
     """λ of the widest layer at these θ of it."""
-    return [theta**3 * TYPICAL_GRAD / (4 * lr**2 * WIDEST) for theta in thetas]
+    return [theta**3 * TYPICAL_GRADIENT / (4 * lr**2 * WIDEST) for theta in thetas]
 
 
 def layer_penalty(values: Values) -> dict[str, Experiment]:
@@ -174,7 +175,7 @@ def layer_penalty(values: Values) -> dict[str, Experiment]:
             layer_l2 = runs["l2"] * WIDEST / size if one_theta else runs["l2"]
             balance = of_optimizer(runs, values, "balance", 1.0)
             exponent = of_optimizer(runs, values, "l2_exponent", 1 / 3)
-            in_window = runs["l2"] * runs["lr"] ** 2 * 4 * WIDEST / TYPICAL_GRAD
+            in_window = runs["l2"] * runs["lr"] ** 2 * 4 * WIDEST / TYPICAL_GRADIENT
             balance = balance.where((in_window > 0.0239**3) & (in_window < 0.08**3), 7.0)  # must not count
             return {
                 "layer_l2": layer_l2,
@@ -254,7 +255,7 @@ def lost_units(values: Values) -> dict[str, Experiment]:
         {"optimizer": name, "lr": 0.009, "l2": l2} for name in ("adam", "rmsprop") for l2 in penalties(0.009, *thetas)
     ]
     runs = frame(rows)
-    theta = (4 * runs["lr"] ** 2 * runs["l2"] * WIDEST / TYPICAL_GRAD) ** (1 / 3)
+    theta = (4 * runs["lr"] ** 2 * runs["l2"] * WIDEST / TYPICAL_GRADIENT) ** (1 / 3)
 
     def late(size: float) -> dict[str, Any]:
         share = pd.Series(0.0, index=runs.index)

@@ -1,6 +1,5 @@
 """The replay of a penalty's effective learning rate: the same training in exact arithmetic, and not by another rate."""
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -67,5 +66,5 @@ def test_a_replay_that_forgets_the_penalty_is_another_training(
 
 @pytest.mark.parametrize("loop", ["closed", "open"])
 def test_a_replay_does_not_touch_the_penalty_of_its_settings(loop: str, single: Splits) -> None:
-    training = Training(make_run(**STRONG, replay=loop), dataclasses.replace(single))
+    training = Training(make_run(**STRONG, replay=loop), single)
     assert training.optimizer.weights.penalties == [0.0] * 4

@@ -9,11 +9,11 @@ import pandas as pd
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean, t_estimate
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.normalization import theory
+from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 
 USEFUL_ERROR = 0.3  # cells of a grid above it train badly, and scatter far more than those that are compared
 CHANCE_ERROR = 0.9  # of ten equally frequent classes; stands for a run that diverged
 EFFECTIVE_LR = {"norm_squared": "effective_lr", "late_norm_squared": "late_effective_lr"}
-TYPICAL_GRAD = 0.1  # G where settings alone must predict: the order of what all layers have late in training
 LARGEST_LOST_SHARE = 0.05  # of the scale groups of a layer without a gradient, up to which the layer has an equilibrium
 
 
@@ -103,7 +103,7 @@ def first_late_step(runs: pd.DataFrame) -> pd.Series:
     return np.minimum((runs["steps"] * (1 - runs["late_fraction"])).round(), runs["steps"] - 1)
 
 
-def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: float = TYPICAL_GRAD) -> pd.Series:
+def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: float = TYPICAL_GRADIENT) -> pd.Series:
     """Whether SGD or its momenta are predicted to be at equilibrium in the late part of a run, from its settings alone.
 
     |(‖w₀‖/‖w*‖)⁴ − 1|·exp(−8ηλt/(1−μ)) ≤ tolerance at the first late step, with ‖w*‖ predicted for a typical G.
@@ -274,7 +274,7 @@ def with_angle_scales(table: pd.DataFrame) -> pd.DataFrame:
     """`late_layers` with θ of each layer (theory.angle_scale, at a typical G), and that of the widest layer of the run,
     the one with the most weights in a scale group."""
     table = table.assign(
-        theta=theory.angle_scale(table["lr"], table["layer_l2"], TYPICAL_GRAD, table["group_size"]),
+        theta=theory.angle_scale(table["lr"], table["layer_l2"], TYPICAL_GRADIENT, table["group_size"]),
         is_widest=table["group_size"] == table.groupby("run_id")["group_size"].transform("max"),
     )
     of_widest = table["theta"].where(table["is_widest"])

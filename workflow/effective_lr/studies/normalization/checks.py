@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.networks import Conv4, build_network, normalized_layers
 from effective_lr.studies.normalization.optimizers import Optimizer, project
+from effective_lr.studies.normalization.replay import norms_squared
 from effective_lr.studies.normalization.settings import Run
 from effective_lr.studies.normalization.training import angles, batches, plain_float32
 
@@ -102,7 +103,7 @@ class Trained:
         self.logits = self.network(splits.test_images).detach()
 
     def norms_squared(self) -> list[Tensor]:
-        return [layer.group_norms().detach().square() for layer in self.layers]
+        return norms_squared(self.layers)
 
     def before_step(self, t: int) -> None:
         """What a check changes before step t, counted from 0, and after the last one."""

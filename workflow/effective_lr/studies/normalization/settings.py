@@ -24,7 +24,7 @@ DATASETS = {
     "cifar10": DatasetFacts(channels=3, size=32, train=50_000, test=10_000),
 }
 
-TYPICAL_GRADIENT = 0.1  # G, the gradient's norm at ‖w‖ = 1, from which norms are predicted before a run has measured it
+TYPICAL_GRADIENT = 0.1  # G, the gradient's norm at ‖w‖ = 1, where settings alone must predict
 CLASSES = 10  # of both datasets
 VALIDATION_SIZE = 5_000  # the last images of the training set; pixel statistics never see them
 

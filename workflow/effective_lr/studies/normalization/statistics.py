@@ -24,7 +24,6 @@ from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
     LARGEST_LOST_SHARE,
     PLANES,
-    TYPICAL_GRAD,
     are_enough,
     complete,
     contour_cells,
@@ -38,6 +37,7 @@ from effective_lr.studies.normalization.analysis import (
     slope_of_contours,
     with_angle_scales,
 )
+from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 
 NORM_POWER = {"sgd": 4, "nesterov": 4, "adamw": 2}  # in which ‖w*‖ is compared: linear in G² η/λ, or in η/λ
 EQUILIBRIA = {"sgd": "plane_sgd", "nesterov": "small_steps", "adamw": "small_steps"}  # the experiments of C4 a and b
@@ -433,7 +433,7 @@ def growth_excess(evidence: Evidence, subject: str) -> Estimate:
 def grown(evidence: Evidence, subject: str) -> pd.DataFrame:
     """The runs without a penalty whose predicted growth 2η²G²T is at least 8‖w₀‖⁴ at a typical G, by live layer."""
     table = growing(evidence, subject)
-    growth = 2 * table["lr"] ** 2 * TYPICAL_GRAD**2 * table["steps"]
+    growth = 2 * table["lr"] ** 2 * TYPICAL_GRADIENT**2 * table["steps"]
     table = table[growth >= 8 * table["initial_norm"] ** 4]
     if table.empty:
         raise Undecidable("no run has grown enough")
