@@ -113,14 +113,22 @@ def settings(results: Results) -> Table:
     return Table(r"p{0.5\linewidth}p{0.3\linewidth}l", ["Setting", "Values", "Source"], rows)
 
 
+MOST_LISTED = 12  # whole numbers that are listed one by one
+LONGEST_LISTING = 200  # characters of texts, five lines of a cell
+
+
 def listing(values: list[Any], words: Mapping[str, str]) -> str:
-    """A few values one by one, many numbers as a range."""
+    """A few values one by one, many numbers as a range, and of many long texts the first."""
     if isinstance(values[0], str):
-        return ", ".join(words.get(value, latex(value)) for value in values)
+        texts = [words.get(value, latex(value)) for value in values]
+        listed = ", ".join(texts)
+        return listed if len(listed) <= LONGEST_LISTING else f"{texts[0]}, ... ({len(texts)} values)"
     if isinstance(values[0], bool | np.bool_):
         return ", ".join("yes" if value else "no" for value in values)
-    if isinstance(values[0], int | np.integer):
+    if isinstance(values[0], int | np.integer) and len(values) <= MOST_LISTED:
         return ", ".join(thousands(value) for value in values)
+    if isinstance(values[0], int | np.integer):
+        return f"{thousands(values[0])} to {thousands(values[-1])} ({len(values)} values)"
     if len(values) <= 3:
         return ", ".join(f"${number(value)}$" for value in values)
     return f"${number(values[0])}$ to ${number(values[-1])}$ ({len(values)} values)"
