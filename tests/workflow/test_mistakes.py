@@ -36,16 +36,16 @@ def test_a_scale_that_no_study_has(refused: Refused) -> None:
 
 
 def test_an_unknown_key_in_a_scale(fresh: Checkout, refused: Refused) -> None:
-    fresh.edit("config/normalization/smoke.yaml", "steps: 40", "step: 40")
+    fresh.edit("config/normalization/smoke.yaml", "steps: 40  #", "step: 40  #")
     said = refused()
     assert "config/normalization/smoke.yaml: defaults.step: " in said and "'steps'" in said
 
 
 def test_a_scale_without_an_experiment_that_the_paper_shows(fresh: Checkout, refused: Refused) -> None:
     for scale in ("laptop", "smoke"):
-        fresh.edit(f"config/normalization/{scale}.yaml", "\n  adamw:\n", "\n  adamv:\n")
+        fresh.edit(f"config/normalization/{scale}.yaml", "\n  growth:\n", "\n  growht:\n")
     said = refused()
-    assert said.startswith("config/normalization/smoke.yaml: experiments.adamw: missing")
+    assert said.startswith("config/normalization/smoke.yaml: experiments.growth: missing")
     assert "paper/normalization/" in said  # contents or claims that rest on it
 
 

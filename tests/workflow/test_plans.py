@@ -320,22 +320,25 @@ def test_retrain_with_forcerun_plans_every_shard(finished: Checkout) -> None:
 
 
 SMOKE = "config/normalization/smoke.yaml"
-RMSPROP = "l2: [0.00081, 0.00729]\n      seed: [100]\n  normalizations"
+RMSPROP = "{lr: 0.009, l2: [0.00081, 0.00729], seed: 200}"
 
 
 def test_an_added_penalty_trains_one_shard(finished: Checkout) -> None:
     finished.edit(SMOKE, RMSPROP, RMSPROP.replace("0.00729]", "0.00729, 0.02]"))
     plan = finished.planned()
-    assert plan["train"] == finished.shards("normalization", "rmsprop")
+    assert plan["train"] == finished.shards("normalization", "plane_rmsprop")
     assert len(plan["train"]) == 1
-    assert plan["gather"] == {"normalization/rmsprop"}
-    figures = finished.chapters()["normalization"].contents.figures.items()
-    assert plan["figure"] == {f"normalization/{name}" for name, item in figures if "rmsprop" in item.experiments}
+    chapter = finished.chapters()["normalization"]
+    resting = {name for name in chapter.experiments if plan["train"] & finished.shards("normalization", name)}
+    assert resting == {"plane_rmsprop", "lost_units"}  # which has a shard of the same settings
+    assert plan["gather"] == {f"normalization/{name}" for name in resting}
+    figures = chapter.contents.figures.items()
+    assert plan["figure"] == {f"normalization/{name}" for name, item in figures if resting & {*item.experiments}}
 
 
 def test_an_added_seed_trains_its_new_shard_alone(finished: Checkout) -> None:
     before = finished.shards()
-    finished.edit(SMOKE, RMSPROP, RMSPROP.replace("[100]", "[100, 101]"))
+    finished.edit(SMOKE, RMSPROP, RMSPROP.replace("seed: 200", "seed: [200, 201]"))
     assert finished.planned()["train"] == finished.shards() - before
     assert len(finished.shards() - before) == 1
 
@@ -345,21 +348,21 @@ def test_swapped_values_are_seen(finished: Checkout) -> None:
     # shard does not tell them apart either: neither the penalty nor the starting norm is in its name.
     case, swapped = "initial_norm: 0.0625, lr: 0.000625, l2: 1.024", "initial_norm: 1.024, lr: 0.000625, l2: 0.0625"
     before = finished.shards()
-    finished.edit(SMOKE, case, swapped, times=3)
+    finished.edit(SMOKE, case, swapped, times=5)
     assert finished.shards() == before
-    assert len(finished.planned()["train"]) == 3
+    assert len(finished.planned()["train"]) == 5
 
 
 def test_swapped_learning_rate_and_penalty_are_seen(finished: Checkout) -> None:
     case, swapped = "lr: 0.000625, l2: 1.024", "lr: 1.024, l2: 0.000625"
     before = finished.shards()
-    finished.edit(SMOKE, case, swapped, times=3)
+    finished.edit(SMOKE, case, swapped, times=5)
     assert finished.planned()["train"] == finished.shards() - before
-    assert len(finished.shards() - before) == 3
+    assert len(finished.shards() - before) == 5
 
 
 def test_the_order_in_a_scale_trains_nothing(finished: Checkout) -> None:
-    finished.edit(SMOKE, RMSPROP, "seed: [100]\n      l2: [0.00729, 0.00081]\n  normalizations")
+    finished.edit(SMOKE, RMSPROP, "{seed: 200, l2: [0.00729, 0.00081], lr: 0.009}")
     finished.edit(SMOKE, "initial_norm: [1, 4]", "initial_norm: [4, 1]")
     assert "train" not in finished.planned()
 
