@@ -125,10 +125,10 @@ def listing(values: list[Any], words: Mapping[str, str]) -> str:
         return listed if len(listed) <= LONGEST_LISTING else f"{texts[0]}, ... ({len(texts)} values)"
     if isinstance(values[0], bool | np.bool_):
         return ", ".join("yes" if value else "no" for value in values)
-    if isinstance(values[0], int | np.integer) and len(values) <= MOST_LISTED:
-        return ", ".join(thousands(value) for value in values)
     if isinstance(values[0], int | np.integer):
-        return f"{thousands(values[0])} to {thousands(values[-1])} ({len(values)} values)"
+        numbers = [thousands(value) for value in values]
+        many = len(numbers) > MOST_LISTED
+        return f"{numbers[0]} to {numbers[-1]} ({len(numbers)} values)" if many else ", ".join(numbers)
     if len(values) <= 3:
         return ", ".join(f"${number(value)}$" for value in values)
     return f"${number(values[0])}$ to ${number(values[-1])}$ ({len(values)} values)"
