@@ -11,7 +11,7 @@ import pytest
 
 from effective_lr.errors import UserError
 from effective_lr.prepare import tabular
-from effective_lr.prepare.prepared import Missing
+from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing
 from effective_lr.prepare.tabular import COOLING_LOAD, GOLUB_38, GOLUB_72, Source
 
 
@@ -22,26 +22,26 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("no network here")
 
-    monkeypatch.delenv(tabular.VARIABLE, raising=False)
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setattr(subprocess, "run", refuse)
     return tmp_path
 
 
 def has(*sources: Source) -> bool:
-    folder = os.environ.get(tabular.VARIABLE)
+    folder = os.environ.get(FOLDER_VARIABLE)
     return folder is not None and all(Path(folder, source.path).is_file() for source in sources)
 
 
-needs_golub = pytest.mark.skipif(not has(GOLUB_72, GOLUB_38), reason=f"{tabular.VARIABLE} names no folder with golub/")
-needs_cooling = pytest.mark.skipif(not has(COOLING_LOAD), reason=f"{tabular.VARIABLE} names no folder with enb2012/")
+needs_golub = pytest.mark.skipif(not has(GOLUB_72, GOLUB_38), reason=f"{FOLDER_VARIABLE} names no folder with golub/")
+needs_cooling = pytest.mark.skipif(not has(COOLING_LOAD), reason=f"{FOLDER_VARIABLE} names no folder with enb2012/")
 
 
 @pytest.mark.parametrize(("prepare", "paths"), [("cooling_load", ["enb2012"]), ("leukemia", ["golub_72", "golub_38"])])
 def test_what_cannot_be_had_is_missing_with_one_sentence(nowhere: Path, prepare: str, paths: list[str]) -> None:
     with pytest.raises(Missing) as error:
         getattr(tabular, prepare)(nowhere)
-    assert all(word in str(error.value) for word in [*paths, str(nowhere), tabular.VARIABLE])
+    assert all(word in str(error.value) for word in [*paths, str(nowhere), FOLDER_VARIABLE])
     assert "\n" not in str(error.value)
 
 
@@ -61,7 +61,7 @@ def test_the_folder_of_the_variable_comes_after_the_data_folder(nowhere: Path, m
     other = nowhere / "other"
     (other / "enb2012").mkdir(parents=True)
     (other / COOLING_LOAD.path).write_text("second")
-    monkeypatch.setenv(tabular.VARIABLE, str(other))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(other))
     assert tabular.locate(COOLING_LOAD, nowhere) == other / COOLING_LOAD.path
     (nowhere / "ENB2012_data.csv").write_text("first")
     assert tabular.locate(COOLING_LOAD, nowhere) == nowhere / "ENB2012_data.csv"
@@ -153,4 +153,4 @@ def test_the_package_is_unpacked_and_not_installed(nowhere: Path, monkeypatch: p
     assert not any("install" in word for command in commands for word in command)
 
 
-FOLDER = os.environ.get(tabular.VARIABLE, "")  # before a test removes it
+FOLDER = os.environ.get(FOLDER_VARIABLE, "")  # before a test removes it

@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,6 +18,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from torchvision.datasets import CIFAR10, FashionMNIST  # type: ignore[import-untyped]
@@ -25,7 +28,7 @@ from effective_lr.errors import UserError
 from effective_lr.prepare import images, prepared
 from effective_lr.prepare.images import FACTS
 from effective_lr.studies.normalization.settings import DATASETS, VALIDATION_SIZE
-from shared import ENVIRONMENT
+from shared import ENVIRONMENT, ROOT
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 NAMES = tuple(images.FASHION_MNIST)
@@ -63,6 +66,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in FACTS:
         monkeypatch.setitem(FACTS, name, FACTS[name]._replace(train=TRAIN, test=TEST))
     monkeypatch.setattr(images, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.delenv(prepared.FOLDER_VARIABLE, raising=False)
 
     def offline(self: Any) -> None:
         raise URLError("Name or service not known")
@@ -425,6 +429,108 @@ def test_cifar10_missing_batch_is_named(cifar: tuple[Path, Tensor, Tensor], outp
     (user / CIFAR10.base_folder / "test_batch").unlink()
     message = outputs.refusal("cifar10", 16, user)
     assert message.startswith(f"test_batch is missing in {user / CIFAR10.base_folder}: delete")
+
+
+# The JPEG copy of CIFAR-10, on a small archive, and the real one where it is at hand.
+
+
+def jpeg(shade: int) -> bytes:
+    """An image of one shade of grey, which JPEG keeps exactly."""
+    file = BytesIO()
+    Image.new("RGB", (32, 32), (shade, shade, shade)).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def copy(small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The archive, class by class as people pack it. The shade of an image is its number plus 20 times its class."""
+    user = tmp_path / "user"
+    user.mkdir()
+    files = {
+        (split, kind, number): jpeg(20 * kind + number)
+        for split, count in [("train", TRAIN), ("test", TEST)]
+        for kind in range(10)
+        for number in range(count // 10)
+    }
+    with zipfile.ZipFile(user / images.JPEG_ARCHIVE, "w") as archive:
+        for (split, kind, number), content in files.items():
+            archive.writestr(f"{split}/{images.CLASSES[kind]}/{number:04}.jpg", content)
+    for split in ("train", "test"):
+        count = max(number for name, _, number in files if name == split) + 1
+        contents = [files[split, kind, number] for number in range(count) for kind in range(10)]
+        monkeypatch.setitem(images.JPEG_SHA256, split, hashlib.sha256(b"".join(contents)).hexdigest())
+    return user / images.JPEG_ARCHIVE
+
+
+def test_jpeg_copy_goes_round_the_classes(copy: Path, outputs: Outputs) -> None:
+    tensors = outputs.prepare("cifar10-jpeg", 16, copy.parent)
+    assert tensors["train_images"].shape == (TRAIN, 3, 16, 16)
+    assert tensors["train_labels"].tolist() == [i % 10 for i in range(TRAIN)]
+    assert tensors["test_labels"].tolist() == [i % 10 for i in range(TEST)]
+    record = json.loads(outputs.record.read_text())
+    shades = tensors["test_images"][:, 0, 0, 0] * record["pixel_std"][0] + record["pixel_mean"][0]
+    assert (255 * shades).round().tolist() == [20 * (i % 10) + i // 10 for i in range(TEST)]
+
+
+def test_jpeg_copy_is_another_dataset_than_the_official_files(
+    copy: Path, cifar: tuple[Path, Tensor, Tensor], outputs: Outputs
+) -> None:
+    """With both at hand, each name takes its own files; with the copy alone, the official name is refused."""
+    user, *_ = cifar
+    assert user == copy.parent
+    outputs.prepare("cifar10", 16, user)
+    official = json.loads(outputs.record.read_text())
+    outputs.prepare("cifar10-jpeg", 16, user)
+    lossy = json.loads(outputs.record.read_text())
+    assert (official["dataset"], lossy["dataset"]) == ("cifar10-16", "cifar10-jpeg-16")
+    assert official["sha256"] != lossy["sha256"]
+    assert not official["source_checksums"].keys() & lossy["source_checksums"].keys()
+    packed(user).unlink()
+    with pytest.raises(UserError, match="cifar10 is not in"):
+        outputs.prepare("cifar10", 16, user)
+
+
+def test_jpeg_copy_is_found_in_the_second_folder(
+    copy: Path, outputs: Outputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty"
+    message = outputs.refusal("cifar10-jpeg", 16, empty)
+    assert all(text in message for text in (images.JPEG_ARCHIVE, str(empty), prepared.FOLDER_VARIABLE, "cifar10"))
+    monkeypatch.setenv(prepared.FOLDER_VARIABLE, str(copy.parent))
+    outputs.prepare("cifar10-jpeg", 16, empty)
+
+
+def test_damaged_jpeg_copy_is_refused(copy: Path, outputs: Outputs) -> None:
+    whole = copy.read_bytes()
+    with zipfile.ZipFile(copy) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+
+    def written(changes: dict[str, bytes]) -> str:
+        with zipfile.ZipFile(copy, "w") as archive:
+            for name, content in (contents | changes).items():
+                if content:
+                    archive.writestr(name, content)
+        return outputs.refusal("cifar10-jpeg", 16, copy.parent)
+
+    exchanged = {"test/cat/0000.jpg": contents["test/dog/0000.jpg"], "test/dog/0000.jpg": contents["test/cat/0000.jpg"]}
+    assert re.search(rf"{copy}: .* sha256 [0-9a-f]{{64}}, expected {images.JPEG_SHA256['test']}", written(exchanged))
+    assert "train/truck/0005.jpg" in written({"train/truck/0005.jpg": b""})
+    copy.write_bytes(whole[: len(whole) // 2])
+    assert str(copy) in outputs.refusal("cifar10-jpeg", 16, copy.parent)
+
+
+JPEG_COPY = prepared.local_file(ROOT / "data", images.JPEG_ARCHIVE)
+
+
+@pytest.mark.skipif(JPEG_COPY is None, reason=f"no folder of data has {images.JPEG_ARCHIVE}")
+def test_real_jpeg_copy(outputs: Outputs) -> None:
+    tensors = outputs.prepare("cifar10-jpeg", 16, ROOT / "data")
+    facts = DATASETS["cifar10-jpeg"]
+    assert tensors["train_images"].shape == (facts.train, 3, 16, 16)
+    assert tensors["test_images"].shape == (facts.test, 3, 16, 16)
+    assert torch.bincount(tensors["test_labels"]).tolist() == 10 * [facts.test // 10]
+    mean = torch.tensor(json.loads(outputs.record.read_text())["pixel_mean"])
+    torch.testing.assert_close(mean, torch.tensor([0.491, 0.482, 0.447]), rtol=0, atol=0.01)  # those of CIFAR-10
 
 
 # The prepared files, and the command line.

@@ -16,7 +16,7 @@ if not (ROOT / "workflow" / "effective_lr").is_dir():
     )
 sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
-from effective_lr.engine import code, contents, grid
+from effective_lr.engine import code, contents, grid, timers
 from effective_lr.engine.explain import read_yaml
 from effective_lr.document import manuscript
 from effective_lr.errors import UserError
@@ -27,6 +27,8 @@ try:
     MANUSCRIPT = manuscript.scan(ROOT / "paper", list(CHAPTERS), ROOT)
 except UserError as error:
     raise SystemExit(str(error))
+
+timers.keep_one()
 
 PUBLISHED = CONFIG.metrics == "published"
 RESULTS = f"results/{CONFIG.results}"

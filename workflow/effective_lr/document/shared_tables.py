@@ -36,7 +36,7 @@ def verdicts(results: Results) -> Table:
     return Table("llllrll", ["", "Subject", "Statistic", "Value", "df", "Tolerance", "Verdict"], rows)
 
 
-SIZES = ("smoke", "laptop", "study", "paper")  # the usual scales, from the smallest
+SIZES = ("smoke", "laptop", "study", "cifar", "paper")  # the usual scales, from the smallest
 
 
 def verdicts_by_scale(results: Results) -> Table:

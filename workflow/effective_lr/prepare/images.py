@@ -1,4 +1,8 @@
-"""Fashion-MNIST and CIFAR-10: checked files become block means of pixels, normalized per channel."""
+"""Fashion-MNIST and CIFAR-10: checked files become block means of pixels, normalized per channel.
+
+CIFAR-10 has two forms: `cifar10` is the official files, `cifar10-jpeg` a lossy copy, for those who have only that. They
+are two datasets, and no run on one can be taken for a run on the other.
+"""
 
 import gzip
 import hashlib
@@ -7,17 +11,20 @@ import os
 import pickle
 import socket
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Collection
 from http.client import HTTPException
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from effective_lr.errors import UserError, reason
-from effective_lr.prepare.prepared import Prepared, Tensors
+from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing, Prepared, Tensors, local_file
 
 
 class Facts(NamedTuple):
@@ -32,6 +39,7 @@ class Facts(NamedTuple):
 FACTS = {
     "fashion-mnist": Facts(channels=1, size=28, train=60_000, test=10_000),
     "cifar10": Facts(channels=3, size=32, train=50_000, test=10_000),
+    "cifar10-jpeg": Facts(channels=3, size=32, train=22_500, test=5_000),
 }
 SIDES = [(name, facts.size // k) for name, facts in FACTS.items() for k in (1, 2)]
 UNSEEN = 5_000  # the last training images, by which settings are chosen: mean and deviation of pixels leave them out
@@ -45,6 +53,16 @@ FASHION_MNIST = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+
+# The first images of each class in a public copy of CIFAR-10 as JPEG files, <split>/<class>/<number>.jpg; sha256 over
+# the files of a split, in the order of `_jpeg_names`.
+JPEG_ARCHIVE = "cifar10_jpeg.zip"
+JPEG_SHA256 = {
+    "train": "0dbf451f2edc5a7c19bbc284f071ce8ec1bd75b1763c314d1d0f7d0e9aa9c1ca",
+    "test": "d9e1b77f998394db1345ff36c1c31f5d79a26e2db69ee72a0fc09cfb10013057",
+}
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_TIMEOUT = 10.0  # seconds without an answer
 
@@ -56,10 +74,12 @@ def read(dataset: str, side: int, folder: Path) -> Prepared:
 
     Images are means over k × k blocks of pixels, k = size / side, divided by 255, and normalized per channel by mean
     and standard deviation (population) over the training images but the last `UNSEEN`. The first of these places with
-    any file of the dataset is used: `folder`, the Debian package (Fashion-MNIST), torchvision's download into `folder`.
+    any file of the dataset is used: `folder`, the Debian package (Fashion-MNIST), torchvision's download into `folder`;
+    for the JPEG copy `folder` and the folder of `FOLDER_VARIABLE`.
     Raises UserError if a file is missing or damaged, or no place has the dataset.
     """
-    raw, checksums, source = {"fashion-mnist": _fashion_mnist, "cifar10": _cifar10}[dataset](folder)
+    readers = {"fashion-mnist": _fashion_mnist, "cifar10": _cifar10, "cifar10-jpeg": _cifar10_jpeg}
+    raw, checksums, source = readers[dataset](folder)
     tensors, mean, std = _normalized(raw, side)
     facts = {"resolution": side, "pixel_mean": mean, "pixel_std": std, "source_checksums": checksums}
     return Prepared(tensors, facts, source)
@@ -192,6 +212,51 @@ def _batches(contents: dict[str, bytes], md5s: dict[str, str], source: Path, men
         raw[f"{split}_images"] = torch.cat(images).view(-1, facts.channels, facts.size, facts.size)
         raw[f"{split}_labels"] = torch.tensor([label for batch in batches for label in batch["labels"]])
     return raw
+
+
+def _cifar10_jpeg(folder: Path) -> tuple[Tensors, dict[str, str], str]:
+    path = local_file(folder, JPEG_ARCHIVE)
+    if path is None:
+        raise Missing(
+            f"{JPEG_ARCHIVE} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}: put an archive of "
+            "CIFAR-10's images by class there, train/airplane/0000.jpg and so on, or set dataset = cifar10"
+        )
+    facts = FACTS["cifar10-jpeg"]
+    mend = f"replace it by an archive whose first images of each class are those of the copy, or delete {path}"
+    raw: Tensors = {}
+    for split, count in [("train", facts.train), ("test", facts.test)]:
+        names = _jpeg_names(split, count)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                contents = [archive.read(name) for name in names]
+        except (KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(
+                f"{path}: {len(names)} images, {names[0]} to {names[-1]}, cannot be read ({reason(error)}): {mend}"
+            ) from error
+        found, expected = hashlib.sha256(b"".join(contents)).hexdigest(), JPEG_SHA256[split]
+        if found != expected:
+            raise UserError(
+                f"{path}: {len(names)} images, {names[0]} to {names[-1]}, have sha256 {found}, expected {expected}: "
+                f"{mend}"
+            )
+        pixels = np.stack([_decoded(content) for content in contents])
+        raw[f"{split}_images"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        raw[f"{split}_labels"] = torch.arange(count) % len(CLASSES)
+    checksums = {f"{split} images": f"sha256:{sha256}" for split, sha256 in JPEG_SHA256.items()}
+    return raw, checksums, f"local file {path}"
+
+
+def _jpeg_names(split: str, count: int) -> list[str]:
+    """The images in an order that goes round the classes, so that any range of it has equally many of each."""
+    return [f"{split}/{CLASSES[i % len(CLASSES)]}/{i // len(CLASSES):04}.jpg" for i in range(count)]
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    """uint8 (32, 32, 3)."""
+    from PIL import Image
+
+    with Image.open(BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _holds_any(place: Path, names: Collection[str]) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 from effective_lr.errors import UserError, reason
 
 Tensors = dict[str, Tensor]
+FOLDER_VARIABLE = "EFFECTIVE_LR_DATA"  # an environment variable: a second folder in which files are looked for
 
 
 class Missing(UserError):
@@ -72,6 +73,12 @@ def write(name: str, folder: Path, tensors: Path, record: Path, optional: bool =
     text = json.dumps(description, indent=2, sort_keys=True) + "\n"
     _write({tensors: lambda path: torch.save(prepared.tensors, path), record: lambda path: path.write_text(text)})
     return f"{name}: prepared from the {prepared.source}" if prepared.tensors else f"{name}: {prepared.source}"
+
+
+def local_file(folder: Path, *names: str) -> Path | None:
+    """The first file of these names, in `folder` or in the folder that `FOLDER_VARIABLE` names."""
+    folders = [folder, *([Path(os.environ[FOLDER_VARIABLE])] if os.environ.get(FOLDER_VARIABLE) else [])]
+    return next((place / name for place in folders for name in names if (place / name).is_file()), None)
 
 
 def load(tensors: Path, record: Path) -> Tensors:

@@ -6,7 +6,6 @@ What cannot be had raises `Missing`; what was found damaged raises `UserError`.
 """
 
 import hashlib
-import os
 import subprocess
 import urllib.request
 import warnings
@@ -21,10 +20,9 @@ import numpy as np
 import torch
 
 from effective_lr.errors import UserError
-from effective_lr.prepare.prepared import Missing, Prepared
+from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing, Prepared, local_file
 
 TIMEOUT = 20.0  # seconds without an answer
-VARIABLE = "EFFECTIVE_LR_DATA"
 
 
 @dataclass(frozen=True)
@@ -189,9 +187,7 @@ def obtain(source: Source, folder: Path) -> tuple[bytes, str]:
 
 def locate(source: Source, folder: Path) -> Path | None:
     """The first local place that has the file, by its path or its bare name."""
-    folders = [folder, *([Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
-    places = [place / path for place in folders for path in (source.path, Path(source.path).name)]
-    return next((path for path in places if path.is_file()), None)
+    return local_file(folder, source.path, Path(source.path).name)
 
 
 def read(source: Source, path: Path) -> bytes:
@@ -225,5 +221,6 @@ def unpack(source: Source, folder: Path) -> bytes:
 
 def missing(source: Source, folder: Path, why: str) -> str:
     return (
-        f"{source.path} is neither in {folder} nor in the folder named by {VARIABLE}, and {why}: put it into {folder}"
+        f"{source.path} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}, and {why}: "
+        f"put it into {folder}"
     )

@@ -22,10 +22,11 @@ class DatasetFacts(NamedTuple):
 DATASETS = {
     "fashion-mnist": DatasetFacts(channels=1, size=28, train=60_000, test=10_000),
     "cifar10": DatasetFacts(channels=3, size=32, train=50_000, test=10_000),
+    "cifar10-jpeg": DatasetFacts(channels=3, size=32, train=22_500, test=5_000),
 }
 
 TYPICAL_GRADIENT = 0.1  # G, the gradient's norm at ‖w‖ = 1, where settings alone must predict
-CLASSES = 10  # of both datasets
+CLASSES = 10  # of every dataset
 VALIDATION_SIZE = 5_000  # the last images of the training set; pixel statistics never see them
 
 
@@ -35,9 +36,9 @@ class Run(BaseRun):
     shard_axes: ClassVar[frozenset[str]] = frozenset({"l2", "initial_norm"})
     named_axes: ClassVar[tuple[str, ...]] = ("l2",)
 
-    dataset: Literal["fashion-mnist", "cifar10"] = setting(
+    dataset: Literal["fashion-mnist", "cifar10", "cifar10-jpeg"] = setting(
         "dataset",
-        {"cifar10": "read", "fashion-mnist": "ours"},
+        {"cifar10": "read", "fashion-mnist": "ours", "cifar10-jpeg": "ours"},
         change="to move to a GPU: cifar10 is what the original used",
     )
     resolution: PositiveInt = setting("image side in pixels, by block means", "ours", change="halve it for speed")

@@ -15,6 +15,7 @@ NAMES = {
     "none": "None",
     "fashion-mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
+    "cifar10-jpeg": "CIFAR-10 (JPEG copy)",
     "projected": r"SGD, $\|w\|=1$",
     "gauss_newton": "Gauss--Newton",
 }
