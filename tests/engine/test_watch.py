@@ -85,7 +85,7 @@ def test_what_failed_and_diverged_comes_first_with_the_last_words(results: Path)
     log = results / STUDY.name / "logs" / f"{SHARDS[0]}.log"
     log.parent.mkdir(parents=True)
     log.write_text("started\nlr = 3: too large\n")
-    told = [line for line in lines(results)[2:]]
+    told = lines(results)[2:]
     assert [line.split()[0] for line in told] == ["failed", "diverged", "at"]
     assert SHARDS[0] in told[0] and told[0].endswith("lr = 3: too large")
     assert RUNS[0].run_id in told[1] and "step 25" in told[1]

@@ -181,7 +181,8 @@ def test_changed_methods_are_named_and_docstrings_are_not(tmp_path: Path) -> Non
     package = tmp_path / "effective_lr"
     folder = package / "studies" / STUDY.name
     folder.mkdir(parents=True)
-    source = 'class Net:\n    """Old."""\n\n    depth = 3\n\n    def go(self):\n        return 1\n\n\ndef f():\n    return 2\n'
+    method = "    def go(self):\n        return 1\n"
+    source = f'class Net:\n    """Old."""\n\n    depth = 3\n\n{method}\n\ndef f():\n    return 2\n'
     (folder / "training.py").write_text(source)
     before = why.definitions(STUDY, package / "studies")
     (folder / "training.py").write_text(source.replace("Old", "New").replace("return 1", "return 3"))

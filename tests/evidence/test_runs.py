@@ -90,9 +90,7 @@ def test_a_question_without_an_answer_tells_what_there_is(finished: Experiment) 
         ("optimizer<adam", "'optimizer<adam'", "number"),
     ],
 )
-def test_a_mistake_is_named_with_what_is_expected(
-    finished: Experiment, where: str, found: str, expected: str
-) -> None:
+def test_a_mistake_is_named_with_what_is_expected(finished: Experiment, where: str, found: str, expected: str) -> None:
     with pytest.raises(UserError) as error:
         answer(finished, where)
     assert found in str(error.value) and expected in str(error.value) and "\n" not in str(error.value)

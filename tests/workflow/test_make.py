@@ -139,7 +139,7 @@ def test_make_sets_up_and_builds(machine: Machine) -> None:
         ),
         (
             ("runs", "WHERE=lr<0.01 device='a b'", "CSV=x"),
-            "python -m effective_lr runs --scale  --study  --metrics  --where lr<0.01 device='a b' --csv x --tensorboard",
+            "python -m effective_lr runs --scale  --study  --metrics  --where lr<0.01 device='a b' --csv x",
         ),
         (("watch", "SCALE=smoke"), "python -m effective_lr watch --scale smoke --study "),
         (("pages",), "python benchmarks/normalization.py figure"),

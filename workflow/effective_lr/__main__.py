@@ -203,9 +203,7 @@ def why(arguments: Arguments) -> None:
     config, chapters, _ = chosen(arguments, arguments.metrics)
     placed = scan(ROOT / "paper", list(chapters), ROOT)
     numbered = {
-        number: (one.study, one.item)
-        for kind in ("figure", "table")
-        for number, one in placed.numbered(kind).items()
+        number: (one.study, one.item) for kind in ("figure", "table") for number, one in placed.numbered(kind).items()
     }
     resting = reasons.experiments_of(chapters, numbered, arguments.target)
     count, total, lines = 0, 0, []
@@ -243,7 +241,8 @@ def runs(arguments: Arguments) -> None:
         else questions.finished(chapter, RESULTS / config.scale_name / chapter.name, RESULTS / "data")
         for chapter in chapters
     }
-    print(questions.answer([chapter.study for chapter in chapters], tables, asked, arguments.csv, arguments.tensorboard))
+    studies = [chapter.study for chapter in chapters]
+    print(questions.answer(studies, tables, asked, arguments.csv, arguments.tensorboard))
 
 
 def watch(arguments: Arguments) -> None:

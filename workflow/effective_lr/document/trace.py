@@ -181,7 +181,7 @@ def counted(names: Iterable[str]) -> str:
 
 
 def commands(config: Config, command: str) -> list[str]:
-    """The command that makes it again from one's own runs; before that, from the published ones where these are read."""
+    """The command that makes it again from one's own runs; before it, from the published ones where these are read."""
     scale = "" if config.scale_name == DEFAULT_SCALE else f" SCALE={config.scale_name}"
     own = f"{command}{scale}"
     return [f"{own} METRICS=published", f"{own}, which trains"] if config.metrics == "published" else [own]

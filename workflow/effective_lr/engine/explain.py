@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from effective_lr.errors import UserError
 
-
 SOME = 12  # names that stand for all
 
 

@@ -32,8 +32,8 @@ from effective_lr.engine.storage import (
     Result,
     read_checked,
     read_table,
-    with_provenance,
     whole_file,
+    with_provenance,
     write_checked,
     write_table,
 )

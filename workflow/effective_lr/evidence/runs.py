@@ -107,7 +107,9 @@ def answer(
         if key not in known:
             raise UserError(f"WHERE: {key}: no such key{meant(key, known)} There are {', '.join(known)}")
     if all(runs.empty for _, runs in tables.values()):
-        raise UserError("no run is finished at this scale; `make` trains, and METRICS=published asks the published ones")
+        raise UserError(
+            "no run is finished at this scale; `make` trains, and METRICS=published asks the published ones"
+        )
     lines, found = [], []
     for study in studies:
         metrics, runs = tables[study.name]
