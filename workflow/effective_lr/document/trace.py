@@ -73,7 +73,7 @@ def of_claims(root: Path, chapter: Chapter, config: Config, key: str, claims: li
     """What there is to say of a statistic for one subject."""
     statistic, subject = key.split("/", maxsplit=1)
     known = statistics_of(chapter.study)[statistic]
-    about = " ".join(inspect.cleandoc(known.measure.__doc__ or "").split())
+    about = " ".join(inspect.cleandoc(known.measure.__doc__ or "").split()).rstrip(".")
     path, line = STUDIES / chapter.name / "statistics.py", inspect.getsourcelines(known.measure)[1]
     lines = [("is", f"{known.label}{in_brackets(about)}; {path.relative_to(PACKAGE.parents[1])}:{line}")]
     for claim in claims:

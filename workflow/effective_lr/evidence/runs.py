@@ -143,7 +143,7 @@ def told(study: Study, runs: pd.DataFrame, selected: pd.DataFrame, asked: list[C
     settings = [key for key in study.run.model_fields if selected[key].nunique(dropna=False) > 1]
     ordered = selected.sort_values(["diverged", *settings], na_position="last", key=sortable)
     shown = ordered[["diverged", *settings, *study.summarized, "seconds", "run_id"]]
-    return f"{first}\n{shown.to_string(index=False, na_rep='–', float_format='%.4g')}"
+    return f"{first}\n{shown.to_string(index=False, na_rep='–', float_format='{:.4g}'.format)}"
 
 
 def sortable(column: pd.Series) -> pd.Series:
