@@ -76,6 +76,11 @@ def test_the_table_shows_what_differs_and_what_diverged_first(finished: Experime
     assert float(values["test_error"]) == pytest.approx(run["test_error"], rel=1e-3)
 
 
+def test_runs_of_which_none_diverged_say_so(finished: Experiment) -> None:
+    first, _, *rows = answer(finished, "diverged=none").splitlines()
+    assert first.endswith("4 of 5 runs, 0 diverged") and {row.split()[0] for row in rows} == {"–"}
+
+
 def test_a_question_without_an_answer_tells_what_there_is(finished: Experiment) -> None:
     told = answer(finished, "l2=0.5")
     assert "0 of 5 runs" in told and "l2: has 0.001, 0.01, 1.0" in told

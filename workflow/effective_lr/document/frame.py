@@ -39,8 +39,8 @@ def origins(claims: Claims, runs: dict[str, dict[str, int]]) -> tuple[str, list[
             measured = dict.fromkeys(part["statistic"] for part in claim["parts"] + claim["explored"])
             new = [one for one in measured if f"{study}/{one}" not in statistics]
             statistics += [f"{study}/{one}" for one in new]
-            shown = [rf"\origin{{{study}/{one}}}{{{latex(one)}}}" if one in new else latex(one) for one in measured]
-            lines.append(", ".join(shown) + ".")
+            commands = {one: rf"\origin{{{study}/{one}}}" if one in new else r"\texttt" for one in measured}
+            lines.append(", ".join(f"{command}{{{latex(one)}}}" for one, command in commands.items()) + ".")
     return "\n".join([*lines, ""]), statistics
 
 
