@@ -7,6 +7,7 @@
 # SCALE    smoke, laptop, study or paper (config/README.md)
 # METRICS  published: train nothing, redraw from the committed results of SCALE (study where that is not given)
 # STUDY    one study, where a command goes through all
+# TARGET, NUMBER, WHERE, CSV, TENSORBOARD   what `make why`, `make trace` and `make runs` are asked
 # CORES    how many cores Snakemake may use
 
 PYTHON ?= python3
@@ -34,8 +35,8 @@ $(activate)
 python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
 endef
 
-.PHONY: all only paper report notebooks lab plan bench retrain clean-runs compare reuse-published publish certify pages test test-slow \
-    archive unlock lock clean setup help
+.PHONY: all only paper report notebooks lab plan why trace runs watch bench retrain clean-runs compare reuse-published publish \
+    certify pages test test-slow archive unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -81,6 +82,22 @@ retrain: force = --forcerun train
 retrain: setup ## Train every network anew, then build the paper
 	$(call snakemake)
 	echo "The paper: $(pdf)"
+
+why: setup ## Print what would be made again, and which setting, function or file changed (TARGET=figure_2)
+	$(activate)
+	python -m effective_lr why $(whole) --metrics '$(METRICS)' --target '$(TARGET)'
+
+trace: setup ## Print where a number of the paper comes from: NUMBER=contour_slope/sgd
+	$(activate)
+	python -m effective_lr trace $(whole) --metrics '$(METRICS)' --number '$(NUMBER)'
+
+runs: setup ## List finished runs: WHERE="optimizer=adam lr<0.01", exported by CSV=file or TENSORBOARD=folder
+	$(activate)
+	python -m effective_lr runs $(whole) --metrics '$(METRICS)' --where "$${WHERE:-}" --csv '$(CSV)' --tensorboard '$(TENSORBOARD)'
+
+watch: setup ## Show what is training now, until Ctrl-C
+	$(activate)
+	python -m effective_lr watch $(whole)
 
 clean-runs: setup ## Remove trained runs that the present config and code cannot use
 	$(activate)

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import torch
 
 from effective_lr.engine.jobs import RunCache, train
-from effective_lr.engine.storage import SCHEMA, Result
-from effective_lr.engine.study import load
+from effective_lr.engine.storage import SCHEMA, Provenance, Result, with_provenance, write_table
+from effective_lr.engine.study import BaseRun, load
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
 from effective_lr.studies.normalization.training import Row
@@ -73,6 +73,37 @@ def copy_repository(folder: Path, config: dict[str, Any] | None = None) -> Path:
 def make_run(**changes: Any) -> Run:
     """A run of a fraction of a second, with these settings changed."""
     return Run(**{**SMALL, **changes})
+
+
+def fabricated(run: BaseRun, code: str, data: str, study: str = "normalization", **changes: Any) -> Provenance:
+    """Where a finished run says that it comes from, without a training."""
+    about: dict[str, Any] = {
+        "study": study,
+        "run_id": run.run_id,
+        "run": run.model_dump(),
+        "fingerprint": run.fingerprint(code, data),
+        "code": code,
+        "data": data,
+        "commit": "0123456789ab",
+        "finished": "2026-01-02T03:04:05+00:00",
+        "diverged": None,
+        "resumed": False,
+        "seconds": 10.0,
+        "gpu_seconds": 0.0,
+        "examples_per_second": 100,
+        "peak_memory_mb": 100,
+        "device": "CPU x86_64",
+        "host": "here",
+        "versions": {"python": "3.11.2", "torch": "2.14.1"},
+    }
+    return Provenance(**{**about, **changes})
+
+
+def fabricate(folder: Path, *records: Provenance) -> None:
+    """Write finished runs without rows into a run cache."""
+    for record in records:
+        table = with_provenance(SCHEMA.empty_table(), [record])
+        write_table(table, folder / f"{record.fingerprint}.parquet")
 
 
 def diverging_run(**changes: Any) -> Run:

@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pypdf import PdfReader
 
 from effective_lr.document.manuscript import chapters_tex, require_known_numbers, scan, typeset
 from effective_lr.errors import UserError
+from shared import ROOT
 
 MAIN = r"""\documentclass{article}
 \input{preamble}
@@ -200,6 +202,27 @@ def test_chapters_are_typeset_with_generated_files_in_another_folder(paper: Path
     typeset(paper / "main.tex", build)
     assert (build / "main.pdf").read_bytes().startswith(b"%PDF")
     assert sorted({*paper.rglob("*.tex")} - {build / "chapters.tex"}) == before  # LaTeX wrote nothing among the sources
+
+
+@latex
+def test_a_number_links_to_where_it_comes_from(tmp_path: Path) -> None:
+    """In text a statistic does, in a formula and without an origin no number does; all are printed."""
+    main = tmp_path / "main.tex"
+    main.write_text(
+        r"""\documentclass{article}\input{preamble}\begin{document}
+        \definenumber{first/slope/sgd}{\ensuremath{1.25}}\definenumber{first/count}{\ensuremath{7}}
+        \defineorigin{first/slope}\renewcommand{\study}{first}
+        \num{slope/sgd}, $x^{\num{slope/sgd}}$, \num{count}, \num[second]{slope/sgd}\newpage
+        \origin{first/slope}{slope}\end{document}"""
+    )
+    shutil.copy(ROOT / "paper" / "preamble.tex", tmp_path)
+    typeset(main, tmp_path)
+    pdf = PdfReader(tmp_path / "main.pdf")
+    assert pdf.pages[0].extract_text().split() == ["1.25,", "x1.25,", "7,", "n/a", "1"]
+    [link] = [one.get_object() for one in pdf.pages[0]["/Annots"]]
+    target = str(link["/A"]["/D"])
+    assert target == "origin:first/slope"
+    assert pdf.get_destination_page_number(pdf.named_destinations[target]) == 1
 
 
 @latex

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from effective_lr.document import report
-from effective_lr.document.frame import overview
+from effective_lr.document.frame import origins, overview
 from effective_lr.document.numbers import count_verdicts, to_latex
 
 
@@ -58,6 +58,15 @@ def test_verdicts_are_counted_and_shown_in_the_order_of_the_claims() -> None:
     assert (counts["claims/reproduced"], counts["claims/undecided"]) == ("3", "2")
     rows = [row for row in overview({"normalization": claims}).rows if len(row) == 3]
     assert [(row[0], row[2]) for row in rows] == [(name, claim["verdict"]) for name, claim in claims.items()]
+
+
+def test_origins_name_command_and_runs_and_each_statistic_links_once() -> None:
+    measured = [{"statistic": name, "subject": subject} for name in ("slope_of_x", "late") for subject in ("a", "b")]
+    claims = {"C1": decided("undecided", parts=measured), "C2": decided("reproduced", explored=measured[:1])}
+    text, statistics = origins({"normalization": claims}, {"normalization": {"C1": 12, "C2": 0}})
+    assert statistics == ["normalization/slope_of_x", "normalization/late"]
+    assert r"\textbf{C1} \texttt{make claim\_C1}, 12 runs:" in text and r"\texttt{make claim\_C2}, float64" in text
+    assert text.count(r"\origin{normalization/slope_of_x}{slope\_of\_x}") == 1 and text.count(r"slope\_of\_x") == 2
 
 
 def test_numbers_are_mathematics_and_words_are_text() -> None:

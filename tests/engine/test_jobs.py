@@ -248,7 +248,7 @@ def test_training_does_not_import_the_compiler_of_pytorch(trainer: Trainer) -> N
 def test_progress_tells_runs_steps_speed_and_time(tmp_path: Path) -> None:
     runs = [make_run(l2=l2, steps=60) for l2 in (0, 0.01, 0.1)]
     state = SimpleNamespace(step=15, steps=60, seconds=1.5, examples=240)
-    watch = jobs.Watch(jobs.StopSignal(), RunCache(tmp_path, "", ""), 60, "images", runs, runs[1:])
+    watch = jobs.Watch(jobs.StopSignal(), RunCache(tmp_path, "", ""), 60, "images", runs, runs[1:], tmp_path / "note")
     told = watch.progress(runs[1], state)
     assert runs[0].shard_id in told
     assert "run 2 of 3" in told and "step 15 of 60" in told and "160 images/s" in told and "0:10 left" in told

@@ -23,7 +23,10 @@ OUTPUTS = {
     "numbers": ["--output"], "page": ["--output"], "notebook": ["--executed", "--notebook", "--page"],
     "frame": ["--build"], "pdf": ["--build"],
 }
-INSIDE = {"frame": ["chapters.tex", "paper/numbers.tex", "paper/overview.tex"], "pdf": ["main.pdf"]}
+INSIDE = {
+    "frame": ["chapters.tex", "paper/numbers.tex", "paper/overview.tex", "paper/origins.tex"],
+    "pdf": ["main.pdf"],
+}
 words = sys.orig_argv
 command = words[words.index("-m") + 2] if "effective_lr" in words else ""
 if command in OUTPUTS:

@@ -132,6 +132,16 @@ def test_make_sets_up_and_builds(machine: Machine) -> None:
         (("notebooks",), f"{RUN} notebooks --cores all"),
         (("retrain", "SCALE=study"), f"{RUN} --cores all --config scale=study retrain=true --forcerun train"),
         (("plan", "STUDY=norms", "CORES=2"), "python -m effective_lr plan --scale  --study norms --cores 2"),
+        (("why", "TARGET=plane"), "python -m effective_lr why --scale  --study  --metrics  --target plane"),
+        (
+            ("trace", "NUMBER=slope/sgd", "METRICS=published"),
+            "python -m effective_lr trace --scale  --study  --metrics published --number slope/sgd",
+        ),
+        (
+            ("runs", "WHERE=lr<0.01 device='a b'", "CSV=x"),
+            "python -m effective_lr runs --scale  --study  --metrics  --where lr<0.01 device='a b' --csv x",
+        ),
+        (("watch", "SCALE=smoke"), "python -m effective_lr watch --scale smoke --study "),
         (("pages",), "python benchmarks/normalization.py figure"),
         (("unlock",), "snakemake --unlock"),
         (("test-slow",), "pytest -m slow"),

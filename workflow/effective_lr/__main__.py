@@ -132,7 +132,8 @@ def numbers(arguments: Arguments) -> None:
 def frame(arguments: Arguments) -> None:
     from effective_lr.document.frame import write
 
-    write(ROOT, arguments.studies, arguments.claims, arguments.scale, arguments.watermark, arguments.build)
+    counts = json.loads(arguments.runs)
+    write(ROOT, arguments.studies, arguments.claims, counts, arguments.scale, arguments.watermark, arguments.build)
 
 
 def pdf(arguments: Arguments) -> None:
@@ -163,16 +164,22 @@ def notebook(arguments: Arguments) -> None:
     print(run(arguments.source, parameters, arguments.executed, arguments.notebook, arguments.page))
 
 
-def each_chapter(arguments: Arguments, metrics: str = "recompute") -> Any:
-    """The chapters of a scale; the one of a study where that is asked for."""
+def chosen(arguments: Arguments, metrics: str = "recompute") -> Any:
+    """The config for a scale, its chapters by name, and those of the study where one is asked for."""
     from effective_lr.engine.contents import load_chapters
     from effective_lr.engine.grid import load_config
 
-    config = load_config({"scale": arguments.scale or None, "metrics": metrics})
+    config = load_config({"scale": arguments.scale or None, "metrics": metrics or "recompute"})
     chapters = load_chapters(ROOT, config)
     if arguments.study and arguments.study not in chapters:
         raise UserError(f"STUDY = '{arguments.study}': expected one of {', '.join(chapters)}")
-    return config.scale_name, [chapter for name, chapter in chapters.items() if arguments.study in ("", name)]
+    return config, chapters, [chapter for name, chapter in chapters.items() if arguments.study in ("", name)]
+
+
+def each_chapter(arguments: Arguments, metrics: str = "recompute") -> Any:
+    """The scale and its chapters; the one of a study where that is asked for."""
+    config, _, chapters = chosen(arguments, metrics)
+    return config.scale_name, chapters
 
 
 def plan(arguments: Arguments) -> None:
@@ -187,6 +194,62 @@ def plan(arguments: Arguments) -> None:
         print(f"{text}\n")
     if len(chapters) > 1:
         print(f"{scale}, all studies: about {duration(total / arguments.cores)} with {arguments.cores} jobs at a time.")
+
+
+def why(arguments: Arguments) -> None:
+    from effective_lr.document.manuscript import scan
+    from effective_lr.engine import why as reasons
+
+    config, chapters, _ = chosen(arguments, arguments.metrics)
+    placed = scan(ROOT / "paper", list(chapters), ROOT)
+    numbered = {
+        number: (one.study, one.item) for kind in ("figure", "table") for number, one in placed.numbered(kind).items()
+    }
+    resting = reasons.experiments_of(chapters, numbered, arguments.target)
+    count, total, lines = 0, 0, []
+    for name, experiments in resting.items():
+        wanted = chapters[name].runs_of(experiments)
+        total += len(wanted)
+        if config.metrics == "published":
+            continue  # which trains nothing
+        results = RESULTS / config.scale_name / name
+        to_train, told = reasons.tell_runs(ROOT, chapters[name], wanted, results, RESULTS / "data")
+        count += to_train
+        lines += [f"{name}:", *told] if told else []
+    of_target = f" for {arguments.target}" if arguments.target else ""
+    print("\n".join([f"{count} of {total} runs to train{of_target}", *lines]), flush=True)
+    jobs = reasons.tell_jobs(arguments.target, [f"scale={config.scale_name}", f"metrics={config.metrics}"])
+    print("\n".join(["", "jobs of Snakemake:", *jobs] if jobs else ["and nothing to make again"]))
+
+
+def trace(arguments: Arguments) -> None:
+    from effective_lr.document.trace import trace as trace_of
+
+    config, chapters, asked = chosen(arguments, arguments.metrics)
+    print(trace_of(ROOT, chapters, [chapter.name for chapter in asked], config, arguments.number))
+
+
+def runs(arguments: Arguments) -> None:
+    from effective_lr.engine.contents import published_table
+    from effective_lr.evidence import runs as questions
+
+    config, _, chapters = chosen(arguments, arguments.metrics)
+    asked = questions.conditions(arguments.where)
+    tables = {
+        chapter.name: questions.published(chapter, published_table(ROOT, chapter.name, config.scale_name))
+        if config.metrics == "published"
+        else questions.finished(chapter, RESULTS / config.scale_name / chapter.name, RESULTS / "data")
+        for chapter in chapters
+    }
+    studies = [chapter.study for chapter in chapters]
+    print(questions.answer(studies, tables, asked, arguments.csv, arguments.tensorboard))
+
+
+def watch(arguments: Arguments) -> None:
+    from effective_lr.engine.watch import watch as watch_scale
+
+    scale, chapters = each_chapter(arguments)
+    watch_scale(chapters, RESULTS / scale, RESULTS / "data", arguments.once)
 
 
 def clean(arguments: Arguments) -> None:
@@ -266,6 +329,30 @@ def parser() -> argparse.ArgumentParser:
     scale, one_study = {"default": ""}, {"default": "", "help": "one study; all when it is not given"}
     whole = {"scale": scale, "study": one_study}
     add(plan, "Print what is left to train and how long it takes.", **whole, cores={"type": int, "default": 1})
+    metrics = {"default": "", "help": "published: ask the committed results"}
+    add(
+        why,
+        "Print what would be made again, and what changed.",
+        **whole,
+        metrics=metrics,
+        target={"default": "", "help": "a figure, a table, a claim or a study; all when it is not given"},
+    )
+    add(trace, "Print where a number of the paper comes from.", "number", **whole, metrics=metrics)
+    add(
+        runs,
+        "Print the finished runs of which a question holds.",
+        **whole,
+        metrics=metrics,
+        where={"default": "", "help": "such as 'optimizer=adam lr<0.01'"},
+        csv={"default": "", "help": "a file for all that is known of these runs"},
+        tensorboard={"default": "", "help": "a folder for event files of all that they measured"},
+    )
+    add(
+        watch,
+        "Show in a terminal what is training now.",
+        **whole,
+        once={"action": "store_true", "help": "print it once, and end"},
+    )
     add(clean, "Remove trained runs that the present config and code cannot use.", **whole)
     add(
         publish,
@@ -296,6 +383,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         frame,
         "Write what the paper's frame shows.",
+        "runs",
         "scale",
         "watermark",
         studies=studies,

@@ -5,13 +5,14 @@ include: "paper_functions.smk"
 
 
 rule frame:
-    """Write what the frame of the paper shows of its chapters: their list, and all verdicts at a glance."""
+    """Write what the frame of the paper shows of its chapters: their list, all verdicts at a glance, origins of numbers."""
     input:
         [path for study, chapter in CHAPTERS.items() for path in claims_of(study, chapter.claims)],
     output:
         f"{BUILD}/chapters.tex",
         f"{BUILD}/{manuscript.FRAME}/numbers.tex",
         f"{BUILD}/{manuscript.FRAME}/overview.tex",
+        f"{BUILD}/{manuscript.FRAME}/origins.tex",
     log:
         f"{RESULTS}/frame.log",
     conda:
@@ -21,10 +22,11 @@ rule frame:
         scale=CONFIG.scale_name,
         watermark=WATERMARK,
         studies=STUDIES,
+        runs=runs_of_claims(),
         code=code.sources(["document.frame"]),
     shell:
         "python -m effective_lr frame --scale {params.scale} --watermark={params.watermark:q} --studies {params.studies}"
-        " --claims {input:q} --build {params.build:q} 2>&1 | tee -i {log:q}"
+        " --runs {params.runs:q} --claims {input:q} --build {params.build:q} 2>&1 | tee -i {log:q}"
 
 
 rule pdf:

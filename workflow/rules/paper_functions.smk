@@ -6,6 +6,16 @@ WATERMARK = next((chapter.scale.watermark for chapter in CHAPTERS.values() if ch
 STUDIES = list(CHAPTERS)
 
 
+def runs_of_claims():
+    """How many runs each claim of each study rests on."""
+    return json.dumps(
+        {
+            study: {name: len(chapter.runs_of(claim.experiments)) for name, claim in chapter.claims.items()}
+            for study, chapter in CHAPTERS.items()
+        }
+    )
+
+
 def produced(float_):
     """The file that a float of the manuscript shows. Ends the workflow with a sentence where nothing makes it."""
     if (float_.study, float_.item) == (manuscript.FRAME, "overview"):

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -88,12 +89,15 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
 
 
 def chapters_tex(paper: Path, studies: list[str], watermark: str) -> str:
-    """What the frame of the paper inputs: the numbers of all studies, and macros that go through their chapters."""
+    """What the frame of the paper inputs: the numbers of all studies, and macros that go through their chapters and
+    show where numbers come from.
+    """
     lines = [rf"\newcommand{{\watermarktext}}{{{latex(watermark)}}}"]
     lines += [rf"\input{{{study}/numbers}}" for study in [FRAME, *studies]]
     for macro, file in [("chapters", "text"), ("appendices", "appendix")]:
         inputs = [rf"\chapterof{{{study}}}{{{file}}}" for study in studies if (paper / study / f"{file}.tex").exists()]
         lines.append(rf"\newcommand{{\{macro}}}{{{''.join(inputs)}}}")
+    lines.append(rf"\newcommand{{\origins}}{{\input{{{FRAME}/origins}}}}")
     return "\n".join([*lines, ""])
 
 
@@ -106,20 +110,24 @@ def require_known_numbers(paper: Path, studies: list[str], build: Path, root: Pa
     known: set[tuple[str, str]] = set()
     for study in [FRAME, *studies]:
         known |= set(DEFINED.findall((build / study / "numbers.tex").read_text()))
+    for where, command, study, name in used_numbers(paper, studies, root):
+        is_elsewhere = study not in (FRAME, *studies)  # a study without this scale, whose numbers print as n/a
+        if not is_elsewhere and (study, name) not in known:
+            raise UserError(
+                f"{where}: {command}: no such number; expected one of those in {build / study / 'numbers.tex'}"
+            )
+
+
+def used_numbers(paper: Path, studies: list[str], root: Path) -> Iterator[tuple[str, str, str, str]]:
+    """Each number that the text states: file and line, the command, study and name."""
     for source in map(Path, scan(paper, studies, root).sources):
         if source.suffix == ".bib":
             continue
         own = source.parent.name if source.parent != paper else FRAME
         for line, content in enumerate(source.read_text().splitlines(), start=1):
             for found in USED.finditer(re.sub(r"(?<!\\)%.*", "", content)):
-                study = found["study"] or own
-                is_elsewhere = study not in (FRAME, *studies)  # a study without this scale, whose numbers print as n/a
-                if "#" in found["name"] or is_elsewhere or (study, found["name"]) in known:
-                    continue
-                raise UserError(
-                    f"{source.relative_to(root)}:{line}: {found[0]}: no such number; "
-                    f"expected one of those in {build / study / 'numbers.tex'}"
-                )
+                if "#" not in found["name"]:
+                    yield f"{source.relative_to(root)}:{line}", found[0], found["study"] or own, found["name"]
 
 
 def typeset(main: Path, build: Path) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 from effective_lr.document import manuscript
 from effective_lr.engine import contents, grid
 from effective_lr.engine.contents import Chapter, load_chapter, load_chapters, published_scales, published_table
-from effective_lr.engine.plan import group
-from effective_lr.engine.storage import read_table
+from effective_lr.engine.plan import group, seconds_per_operation
+from effective_lr.engine.storage import read_provenance
 from effective_lr.engine.study import BaseRun, Study, load, names
 from effective_lr.evidence.published import read_claims, write_claims
 
@@ -179,22 +179,20 @@ def not_run_table() -> str:
     return markdown(["needs", "what is not known until then", "test"], rows)
 
 
-def seconds_per_operation(chapter: Chapter) -> dict[str, float]:
-    """By kind of run, and under '' for all: what one core of the machine of the published study took."""
+def published_speeds(chapter: Chapter) -> dict[str, float]:
+    """Seconds per operation by kind of run: what one core of the machine of the published study took."""
     path = published_table(ROOT, chapter.name, PUBLISHED_SCALE)
-    found: dict[str, list[float]] = {"": []}
-    for record in read_table(path)[1] if path.exists() else []:
-        run = chapter.study.run(**record.run)
-        if record.diverged is None and not record.gpu_seconds:
-            for name in ("", group(run)):
-                found.setdefault(name, []).append(record.seconds / chapter.study.operations(run))
-    return {name: sorted(values)[len(values) // 2] for name, values in found.items() if values}
+    records = read_provenance(path) if path.exists() else []
+    on_cpu = [record for record in records if record.diverged is None and not record.gpu_seconds]
+    return seconds_per_operation(
+        chapter.study, [(chapter.study.run(**record.run), record.seconds) for record in on_cpu]
+    )
 
 
 def cost(chapter: Chapter, experiments: list[str]) -> str:
     """What the trainings of these experiments take, where a published study tells the speed."""
     runs = chapter.runs_of(experiments)
-    speeds = seconds_per_operation(chapter)
+    speeds = published_speeds(chapter)
     if not runs or not speeds:
         return f"{len(runs)} trainings" if runs else "no training"
     seconds = sum(chapter.study.operations(run) * speeds.get(group(run), speeds[""]) for run in runs)

@@ -74,19 +74,28 @@ def last_commit(root: Path, lock: Path, known: dict[str, str]) -> str:
     """The last commit whose training code the lock knows; the last one at all where the lock knows none yet."""
     for commit in git(root, "log", "--format=%H", "--", str(lock.parent)).split():
         with tempfile.TemporaryDirectory() as scratch:
-            files = git(root, "ls-tree", "-r", "--name-only", commit, str(lock.parent.relative_to(root))).split()
-            package = Path(scratch, "effective_lr")
-            for file in (file for file in files if file.endswith(".py")):
-                path = package / Path(file).relative_to("workflow/effective_lr")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(git(root, "show", f"{commit}:{file}"))
-            folder = package / "studies" / lock.parent.name
-            if (folder / "training.py").exists():
-                found = code.closure(folder / "training.py", package)
-                tree = code.tree_hash([path for path in found if path.is_relative_to(folder)], folder)
+            study = load(lock.parent.name)
+            studies = studies_at(root, commit, study, Path(scratch))
+            if (studies / study.name / "training.py").exists():
+                tree = code.tree_hash(code.training_files(study, studies), studies / study.name)
                 if not known or tree in known:
                     return commit[:12]
     raise UserError(f"{lock}: no commit has training code that it knows; there is nothing to compare with")
+
+
+def studies_at(root: Path, commit: str, study: Study, scratch: Path) -> Path:
+    """The Python files of a study as they were at a commit, in a package in `scratch`; returns its folder of studies.
+
+    Raises UserError where the commit is not at hand.
+    """
+    package = scratch / "effective_lr"
+    place = f"workflow/effective_lr/studies/{study.name}"
+    for file in git(root, "ls-tree", "-r", "--name-only", commit, place).split():
+        if file.endswith(".py"):
+            path = package / Path(file).relative_to("workflow/effective_lr")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(git(root, "show", f"{commit}:{file}"))
+    return package / "studies"
 
 
 def sample(root: Path, study: Study) -> list[BaseRun]:

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from effective_lr.errors import UserError
 
+SOME = 12  # names that stand for all
+
 
 def nearest(key: str, known: Iterable[str], elsewhere: Mapping[str, str]) -> str:
     """What to do about an unknown key: put it where it belongs, write another one, or see where keys are listed.
@@ -25,6 +27,16 @@ def nearest(key: str, known: Iterable[str], elsewhere: Mapping[str, str]) -> str
     if far:
         return f"; did you mean '{far[0]}', which {elsewhere[far[0]]}?"
     return "; config/README.md lists the keys"
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What to write instead of a name that there is not: one near it, or some of all."""
+    names = list(dict.fromkeys(known))
+    close = difflib.get_close_matches(name, names, n=3)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    some = ", ".join(names[:SOME])
+    return f"; expected one of {some}" if len(names) <= SOME else f"; expected a name like {some} ({len(names)} in all)"
 
 
 def explain(error: ValidationError, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> list[str]:

@@ -6,6 +6,7 @@ the time since the last checkpoint.
 """
 
 import json
+import os
 import platform
 import resource
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache as once
@@ -30,6 +32,7 @@ from effective_lr.engine.storage import (
     Result,
     read_checked,
     read_table,
+    whole_file,
     with_provenance,
     write_checked,
     write_table,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:  # a job that finds all its runs finished never imports torch:
     import torch
 
 PROGRESS_SECONDS = 10.0  # between lines that tell how far a run is
+NOTED = 40  # losses of a run in the note of a job
 
 
 class Training(Protocol):
@@ -128,6 +132,7 @@ class Watch:
     unit: str
     runs: list[BaseRun]
     left: list[BaseRun]  # not trained yet, the present one first
+    note: Path  # where `make watch` reads how far the job is
     saved: float = field(default_factory=time.monotonic)
     told: float = field(default_factory=time.monotonic)
 
@@ -136,6 +141,7 @@ class Watch:
         if now - self.told >= PROGRESS_SECONDS:
             self.told = now
             print(self.progress(run, training), flush=True)
+            write_note(self.note, self.runs, run, training)
         if training.diverged or training.step == training.steps:
             return
         if self.stop.number or now - self.saved >= self.checkpoint_seconds:
@@ -156,6 +162,34 @@ class Watch:
             f"step {training.step:,} of {training.steps:,}, "
             f"{training.examples / training.seconds:,.0f} {self.unit}/s, {duration(left)} left"
         )
+
+
+def note_of(output: Path) -> Path:
+    """Where the job that writes this table notes how far it is; the file is there until the job ends well."""
+    return output.with_suffix(".progress")
+
+
+def write_note(path: Path, runs: list[BaseRun], run: BaseRun, training: Training | None = None) -> None:
+    """Note how far a job is: its process, the present run, and the losses of that so far, at most NOTED of them.
+
+    The loss is the first quantity of the whole network whose name ends so. A full disk does not stop the training.
+    """
+    rows = [row for row in training.rows if not row[1] and row[2].endswith("loss")] if training else []
+    losses = [value for _, _, quantity, value in rows if quantity == rows[0][2]]
+    content = {
+        "pid": os.getpid(),
+        "host": platform.node(),
+        "run_id": run.run_id,
+        "number": runs.index(run) + 1,
+        "runs": len(runs),
+        "step": training.step if training else 0,
+        "steps": training.steps if training else 0,
+        "seconds": training.seconds if training else 0.0,
+        "quantity": rows[0][2] if rows else "",
+        "losses": losses[:: -(len(losses) // NOTED + 1)][::-1],  # the last one among them
+    }
+    with suppress(UserError), whole_file(path) as partial:
+        partial.write_text(json.dumps(content))
 
 
 def duration(seconds: float) -> str:
@@ -284,10 +318,12 @@ def train_shard(
                 results[run] = result
                 print(f"[{number}/{len(runs)}] {describe(study, run, *result)}", flush=True)
         if len(results) < len(runs):
-            train_missing(study, runs, results, cache, data, stop, options)
+            train_missing(study, runs, results, cache, data, stop, options, note_of(output))
         tables, provenances = zip(*(results[run] for run in runs), strict=True)
         write_table(with_provenance(pa.concat_tables(tables), list(provenances)), output)
+        note_of(output).unlink(missing_ok=True)
     except Stopped:
+        note_of(output).unlink(missing_ok=True)
         is_saved = any(cache.checkpoint_path(run).exists() for run in runs if run not in results)
         underway = ", and a checkpoint of the one under way" if is_saved else ""
         print(
@@ -307,18 +343,20 @@ def train_missing(
     data: tuple[Path, Path] | None,
     stop: StopSignal,
     options: Options,
+    note: Path,
 ) -> None:
     """Train the runs of a shard that have no result yet."""
     from effective_lr.prepare.prepared import load
 
     missing = [run for run in runs if run not in results]
     shard = runs[0].shard_id
+    write_note(note, runs, missing[0])
     name, why = choose_device(options.device)
     print(f"{shard}: {len(missing)} of {len(runs)} runs to train, on the {why}", flush=True)
     tensors = load(*data) if data else {}
     with on_device(name, options.gpu_slots, shard) as device:
         shared = study.module("training").load(tensors, runs[0], device)
-        watch = Watch(stop, cache, options.checkpoint_seconds, study.unit, runs, missing)
+        watch = Watch(stop, cache, options.checkpoint_seconds, study.unit, runs, missing, note)
         for run in list(missing):
             stop.deferred = True
             result = train(study, run, shared, device, cache, watch, reuse=not options.retrain)

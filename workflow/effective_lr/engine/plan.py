@@ -3,24 +3,21 @@
 What a scheduler is asked for is in limits.py, which the Snakefile imports.
 """
 
-import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median_high
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from effective_lr.engine import grid
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.jobs import RunCache, duration, recorded
 from effective_lr.engine.limits import CPU_SPEED, GPU_SPEED
+from effective_lr.engine.storage import read_provenance
 from effective_lr.engine.study import BaseRun, Study
 from effective_lr.engine.study import load as load_study
 from effective_lr.errors import UserError
@@ -39,6 +36,12 @@ def cache_of(study: Study, run: BaseRun, results: Path, data: Path, code: str) -
     needed = study.data(run)
     sha256 = recorded(data_files(data, needed)[1], "sha256") if needed else ""
     return RunCache(results / "runs", code, sha256)
+
+
+def left_out(study: Study, run: BaseRun, data: Path) -> str:
+    """Why a run is never trained here, since its optional data cannot be had; nothing where it is."""
+    needed = study.data(run)
+    return recorded(data_files(data, needed)[1], "missing") if needed else ""
 
 
 def unfinished(chapter: Chapter, results: Path, data: Path) -> list[BaseRun]:
@@ -156,6 +159,15 @@ def group(run: BaseRun) -> str:
     return "-".join(part for part in run.stem.split("-") if "_" not in part) or run.stem
 
 
+def seconds_per_operation(study: Study, taken: Iterable[tuple[BaseRun, float]]) -> dict[str, float]:
+    """The median over runs and the seconds that they took, by kind of run, and under '' of all; empty without any."""
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for run, seconds in taken:
+        for name in ("", group(run)):
+            found[name].append(seconds / study.operations(run))
+    return {name: median_high(values) for name, values in found.items()}
+
+
 def gpu_hours(study: Study, runs: list[BaseRun]) -> str:
     """What these runs take on a GPU by their arithmetic alone."""
     total = sum(map(study.operations, runs))
@@ -171,14 +183,14 @@ def summary(shards: Iterable[Path], start: float) -> str:
     seconds = 0.0
     for path in shards:
         try:
-            provenance = json.loads(pq.read_schema(path).metadata[b"provenance"])
-        except (pa.ArrowException, KeyError, TypeError):
+            provenance = read_provenance(path)
+        except UserError:
             count["unreadable"] += 1  # what reads it next tells why
             continue
         for record in provenance:
-            count["reused" if record["reused"] else "trained"] += 1
-            count["diverged"] += record["diverged"] is not None
-            seconds += 0 if record["reused"] else record["seconds"]
+            count["reused" if record.reused else "trained"] += 1
+            count["diverged"] += record.diverged is not None
+            seconds += 0 if record.reused else record.seconds
     text = (
         f"Runs: {count['trained']} trained in {seconds / 3600:.2f} hours of one core or GPU, {count['reused']} reused, "
         f"{count['diverged']} diverged; {duration(time.time() - start)} in all."

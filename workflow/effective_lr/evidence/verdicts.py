@@ -151,11 +151,14 @@ def tell(result: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
     lines = [f"{result['id']} {result['title']}: {result['verdict'].upper()}{in_brackets(result['why'])}"]
     for part in result["parts"]:
-        low, high = part["within"]
-        ends = f"{'−∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
-        lines.append(f"  {tell_value(part)}, within {ends}: {part['verdict']}{in_brackets(part['why'])}")
+        lines.append(f"  {tell_value(part)}, {tell_within(part)}: {part['verdict']}{in_brackets(part['why'])}")
     lines += [f"  {tell_value(what)}: explored, no part of the verdict" for what in result["explored"]]
     return "\n".join(lines)
+
+
+def tell_within(part: dict[str, Any]) -> str:
+    low, high = part["within"]
+    return f"within {'−∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
 
 
 def in_brackets(text: str) -> str:
