@@ -20,6 +20,7 @@ rule train:
     conda:
         "../../environment.yml"
     threads: 1
+    priority: shard_priority
     resources:
         gpu=int(CONFIG.device == "cuda"),
         runtime=shard_minutes,
