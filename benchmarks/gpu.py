@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CPU = torch.device("cpu")
 CLASSES, CHANNELS, EPS = 10, 3, 1e-5
 NORMALIZATIONS = ("batch", "weight", "layer")
 RATES = {  # η of the weights, and of γ and β
@@ -172,7 +173,7 @@ class Training:
             doubled = [each.expand_as(w).contiguous() for w in self.weights]
         lr, affine_lr = RATES[setting.optimizer]
         self.groups = [Group(self.weights, lr, doubled), Group([*self.gammas, *self.betas], affine_lr, None)]
-        self.steps = torch.zeros((), dtype=dtype, device=device)  # a tensor, so that a CUDA graph counts on
+        self.steps = torch.zeros((), dtype=torch.float64, device=device)  # a tensor, so that a CUDA graph counts on
 
     def norms(self, weight: Tensor) -> Tensor:
         """‖w‖ of each scale group, in a shape that broadcasts against the weights."""
@@ -226,7 +227,8 @@ class Training:
         return losses.detach()
 
     def move(self, group: Group, gradients: Any) -> None:
-        rule = self.setting.optimizer
+        """Change the parameters by the rule, and what it remembers."""
+        rule, dtype = self.setting.optimizer, group.parameters[0].dtype
         if group.doubled is not None and rule == "adamw":
             torch._foreach_mul_(group.parameters, [1 - group.lr * doubled for doubled in group.doubled])
         elif group.doubled is not None:
@@ -238,14 +240,14 @@ class Training:
             update = torch._foreach_add(gradients, group.means, alpha=0.9)
         if rule in ("adam", "adamw"):
             torch._foreach_lerp_(group.means, gradients, 0.1)
-            update = torch._foreach_mul(group.means, 1 / (1 - 0.9**self.steps))
+            update = torch._foreach_mul(group.means, (1 / (1 - 0.9**self.steps)).to(dtype))
         if rule in ("rmsprop", "adam", "adamw"):
             decay = 0.99 if rule == "rmsprop" else 0.999
             torch._foreach_mul_(group.squares, decay)
             torch._foreach_addcmul_(group.squares, gradients, gradients, 1 - decay)
             roots = torch._foreach_sqrt(group.squares)
             if rule != "rmsprop":
-                roots = torch._foreach_mul(roots, (1 - decay**self.steps).rsqrt())
+                roots = torch._foreach_mul(roots, (1 - decay**self.steps).rsqrt().to(dtype))
             update = torch._foreach_div(update, torch._foreach_add(roots, 1e-8))
         torch._foreach_add_(group.parameters, update, alpha=-group.lr)
 
@@ -271,14 +273,16 @@ class Data:
 
     def batches(self, setting: Setting) -> Iterator[Tensor]:
         """Indices of batches, without an end."""
+        device = self.labels.device
+        generator = torch.Generator(device).manual_seed(setting.seed)
         while True:
-            order = torch.randperm(len(self.labels), device=self.labels.device)
+            order = torch.randperm(len(self.labels), generator=generator, device=device)
             yield from order[: len(order) // setting.batch_size * setting.batch_size].split(setting.batch_size)
 
 
 def trainer(
     setting: Setting, stacked: int = 0, penalties: tuple[float, ...] = PENALTIES[:1],
-    dtype: torch.dtype = torch.float32, device: torch.device = torch.device("cpu"),
+    dtype: torch.dtype = torch.float32, device: torch.device = CPU,
 ) -> Training:  # fmt: skip
     """One network with the first λ, or a stack of as many as are asked for, with the λ in turn."""
     given = [penalties[k % len(penalties)] for k in range(stacked or 1)]
@@ -334,7 +338,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 def stacked_and_alone(setting: Setting, dtype: torch.dtype, device: torch.device, steps: int) -> float:
     """How far networks that are trained stacked are from the same trained one after another."""
-    data = Data.make(setting, dtype, torch.device("cpu")).to(device)
+    data = Data.make(setting, dtype, CPU).to(device)
     batches = [batch for batch, _ in zip(data.batches(setting), range(steps), strict=False)]
     stack = trainer(setting, len(PENALTIES), PENALTIES, dtype, device)
     together = trajectory(stack, eager(stack, data), batches)
@@ -345,7 +349,7 @@ def stacked_and_alone(setting: Setting, dtype: torch.dtype, device: torch.device
 
 def device_and_cpu(setting: Setting, device: torch.device, steps: int, way: str = "eager") -> float:
     """How far float64 training on the device is from that on the CPU."""
-    here = Data.make(setting, torch.float64, torch.device("cpu"))
+    here = Data.make(setting, torch.float64, CPU)
     there = here.to(device)
     batches = [batch for batch, _ in zip(here.batches(setting), range(steps), strict=False)]
     reference = trainer(setting, dtype=torch.float64)
@@ -365,7 +369,7 @@ def images_per_second(step: Step, data: Data, setting: Setting, networks: int, s
     """Training images a second, summed over networks, after a quarter of the time to warm up."""
     batches = data.batches(setting)
 
-    def work(seconds: float) -> float:
+    def during(seconds: float) -> float:
         start, done = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
             for _ in range(STEPS_BETWEEN_LOOKS):
@@ -375,14 +379,14 @@ def images_per_second(step: Step, data: Data, setting: Setting, networks: int, s
             done += STEPS_BETWEEN_LOOKS * setting.batch_size * networks
         return done / (time.perf_counter() - start)
 
-    work(seconds / 4)
-    return work(seconds)
+    during(seconds / 4)
+    return during(seconds)
 
 
 def speed(way: str, setting: Setting, stacked: int, device: torch.device, seconds: float) -> float:
     """Images per second of one process, with one network, or with so many stacked."""
     data = Data.make(setting, torch.float32, device)
-    step = WAYS[way](trainer(setting, stacked, device=device), data)
+    step = WAYS[way](trainer(setting, stacked, PENALTIES, device=device), data)
     return images_per_second(step, data, setting, max(stacked, 1), seconds)
 
 
@@ -472,6 +476,7 @@ class Report:
                 return function(*arguments)
             except (RuntimeError, EOFError, OSError) as error:  # out of memory is a RuntimeError
                 why = " ".join(str(error).split())[:200] or type(error).__name__
+            torch.cuda.empty_cache()
         self.missing.append(f"{name}: {why}")
         print(f"not measured: {self.missing[-1]}", flush=True)
         return None
@@ -498,7 +503,7 @@ class Report:
 
 def measure(setting: Setting, small: Setting, device: torch.device, is_smoke: bool, seconds: float) -> Report:
     """All of it, each part with its share of the time; what a part leaves over is for the next."""
-    report, start, cpu = Report(), time.monotonic(), torch.device("cpu")
+    report, start = Report(), time.monotonic()
     is_gpu = device.type == "cuda"
     if not is_gpu:
         report.missing.append("graph: a CPU has no CUDA graphs")
@@ -512,7 +517,7 @@ def measure(setting: Setting, small: Setting, device: torch.device, is_smoke: bo
         for optimizer in RATES:
             one = replace(small, normalization=normalization, optimizer=optimizer)
             what = "stacked and alone"
-            report.compare(f"{what}, float64, CPU", "float64 on the CPU", stacked_and_alone, one, torch.float64, cpu, 20)
+            report.compare(f"{what}, float64, CPU", "float64 on the CPU", stacked_and_alone, one, torch.float64, CPU, 20)
             for way in ways:
                 report.compare(f"{way} on device and CPU, float64", "float64", device_and_cpu, one, device, 20, way)
             if is_gpu:
