@@ -481,7 +481,9 @@ class Report:
         print(f"not measured: {self.missing[-1]}", flush=True)
         return None
 
-    def compare(self, what: str, tolerance: str, function: Callable[..., float], setting: Setting, *others: Any) -> None:
+    def compare(
+        self, what: str, tolerance: str, function: Callable[..., float], setting: Setting, *others: Any
+    ) -> None:
         """A difference that the function of these arguments gives, beside its tolerance."""
         name, allowed = f"{what}, {setting.normalization}, {setting.optimizer}", TOLERANCE[tolerance]
         found = self.attempt(name, function, setting, *others)
@@ -517,7 +519,9 @@ def measure(setting: Setting, small: Setting, device: torch.device, is_smoke: bo
         for optimizer in RATES:
             one = replace(small, normalization=normalization, optimizer=optimizer)
             what = "stacked and alone"
-            report.compare(f"{what}, float64, CPU", "float64 on the CPU", stacked_and_alone, one, torch.float64, CPU, 20)
+            report.compare(
+                f"{what}, float64, CPU", "float64 on the CPU", stacked_and_alone, one, torch.float64, CPU, 20
+            )
             for way in ways:
                 report.compare(f"{way} on device and CPU, float64", "float64", device_and_cpu, one, device, 20, way)
             if is_gpu:
@@ -559,7 +563,9 @@ def tell(scale: str, images: float, found: list[dict[str, Any]], is_smoke: bool)
     print(f"\n{scale}: {images:.2e} training images, with those evaluated in proportion to their arithmetic")
     if is_smoke:
         print("a trial of the script with a tiny network: these numbers mean nothing")
-    print(f"{'way':<20} {'processes':>9} {'networks':>9} {'images/s':>11} {'GPU hours':>10}  GPUs for {NIGHT:.0f} hours")
+    print(
+        f"{'way':<20} {'processes':>9} {'networks':>9} {'images/s':>11} {'GPU hours':>10}  GPUs for {NIGHT:.0f} hours"
+    )
     for row in found:
         counts = f"{row['processes']:>9} {row['networks']:>9} {row['images_per_second']:>11,.0f}"
         print(f"{row['way']:<20} {counts} {row['hours']:>10,.1f}  {row['devices']}")

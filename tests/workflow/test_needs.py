@@ -126,7 +126,9 @@ def test_gpu_speed_is_measured(prepared: Path) -> None:
     assert start > 0 and speed and speed > 0
 
 
-@pytest.mark.needs("GPU", "one run, CUDA graphs, processes that share it, stacked runs: their speeds, and the CPU's losses")
+@pytest.mark.needs(
+    "GPU", "one run, CUDA graphs, processes that share it, stacked runs: their speeds, and the CPU's losses"
+)
 def test_gpu_script(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     words = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--output", output]
