@@ -587,6 +587,8 @@ def main() -> int:
     except (OSError, ValueError, KeyError) as error:
         parser.error(f"{arguments.plan}: no plan of normalization ({error}); `make plan JSON=...` writes one")
 
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
     plain_float32()
     setting, small = (TINY, TINY) if arguments.smoke else (FULL, SMALL)
     device, start = torch.device(arguments.device), time.monotonic()
