@@ -106,6 +106,8 @@ def test_the_longest_jobs_go_first(fresh: Checkout) -> None:
         for shard, runs in chapter.shards.items()
     }
     assert len(set(found.values())) > 3
+    data = re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, flags=re.MULTILINE)
+    assert data and min(map(int, data)) > max(found.values())
 
 
 def test_published_metrics_are_redrawn_without_training(finished: Checkout) -> None:

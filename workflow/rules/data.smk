@@ -13,6 +13,7 @@ rule data:
     wildcard_constraints:
         dataset="[a-z0-9_-]+",
     retries: 2  # of a download
+    priority: 10_000  # trainings, whose priorities are minutes, wait for it
     conda:
         "../../environment.yml"
     params:
