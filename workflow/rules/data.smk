@@ -12,8 +12,8 @@ rule data:
         "results/data/{dataset}.log",
     wildcard_constraints:
         dataset="[a-z0-9_-]+",
-    retries: 2  # of a download
     priority: 10_000  # trainings, whose priorities are minutes, wait for it
+    retries: 2  # of a download
     conda:
         "../../environment.yml"
     params:

@@ -17,10 +17,10 @@ rule train:
         f"{RESULTS}/{{study}}/shards/{{shard}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{shard}}.log",
+    priority: shard_priority
     conda:
         "../../environment.yml"
     threads: 1
-    priority: shard_priority
     resources:
         gpu=int(CONFIG.device == "cuda"),
         runtime=shard_minutes,
