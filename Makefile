@@ -9,6 +9,8 @@
 # STUDY    one study, where a command goes through all
 # TARGET, NUMBER, WHERE, CSV, TENSORBOARD   what `make why`, `make trace` and `make runs` are asked
 # CORES    how many cores Snakemake may use
+# GPU_SPEED  of `make plan`: operations per second of a GPU to reckon by, in place of those measured
+# JSON     of `make plan`: a file to write for benchmarks/gpu.py
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -35,8 +37,8 @@ $(activate)
 python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
 endef
 
-.PHONY: all only paper report notebooks lab plan why trace runs watch bench retrain clean-runs compare reuse-published publish \
-    certify pages test test-slow archive unlock lock clean setup help
+.PHONY: all only paper report notebooks lab plan why trace runs watch bench bench-gpu retrain clean-runs compare reuse-published \
+    publish certify pages test test-slow archive unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -75,7 +77,8 @@ lab: setup ## Open the notebooks in Jupyter
 
 plan: setup ## Print what is left to train and how long it takes, and train nothing
 	$(activate)
-	python -m effective_lr plan $(whole) --cores $(jobs)
+	python -m effective_lr plan $(whole) --cores $(jobs) $(if $(GPU_SPEED),--gpu-speed $(GPU_SPEED)) \
+	    $(if $(JSON),--json '$(JSON)')
 
 retrain: settings += retrain=true
 retrain: force = --forcerun train
@@ -126,6 +129,11 @@ bench: setup ## Measure speed against usual scripts, and what the workflow adds 
 	python benchmarks/norms.py > results/benchmark_norms.json
 	echo 'Written: results/benchmark.json, .png, benchmark_norms.json, which the next paper shows;'
 	echo 'docs/performance.md shows results/published/normalization/benchmark.json.'
+
+bench-gpu: setup ## Measure a GPU: agreement with the CPU, speed by several ways, what SCALE=paper costs (8 minutes)
+	$(activate)
+	python -m effective_lr plan --scale '$(or $(SCALE),paper)' --study normalization --json results/plan.json
+	python benchmarks/gpu.py --plan results/plan.json --output results/gpu.json
 
 pages: setup ## Write the generated pages and sections of the documentation anew
 	$(activate)

@@ -11,6 +11,8 @@ import pytest
 from effective_lr.engine import grid, limits, plan, storage
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Chapter, Contents
+from effective_lr.engine.jobs import duration
+from effective_lr.engine.study import load
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
@@ -64,9 +66,45 @@ def test_this_machine_is_measured(prepared: Path) -> None:
 
 
 def test_gpu_hours_follow_from_the_arithmetic() -> None:
-    long = make_run(steps=10**13)
-    hours = STUDY.operations(long) / limits.GPU_SPEED / 3600
-    assert hours > 100 and f" {hours:,.1f} hours of a GPU" in plan.gpu_hours(STUDY, [long])
+    runs = [make_run(steps=10**11, seed=seed) for seed in (3, 4)]
+    job = STUDY.operations(runs[0]) / limits.GPU_SPEED / 3600
+    left = plan.work(STUDY, runs)
+    assert (left["runs"], left["jobs"]) == (2, 2) and left["longest_job"] == left["operations"] / 2
+    assert 1 < job < 12
+    told = plan.gpu_hours(left, plan.GUESS)
+    assert f" {2 * job:,.1f} GPU hours at 10.0 TFLOP/s (a guess" in told and f"takes {duration(3600 * job)}" in told
+    shared = plan.gpu_hours(left, plan.GpuSpeed(2 * limits.GPU_SPEED, 4, "measured"))
+    assert f" {job:,.1f} GPU hours" in shared and f"takes {duration(3600 * 2 * job)}" in shared
+
+
+@pytest.mark.parametrize(("jobs", "devices"), [(1, 1), (22, 2), (23, 3)])
+def test_devices_for_a_night_leave_room_for_the_longest_job(jobs: int, devices: int) -> None:
+    left = {"runs": jobs, "jobs": jobs, "operations": jobs * 3.6e16, "longest_job": 3.6e16}  # an hour each
+    assert f"GPUs for a night of 12 hours: {devices}." in plan.gpu_hours(left, plan.GUESS)
+
+
+def test_a_job_longer_than_a_night_fits_in_none() -> None:
+    left = {"runs": 1, "jobs": 1, "operations": 5e17, "longest_job": 5e17}
+    assert "no number is enough" in plan.gpu_hours(left, plan.GUESS)
+
+
+def test_the_speed_of_a_gpu_is_given_or_measured_or_a_guess(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    assert plan.gpu_speed(STUDY, measured=path) == plan.GUESS
+    found = {"study": STUDY.name, "device": "H100", "operations_per_second": 3e13, "gpu_slots": 4}
+    path.write_text(json.dumps(found))
+    assert plan.gpu_speed(STUDY, measured=path)[:2] == (3e13, 4)
+    assert plan.gpu_speed(load("norms"), measured=path) == plan.GUESS
+    assert plan.gpu_speed(STUDY, 2e13, path)[:2] == (2e13, 1)
+    with pytest.raises(UserError, match="GPU_SPEED = -1: expected"):
+        plan.gpu_speed(STUDY, -1, path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"study": "normalization", "device": "CPU"}'])
+def test_a_file_without_the_speed_of_a_gpu_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "gpu.json").write_text(text)
+    with pytest.raises(UserError, match=r"gpu\.json: no speed of a GPU"):
+        plan.gpu_speed(STUDY, measured=tmp_path / "gpu.json")
 
 
 def test_limits_grow_with_the_work_and_with_each_attempt() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,18 @@ def test_gpu_speed_is_measured(prepared: Path) -> None:
     data = {"fashion-mnist-14": (prepared / "data.pt", prepared / "data.json")}
     start, [speed] = measure("normalization", [make_run()], data)
     assert start > 0 and speed and speed > 0
+
+
+@pytest.mark.needs(
+    "GPU", "one run, CUDA graphs, processes that share it, stacked runs: their speeds, and the CPU's losses"
+)
+def test_gpu_script(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    words = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--output", output]
+    result = subprocess.run(words, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = json.loads(output.read_text())
+    assert found["not_measured"] == [] and found["operations_per_second"] > 0
 
 
 # Other tools and the net

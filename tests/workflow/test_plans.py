@@ -11,7 +11,7 @@ import pytest
 
 from checkouts import Checkout, listed_shards
 from effective_lr.document import manuscript
-from effective_lr.engine import contents, grid
+from effective_lr.engine import contents, grid, limits
 from shared import ROOT
 
 SCALES = sorted({scale for name in contents.names() for scale in grid.scales(ROOT / "config" / name)})
@@ -91,6 +91,23 @@ def test_every_scale_plans_its_own_runs(finished: Checkout, scale: str) -> None:
     else:
         chapters = finished.chapters(scale)
         assert plan["train"] == {f"{name}/{shard}" for name, chapter in chapters.items() for shard in chapter.shards}
+
+
+def test_the_longest_jobs_go_first(fresh: Checkout) -> None:
+    told = fresh.snakemake("--dry-run", "--config", "scale=laptop", "--workflow-profile", "none").stdout
+    jobs = re.findall(r"^rule train:\n((?:    .*\n)*)", told, flags=re.MULTILINE)
+    found = {}
+    for job in jobs:
+        study, shard = re.findall(r"wildcards: study=(\w+), shard=(\S+)", job)[0]
+        found[study, shard] = int(re.findall(r"priority: (\d+)", job)[0])
+    assert found == {
+        (name, shard): limits.time_limit(chapter.study, runs, is_gpu=False)
+        for name, chapter in fresh.chapters("laptop").items()
+        for shard, runs in chapter.shards.items()
+    }
+    assert len(set(found.values())) > 3
+    data = re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, flags=re.MULTILINE)
+    assert data and min(map(int, data)) > max(found.values())
 
 
 def test_published_metrics_are_redrawn_without_training(finished: Checkout) -> None:

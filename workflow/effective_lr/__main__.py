@@ -183,15 +183,21 @@ def each_chapter(arguments: Arguments, metrics: str = "recompute") -> Any:
 
 
 def plan(arguments: Arguments) -> None:
+    from effective_lr.engine import plan as plans
     from effective_lr.engine.jobs import duration
-    from effective_lr.engine.plan import plan as plan_of
 
     scale, chapters = each_chapter(arguments)
-    total = 0.0
+    total, left = 0.0, {}  # seconds, and what is left of each study
     for chapter in chapters:
-        text, seconds = plan_of(chapter, RESULTS / scale / chapter.name, RESULTS / "data", arguments.cores)
+        gpu = plans.gpu_speed(chapter.study, arguments.gpu_speed)
+        where = RESULTS / scale / chapter.name, RESULTS / "data"
+        text, seconds = plans.plan(chapter, *where, arguments.cores, gpu)
+        left[chapter.name] = plans.work(chapter.study, plans.unfinished(chapter, *where))
         total += seconds
         print(f"{text}\n")
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json({"scale": scale, "studies": left}, arguments.json)
     if len(chapters) > 1:
         print(f"{scale}, all studies: about {duration(total / arguments.cores)} with {arguments.cores} jobs at a time.")
 
@@ -328,7 +334,11 @@ def parser() -> argparse.ArgumentParser:
     file, files = {"type": Path, "required": True}, {"type": Path, "nargs": "*", "default": []}
     scale, one_study = {"default": ""}, {"default": "", "help": "one study; all when it is not given"}
     whole = {"scale": scale, "study": one_study}
-    add(plan, "Print what is left to train and how long it takes.", **whole, cores={"type": int, "default": 1})
+    add(
+        plan, "Print what is left to train and how long it takes.", **whole, cores={"type": int, "default": 1},
+        gpu_speed={"type": float, "default": 0.0, "help": "operations per second of a GPU, in place of those measured"},
+        json={"type": Path, "help": "write what is left, for benchmarks/gpu.py"},
+    )  # fmt: skip
     metrics = {"default": "", "help": "published: ask the committed results"}
     add(
         why,

@@ -12,6 +12,7 @@ rule data:
         "results/data/{dataset}.log",
     wildcard_constraints:
         dataset="[a-z0-9_-]+",
+    priority: 10_000  # trainings, whose priorities are minutes, wait for it
     retries: 2  # of a download
     conda:
         "../../environment.yml"

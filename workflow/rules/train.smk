@@ -17,6 +17,7 @@ rule train:
         f"{RESULTS}/{{study}}/shards/{{shard}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{shard}}.log",
+    priority: shard_priority
     conda:
         "../../environment.yml"
     threads: 1

@@ -26,6 +26,11 @@ def shard_minutes(wildcards, attempt):
     return limits.time_limit(*shard_of(wildcards), CONFIG.device == "cuda", attempt)
 
 
+def shard_priority(wildcards):
+    """The longest first, so that none is left to run alone at the end."""
+    return shard_minutes(wildcards, attempt=1)
+
+
 def shard_megabytes(wildcards, attempt):
     study, runs = shard_of(wildcards)
     return limits.memory_limit(study, runs[0], attempt)

@@ -3,6 +3,8 @@
 What a scheduler is asked for is in limits.py, which the Snakefile imports.
 """
 
+import json
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -10,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean, median_high
-from typing import Any
+from typing import Any, NamedTuple
 
 from effective_lr.engine import grid
 from effective_lr.engine.code import training_key
@@ -20,9 +22,11 @@ from effective_lr.engine.limits import CPU_SPEED, GPU_SPEED
 from effective_lr.engine.storage import read_provenance
 from effective_lr.engine.study import BaseRun, Study
 from effective_lr.engine.study import load as load_study
-from effective_lr.errors import UserError
+from effective_lr.errors import UserError, reason
 
 MEASURED_SECONDS = 0.5  # of steps, for each kind of run
+GPU_MEASURED = Path("results") / "gpu.json"  # by benchmarks/gpu.py
+NIGHT = 12.0  # hours
 PARTIAL_FILE_AGE = 3600.0  # seconds after which nobody can be writing a file any more
 
 
@@ -109,7 +113,18 @@ def run_steps(run: BaseRun) -> int:
     return steps
 
 
-def plan(chapter: Chapter, results: Path, data: Path, cores: int) -> tuple[str, float]:
+class GpuSpeed(NamedTuple):
+    """What a plan takes a GPU to do."""
+
+    operations: float  # floating point operations per second of the whole device
+    jobs: int  # that share it
+    source: str  # of these numbers
+
+
+GUESS = GpuSpeed(GPU_SPEED, 1, "a guess: no GPU was measured")
+
+
+def plan(chapter: Chapter, results: Path, data: Path, cores: int, gpu: GpuSpeed = GUESS) -> tuple[str, float]:
     """What is left to train, and how long it takes by the speed that is measured here, with all cores at work.
 
     The text, and seconds of one core.
@@ -149,7 +164,7 @@ def plan(chapter: Chapter, results: Path, data: Path, cores: int) -> tuple[str, 
         f"About {duration(in_all / cores)} with {cores} jobs at a time ({in_all / 3600:.2f} hours of one), each of "
         f"{jobs} taking {mean(starts):.1f} s to start, at the speed measured just now"
         + (f", or {CPU_SPEED:.0e} operations per second where the data is not prepared." if is_assumed else "."),
-        gpu_hours(chapter.study, missing),
+        gpu_hours(work(chapter.study, missing), gpu),
     ]
     return "\n".join(lines), in_all
 
@@ -168,12 +183,45 @@ def seconds_per_operation(study: Study, taken: Iterable[tuple[BaseRun, float]]) 
     return {name: median_high(values) for name, values in found.items()}
 
 
-def gpu_hours(study: Study, runs: list[BaseRun]) -> str:
-    """What these runs take on a GPU by their arithmetic alone."""
-    total = sum(map(study.operations, runs))
+def work(study: Study, runs: list[BaseRun]) -> dict[str, float]:
+    """How many runs and jobs these are, and their floating point operations: of all, and of the longest job."""
+    jobs = [sum(map(study.operations, shard)) for shard in grid.shards(runs).values()]
+    return {"runs": len(runs), "jobs": len(jobs), "operations": sum(jobs), "longest_job": max(jobs, default=0.0)}
+
+
+def gpu_speed(study: Study, given: float = 0.0, measured: Path = GPU_MEASURED) -> GpuSpeed:
+    """The speed that is given; else the one that benchmarks/gpu.py measured for this study; else a guess."""
+    if given < 0:
+        raise UserError(f"GPU_SPEED = {given:g}: expected floating point operations per second, such as 1e13")
+    if given:
+        return GpuSpeed(given, 1, "as given")
+    if measured.exists():
+        try:
+            found = json.loads(measured.read_text())
+            if found["study"] == study.name:
+                told = f"measured on {found['device']} with gpu_slots = {found['gpu_slots']}, {measured}"
+                return GpuSpeed(float(found["operations_per_second"]), int(found["gpu_slots"]), told)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{measured}: no speed of a GPU in it ({reason(error)}): expected what benchmarks/gpu.py writes on a "
+                "GPU; remove it, or measure again"
+            ) from None
+    return GUESS
+
+
+def gpu_hours(left: dict[str, float], gpu: GpuSpeed) -> str:
+    """What this work takes on GPUs by its arithmetic, and how many of them do it in a night.
+
+    Devices that never wait while there are jobs end at most the longest job after the mean, in whatever order they
+    take them.
+    """
+    hours = left["operations"] / gpu.operations / 3600
+    longest = left["longest_job"] * gpu.jobs / gpu.operations / 3600
+    devices = max(math.ceil(hours / (NIGHT - longest)), 1) if longest < NIGHT else "no number is enough"
     return (
-        f"By arithmetic {total:.1e} floating point operations: {total / GPU_SPEED / 3600:,.1f} hours of a GPU that "
-        f"sustains {GPU_SPEED / 1e12:.0f} TFLOP/s in float32, which is a guess: no GPU was measured."
+        f"By arithmetic {left['operations']:.1e} floating point operations: {hours:,.1f} GPU hours at "
+        f"{gpu.operations / 1e12:.1f} TFLOP/s ({gpu.source}). The longest of {left['jobs']} jobs takes "
+        f"{duration(3600 * longest)}. GPUs for a night of {NIGHT:.0f} hours: {devices}."
     )
 
 

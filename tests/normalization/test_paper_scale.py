@@ -1,0 +1,77 @@
+"""The scale `paper` before it is trained: its grids reach every claim with five seeds, and its jobs are of a size.
+
+Made-up tables of its own runs go through the statistics. What they need, cells in a window, values of ηλ, partners and
+seeds, they must find; what they find there means nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from effective_lr.engine import contents, grid, limits, plan
+from effective_lr.evidence import verdicts
+from effective_lr.evidence.tidy import Experiment, Tables
+from effective_lr.studies.normalization import theory
+from effective_lr.studies.normalization.analysis import LATE
+from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT, Run
+from shared import ROOT, STUDY
+
+CHAPTER = contents.load_chapters(ROOT, grid.load_config({"scale": "paper"}))[STUDY.name]
+LAYERS = {"conv1": 27, "conv2": 576, "conv3": 1152, "linear": 256}  # weights in a scale group
+EXACT = ("invariance", "affine_invariance", "norm_exponent")  # which rest on checks, not on runs
+LOSES = 0.15  # θ of a layer above which these tables have lost its units
+
+
+def made_up(runs: list[Any]) -> Experiment:
+    """Errors that a penalty changes, values that differ a little between runs, and lost units from a θ on."""
+    table = pd.DataFrame([{**run.model_dump(), "run_id": run.run_id, "diverged": np.nan} for run in runs])
+    noise = 1 + 1e-3 * np.sin(np.arange(len(table)) ** 2)
+    table["test_error"] = (0.2 + 0.1 * np.exp(-1000 * table["l2"])) * noise
+    table["validation_error"] = table["test_error"]
+    table["late_train_loss"] = 0.4 * noise
+    rows = []
+    for layer, size in LAYERS.items():
+        penalty = table["l2"].where(table["layer_l2"] == "equal", table["l2"] * max(LAYERS.values()) / size)
+        theta = theory.angle_scale(table["lr"], penalty, TYPICAL_GRADIENT, size)
+        is_lost = table["optimizer"].isin(["adam", "rmsprop"]) & (table["layer_l2"] == "equal") & (theta > LOSES)
+        values = {**dict.fromkeys(LATE, noise), "layer_l2": penalty, "group_size": size}
+        values |= {"late_without_gradient": is_lost.astype(float)}
+        rows += [
+            pd.DataFrame({"run_id": table["run_id"], "step": 1, "layer": layer, "quantity": what, "value": value})
+            for what, value in values.items()
+        ]
+    return Experiment(pd.concat(rows, ignore_index=True), table)
+
+
+@pytest.fixture(scope="module")
+def evidence() -> verdicts.Evidence:
+    tables = {name: made_up(runs) for name, runs in CHAPTER.experiments.items()}
+    return verdicts.Evidence(Tables.of(tables), pd.DataFrame(columns=["check", "subject", "value"]))
+
+
+@pytest.mark.parametrize("name", CHAPTER.claims)
+def test_its_grids_have_what_every_claim_needs(name: str, evidence: verdicts.Evidence) -> None:
+    result = verdicts.decide(name, CHAPTER.claims[name], evidence, verdicts.statistics_of(STUDY))
+    for part in result["parts"]:
+        if part["statistic"] not in EXACT:
+            assert part["low"] is not None, part
+            assert part["freedom"] is None or part["freedom"] >= 4, part  # five seeds
+    assert all(part["value"] is not None for part in result["explored"]), result["explored"]
+
+
+def test_it_has_the_data_of_the_original_and_new_seeds() -> None:
+    runs: list[Run] = grid.unique(CHAPTER.experiments)  # type: ignore[assignment]
+    assert {(run.dataset, run.resolution) for run in runs} == {("cifar10", 32)}
+    assert {run.seed for run in runs} == {200, 201, 202, 203, 204}
+
+
+def test_no_job_takes_two_hours_of_a_gpu_and_few_gpus_train_it_in_a_night() -> None:
+    """By the speed that a plan assumes where no GPU was measured."""
+    left = plan.work(STUDY, grid.unique(CHAPTER.experiments))
+    longest, total = left["longest_job"] / limits.GPU_SPEED, left["operations"] / limits.GPU_SPEED
+    assert longest < 2 * 3600 and total < 3 * plan.NIGHT * 3600
+    page = " ".join((ROOT / "docs/clusters.md").read_text().split())
+    told = f"takes {total / 3600:.0f} GPU hours in {left['jobs']} jobs, the longest {longest / 60:.0f} minutes"
+    assert told in page and plan.gpu_hours(left, plan.GUESS).endswith("GPUs for a night of 12 hours: 3.")
