@@ -34,8 +34,8 @@ $(activate)
 python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
 endef
 
-.PHONY: all only paper report notebooks lab plan bench retrain clean-runs compare reuse-published publish certify pages test test-slow \
-    archive unlock lock clean setup help
+.PHONY: all only paper report notebooks lab plan bench retrain clean-runs compare reuse-published push-runs pull-runs publish certify pages \
+    test test-slow archive capsule unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -93,6 +93,14 @@ compare: setup ## Put a finished scale (SCALE=study) beside its published result
 reuse-published: setup ## Put the published runs into the run cache of their scale: only what differs is trained then
 	$(activate)
 	python -m effective_lr reuse --scale '$(or $(SCALE),study)' --study '$(STUDY)'
+
+push-runs: setup ## Copy finished runs to TO=, a folder, host:folder or URL, from which other machines take them
+	$(activate)
+	python -m effective_lr push $(whole) --to '$(TO)'
+
+pull-runs: setup ## Take finished runs from FROM=, a folder, host:folder or URL: only what is missing is trained then
+	$(activate)
+	python -m effective_lr pull $(whole) --from '$(FROM)'
 
 publish: setup ## Write results/published from a finished scale (SCALE=study)
 	$(activate)
