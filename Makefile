@@ -143,6 +143,10 @@ archive: ## Bundle the last commit, published results included, for an archive t
 	git archive --prefix="$$name/" --output="dist/$$name.tar.gz" HEAD
 	echo "dist/$$name.tar.gz: $$(git describe --always --dirty), $$(du -h "dist/$$name.tar.gz" | cut -f1)"
 
+capsule: setup ## Bundle the last commit, the Python packages and the raw data: the paper without a network (4 GB)
+	$(activate)
+	bash workflow/capsule.sh
+
 unlock: setup ## Free the folder after a run on another machine was killed; on this one `make` does so by itself
 	$(activate)
 	snakemake --unlock

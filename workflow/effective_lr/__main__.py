@@ -24,6 +24,12 @@ def prepare(arguments: Arguments) -> None:
     print(write(arguments.name, arguments.folder, arguments.tensors, arguments.record, arguments.optional))
 
 
+def raw(arguments: Arguments) -> None:
+    from effective_lr.prepare.raw import collect
+
+    print(collect(arguments.folder, arguments.into))
+
+
 def train(arguments: Arguments) -> int:
     from effective_lr.engine.jobs import Options, RunCache, recorded, train_shard
     from effective_lr.engine.study import load
@@ -300,6 +306,7 @@ def parser() -> argparse.ArgumentParser:
 
     flag = {"action": "store_true"}
     add(prepare, "Prepare a dataset.", "name", folder=file, tensors=file, record=file, optional=flag)
+    add(raw, "Copy the raw data files into one folder.", folder=file, into=file)
     add(
         train, "Train the runs of a shard.", "study", "runs", "code",
         tensors={"type": Path}, record={"type": Path}, cache=file, output=file,
