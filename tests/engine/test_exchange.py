@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,7 +27,19 @@ from effective_lr.errors import UserError
 from shared import ENVIRONMENT, STUDY, make_run
 
 RUNS = [make_run(seed=seed) for seed in range(4)]
-RSYNC = shutil.which("rsync") or ""
+SSH = """#!/bin/sh
+[ "$1" = host ] || { echo "ssh: no route to $1" >&2; exit 255; }
+shift
+exec sh -c "$*"
+"""
+SERVER = """
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {folder}/key
+AuthorizedKeysFile {folder}/key.pub
+StrictModes no
+PidFile none
+"""
 
 
 def fabricate(study: Study, run: BaseRun, results: Path, seconds: float = 1.0) -> Path:
@@ -58,14 +72,36 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a folder on `host`, which an ssh on PATH takes for this machine, and no other name."""
-    if not RSYNC:
+    if not shutil.which("rsync"):
         pytest.skip("no rsync")
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
-    ssh.write_text('#!/bin/sh\n[ "$1" = host ] || { echo "ssh: no route to $1" >&2; exit 255; }\nshift\nexec sh -c "$*"\n')
+    ssh.write_text(SSH)
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
     return f"host:{tmp_path}/remote"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a folder that a real ssh server on loopback reaches, with a key of its own."""
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if os.getuid() or not sshd or not shutil.which("rsync"):
+        pytest.skip("needs root, rsync and an ssh server (openssh-server)")
+    folder = tmp_path / "ssh"
+    folder.mkdir()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "config").write_text(SERVER.format(port=port, folder=folder))
+    Path("/run/sshd").mkdir(exist_ok=True)  # which it insists on
+    options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -o ConnectionAttempts=20"
+    monkeypatch.setenv("RSYNC_RSH", f"ssh -F none -p {port} -i {folder}/key {options}")
+    process = subprocess.Popen([sshd, "-D", "-f", folder / "config"])
+    yield f"127.0.0.1:{tmp_path}/remote"
+    process.terminate()
+    process.wait()
 
 
 def command(checkout: Checkout, *words: str) -> str:
@@ -98,9 +134,9 @@ def test_two_who_train_halves_end_with_the_whole(kind: str, tmp_path: Path, requ
     assert f"{theirs} new" in (told := command(first, "pull", "--from", address)) and f"{mine} already" in told
     assert f"{mine} new" in command(second, "pull", "--from", address)
     for checkout in (first, second):
-        assert f"0 new (0.00 MB), {len(planned)} already there, 0 refused" in command(checkout, "pull", "--from", address)
-        told = command(checkout, "plan")
-        assert told.count(", 0 to train") == len(checkout.chapters())
+        told = command(checkout, "pull", "--from", address)
+        assert f"0 new (0.00 MB), {len(planned)} already there, 0 refused" in told
+        assert command(checkout, "plan").count(", 0 to train") == len(checkout.chapters())
     assert written(first.root / "results/smoke") == written(second.root / "results/smoke")
 
 
@@ -166,10 +202,12 @@ def test_a_whole_file_stays_and_a_damaged_one_is_replaced(machine: Path, tmp_pat
     assert {path.name for path in whole.parent.iterdir()} == {path.name for path in sent}
 
 
-@pytest.mark.parametrize("kind", ["memory", "file", "relative", "remote"])
+@pytest.mark.parametrize(
+    "kind", ["memory", "file", "relative", "remote", pytest.param("server", marks=pytest.mark.slow)]
+)
 def test_places(kind: str, machine: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     addresses = {"memory": f"memory://{uuid4()}/runs", "file": f"file://{tmp_path}/new/runs", "relative": "new/runs/"}
-    address = addresses.get(kind) or request.getfixturevalue("remote")
+    address = addresses.get(kind) or request.getfixturevalue(kind)
     paths = [fabricate(STUDY, run, machine) for run in RUNS]
     expected = written(machine)
     (paths[0].parent / ".partial.parquet.elsewhere.1").write_bytes(b"")  # what another job is writing, and a checkpoint

@@ -134,7 +134,10 @@ def test_make_sets_up_and_builds(machine: Machine) -> None:
         (("retrain", "SCALE=study"), f"{RUN} --cores all --config scale=study retrain=true --forcerun train"),
         (("plan", "STUDY=norms", "CORES=2"), "python -m effective_lr plan --scale  --study norms --cores 2"),
         (("pages",), "python benchmarks/normalization.py figure"),
-        (("push-runs", "TO=host:runs", "SCALE=study"), "python -m effective_lr push --scale study --study  --to host:runs"),
+        (
+            ("push-runs", "TO=host:runs", "SCALE=study"),
+            "python -m effective_lr push --scale study --study  --to host:runs",
+        ),
         (("pull-runs", "FROM=/mnt/runs"), "python -m effective_lr pull --scale  --study  --from /mnt/runs"),
         (("unlock",), "snakemake --unlock"),
         (("test-slow",), "pytest -m slow"),

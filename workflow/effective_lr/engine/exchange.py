@@ -85,8 +85,10 @@ def fault(path: Path, study: Study) -> str:
 def place(address: str) -> "Files | Rsync":
     """What reaches this address."""
     if not address:
-        raise UserError("no place was named: type e.g. `make push-runs TO=/mnt/runs` or `make pull-runs FROM=host:runs`")
-    return Rsync(address) if re.match(r"[^/]+:(?!//)", address) else Files(address)
+        raise UserError(
+            "no place was named: type `make push-runs TO=/mnt/runs`, say, or `make pull-runs FROM=host:runs`"
+        )
+    return Rsync(address) if re.match(r"[^/]+:", address) and "://" not in address else Files(address)
 
 
 class Files:
