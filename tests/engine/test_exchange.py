@@ -104,20 +104,19 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     process.wait()
 
 
-def command(checkout: Checkout, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "effective_lr", *words, "--scale", "smoke"],
-        cwd=checkout.root,
-        env={**os.environ, "PYTHONPATH": "workflow"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize("kind", ["folder", "remote"])
-def test_two_who_train_halves_end_with_the_whole(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_two_who_train_halves_end_with_the_whole(
+    kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command(checkout: Checkout, *words: str) -> str:
+        monkeypatch.chdir(checkout.root)
+        assert main([*words, "--scale", "smoke"]) == 0
+        return capsys.readouterr().out
+
     address = request.getfixturevalue("remote") if kind == "remote" else str(tmp_path / "shared")
     first = Checkout.new(tmp_path / "first")
     second = first.copy(tmp_path / "second")

@@ -40,7 +40,7 @@ def test_raw_files_are_collected_and_missing_ones_named(tmp_path: Path, monkeypa
     assert not into.exists()
 
     monkeypatch.setattr(images, "read", lambda *_: None)
-    assert raw.collect(folder, into).splitlines() == ["left out: golub_72 is nowhere", f"{into}: 7 raw files"]
+    assert raw.collect(folder, into) == "7 files; left out: golub_72 is nowhere"
     expected = {*names, text.WHEEL, tabular.COOLING_LOAD.path, tabular.GOLUB_38.path}
     assert {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()} == expected
 

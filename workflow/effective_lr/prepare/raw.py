@@ -23,14 +23,13 @@ def collect(folder: Path, into: Path) -> str:
     found = next(files for place in places if (files := list(place.glob("*-ubyte*"))))
     for path in [*found, folder / text.WHEEL]:
         shutil.copy(path, into)
-    lines = []
+    left_out = ""
     for source in (tabular.COOLING_LOAD, tabular.GOLUB_38, tabular.GOLUB_72):
         try:
             content, _ = tabular.obtain(source, folder)
         except Missing as error:
-            lines.append(f"left out: {error}")
+            left_out += f"; left out: {error}"
             continue
         (into / source.path).parent.mkdir(exist_ok=True)
         (into / source.path).write_bytes(content)
-    lines.append(f"{into}: {sum(path.is_file() for path in into.rglob('*'))} raw files")
-    return "\n".join(lines)
+    return f"{sum(path.is_file() for path in into.rglob('*'))} files{left_out}"
