@@ -104,7 +104,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     process.wait()
 
 
-@pytest.mark.parametrize("kind", ["folder", "remote"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("remote", marks=pytest.mark.slow)])
 def test_two_who_train_halves_end_with_the_whole(
     kind: str,
     tmp_path: Path,
