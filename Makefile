@@ -38,7 +38,7 @@ python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--con
 endef
 
 .PHONY: all only paper report notebooks lab plan why trace runs watch bench bench-gpu retrain clean-runs compare reuse-published \
-    publish certify pages test test-slow archive unlock lock clean setup help
+    push-runs pull-runs publish certify pages test test-slow archive capsule unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -114,6 +114,14 @@ reuse-published: setup ## Put the published runs into the run cache of their sca
 	$(activate)
 	python -m effective_lr reuse --scale '$(or $(SCALE),study)' --study '$(STUDY)'
 
+push-runs: setup ## Copy finished runs to TO=, a folder, host:folder or URL, from which other machines take them
+	$(activate)
+	python -m effective_lr push $(whole) --to '$(TO)'
+
+pull-runs: setup ## Take finished runs from FROM=, a folder, host:folder or URL: only what is missing is trained then
+	$(activate)
+	python -m effective_lr pull $(whole) --from '$(FROM)'
+
 publish: setup ## Write results/published from a finished scale (SCALE=study)
 	$(activate)
 	python -m effective_lr publish --scale '$(or $(SCALE),study)' --study '$(STUDY)'
@@ -159,6 +167,10 @@ archive: ## Bundle the last commit, published results included, for an archive t
 	mkdir -p dist
 	git archive --prefix="$$name/" --output="dist/$$name.tar.gz" HEAD
 	echo "dist/$$name.tar.gz: $$(git describe --always --dirty), $$(du -h "dist/$$name.tar.gz" | cut -f1)"
+
+capsule: setup ## Bundle the last commit, the Python packages and the raw data: the paper without a network (4 GB)
+	$(activate)
+	bash workflow/capsule.sh
 
 unlock: setup ## Free the folder after a run on another machine was killed; on this one `make` does so by itself
 	$(activate)

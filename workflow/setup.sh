@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Provides what Snakemake needs before it can start: LaTeX, Fashion-MNIST and the virtual environment.
 # Started by the Makefile, in the root of the repository; PYTHON, VENV and SYSTEM are explained there.
+# A folder wheels/ makes this a time capsule (capsule.sh): then all comes from there, and nothing from a network.
 set -euo pipefail
 
 fail() { echo "$*" >&2; exit 1; }
 
 # Sets `root` to what has to precede a command that needs root, if that works without a password.
 can_install() {
-    [ "$SYSTEM" != no ] && command -v apt-get >/dev/null || return 1
+    [ "$SYSTEM" != no ] && [ ! -d wheels ] && command -v apt-get >/dev/null || return 1
     if [ "$(id -u)" = 0 ]; then root=""; else root="sudo -n"; $root true 2>/dev/null; fi
 }
 
@@ -26,6 +27,8 @@ has_fashion_mnist() {
     [ -n "$(find -L data /usr/share/datasets/fashion-mnist -name 'train-images-idx3-ubyte*' 2>/dev/null)" ]
 }
 
+kind() { "$PYTHON" -c 'import sys, sysconfig; print(sys.implementation.cache_tag, sysconfig.get_platform())'; }
+
 # Python: an existing environment breaks when its folder is moved or its Python is removed.
 if [ -e "$VENV/bin/pip" ]; then
     "$VENV/bin/pip" --version >/dev/null 2>&1 ||
@@ -33,6 +36,8 @@ if [ -e "$VENV/bin/pip" ]; then
 elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     found=$("$PYTHON" --version 2>/dev/null) || found=missing
     fail "Python 3.11 or newer is needed, but $PYTHON is $found: install one, then type e.g. \`make PYTHON=python3.12\`."
+elif [ -d wheels ] && [ "$(kind)" != "$(<wheels/made-for)" ]; then
+    fail "The packages in wheels/ are for $(<wheels/made-for), but $PYTHON is $(kind): name that Python, as in \`make PYTHON=python3.12\`."
 elif ! "$PYTHON" -c 'import ensurepip' 2>/dev/null; then # Debian packages it separately
     package=$(basename "$PYTHON")-venv
     can_install || fail "Python's venv module is missing: type \`sudo apt-get install -y $package\`, then \`make\` again."
@@ -56,9 +61,15 @@ fi
 stamp="$VENV/requirements.lock.sha256"
 lock=$(sha256sum <requirements.lock)
 if [ ! -e "$stamp" ] || [ "$(<"$stamp")" != "$lock" ]; then
+    from=()
+    if [ -d wheels ]; then
+        sha256sum --check --quiet SHA256SUMS ||
+            fail "This is not what the capsule held: unpack it again, or delete SHA256SUMS if the change is yours."
+        from=(--no-index --find-links wheels)
+    fi
     echo "Installing requirements.lock into $VENV: a few GB, once."
     [ -e "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
     rm -f "$stamp"
-    "$VENV/bin/python" -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+    "$VENV/bin/python" -m pip install --disable-pip-version-check "${from[@]}" --require-hashes -r requirements.lock
     echo "$lock" >"$stamp"
 fi

@@ -49,6 +49,7 @@ STUBS = {
         case "$*" in
             *version_info*) [ "$BROKEN" = python ] && minor=10 || minor=11
                 "$REAL_PYTHON" -IS -c "import sys; sys.version_info = (3, $minor, 2); $2" ;;
+            *get_platform*) echo cpython-311 linux-x86_64 ;;
             --version) echo Python 3.10.2 ;;
             *ensurepip*) [ "$BROKEN" != ensurepip ] ;;
             "-m venv "*) mkdir -p "$3/bin"; cat "$0" | tee "$3/bin/pip" >"$3/bin/python"; >"$3/bin/activate"
@@ -143,6 +144,11 @@ def test_make_sets_up_and_builds(machine: Machine) -> None:
         ),
         (("watch", "SCALE=smoke"), "python -m effective_lr watch --scale smoke --study "),
         (("pages",), "python benchmarks/normalization.py figure"),
+        (
+            ("push-runs", "TO=host:runs", "SCALE=study"),
+            "python -m effective_lr push --scale study --study  --to host:runs",
+        ),
+        (("pull-runs", "FROM=/mnt/runs"), "python -m effective_lr pull --scale  --study  --from /mnt/runs"),
         (("unlock",), "snakemake --unlock"),
         (("test-slow",), "pytest -m slow"),
     ],
@@ -268,6 +274,47 @@ def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
     assert machine.calls("apt-get install")[-1].endswith(" dataset-fashion-mnist")
     assert done.returncode == 0
     assert "the workflow will download it" in done.stdout
+
+
+@pytest.fixture
+def capsule(machine: Machine) -> Machine:
+    """A machine whose checkout is a time capsule."""
+    (machine.root / "wheels").mkdir()
+    (machine.root / "wheels" / "made-for").write_text("cpython-311 linux-x86_64\n")
+    sums = subprocess.run(["sha256sum", "requirements.lock"], cwd=machine.root, capture_output=True, check=True)
+    (machine.root / "SHA256SUMS").write_bytes(sums.stdout)
+    return machine
+
+
+def test_a_capsule_needs_no_network(capsule: Machine) -> None:
+    assert capsule.make(who="0", broken="dataset").returncode == 0
+    [install] = capsule.calls("python3 -m pip install")
+    assert " --no-index --find-links wheels --require-hashes " in install
+    assert not capsule.calls("apt-get")
+    (capsule.root / "wheels" / "made-for").write_text("of another Python, once it is installed\n")
+    assert capsule.make().returncode == 0
+
+
+def test_a_capsule_that_was_changed_is_not_installed(capsule: Machine) -> None:
+    (capsule.root / "requirements.lock").write_text("torch==2.1\n")
+    done = capsule.make()
+    assert done.returncode != 0 and "requirements.lock: FAILED" in done.stdout and "unpack it again" in done.stdout
+    assert not capsule.calls("python3 -m pip")
+
+
+def test_a_capsule_for_another_python(capsule: Machine) -> None:
+    (capsule.root / "wheels" / "made-for").write_text("cpython-314 linux-x86_64\n")
+    done = capsule.make()
+    assert done.returncode != 0
+    assert "cpython-314" in done.stdout and "cpython-311" in done.stdout and "make PYTHON=" in done.stdout
+    assert not (capsule.root / ".venv").exists()
+
+
+def test_a_capsule_without_latex_says_what_to_install(capsule: Machine) -> None:
+    done = capsule.without(*LATEX).make(who="0")
+    assert done.returncode != 0 and f"apt-get install -y --no-install-recommends {PACKAGES}" in done.stdout
+    assert not capsule.calls("apt-get")
+    assert capsule.make("SYSTEM=no", who="0").returncode == 0  # the PDF alone needs it
 
 
 def test_a_failed_run_ends_without_the_place_of_a_paper(machine: Machine) -> None:

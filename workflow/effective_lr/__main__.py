@@ -24,6 +24,12 @@ def prepare(arguments: Arguments) -> None:
     print(write(arguments.name, arguments.folder, arguments.tensors, arguments.record, arguments.optional))
 
 
+def raw(arguments: Arguments) -> None:
+    from effective_lr.prepare.raw import collect
+
+    print(collect(arguments.folder, arguments.into))
+
+
 def train(arguments: Arguments) -> int:
     from effective_lr.engine.jobs import Options, RunCache, recorded, train_shard
     from effective_lr.engine.study import load
@@ -283,6 +289,23 @@ def reuse(arguments: Arguments) -> None:
         print(reuse_of(published_table(ROOT, chapter.name, scale), RESULTS / scale / chapter.name))
 
 
+def push(arguments: Arguments) -> int:
+    return copy_runs(arguments, str(RESULTS), arguments.to)
+
+
+def pull(arguments: Arguments) -> int:
+    return copy_runs(arguments, vars(arguments)["from"], str(RESULTS))
+
+
+def copy_runs(arguments: Arguments, source: str, target: str) -> int:
+    from effective_lr.engine.exchange import copy_runs as copy
+
+    scale, chapters = each_chapter(arguments)
+    text, all_whole = copy(source, target, scale, [chapter.study for chapter in chapters])
+    print(text)
+    return 0 if all_whole else 1
+
+
 def compare(arguments: Arguments) -> int:
     from effective_lr.evidence.comparison import compare_with_published
 
@@ -371,6 +394,8 @@ def parser() -> argparse.ArgumentParser:
         partial={"action": "store_true", "help": "publish what is finished"},
     )
     add(reuse, "Put published runs into the run cache of their scale.", **whole)
+    add(push, "Copy finished runs to a folder, host:folder or URL.", "to", **whole)
+    add(pull, "Copy finished runs from a folder, host:folder or URL.", "from", **whole)
     add(compare, "Put a finished scale beside its published results.", **whole)
     add(certify, "Prove that changed training code gives the same results.", "study")
     commands.add_parser("run", help="Run Snakemake, alone in this folder; the arguments are Snakemake's.")
@@ -378,6 +403,7 @@ def parser() -> argparse.ArgumentParser:
 
     flag = {"action": "store_true"}
     add(prepare, "Prepare a dataset.", "name", folder=file, tensors=file, record=file, optional=flag)
+    add(raw, "Copy the raw data files into one folder.", folder=file, into=file)
     add(
         train, "Train the runs of a shard.", "study", "runs", "code",
         tensors={"type": Path}, record={"type": Path}, cache=file, output=file,
