@@ -8,6 +8,7 @@
 # METRICS  published: train nothing, redraw from the committed results of SCALE (study where that is not given)
 # STUDY    one study, where a command goes through all
 # CORES    how many cores Snakemake may use
+# AGENT    who runs the workflow, as `make crate` names it; nobody where it is not given
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,7 +35,7 @@ $(activate)
 python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
 endef
 
-.PHONY: all only paper report notebooks lab plan bench retrain clean-runs compare reuse-published publish certify pages test test-slow \
+.PHONY: all only paper report crate notebooks lab plan bench retrain clean-runs compare reuse-published publish certify pages test test-slow \
     archive unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
@@ -48,6 +49,11 @@ paper: setup ## Build the PDF and what it rests on
 report: setup ## Write one self-contained HTML page with all figures, tables, verdicts, notebooks and provenance
 	$(call snakemake,report)
 	snakemake report --report '$(dir $(pdf))report.html' --cores 1 $(if $(strip $(settings)),--config $(settings))
+
+crate: force = --forcerun bundle
+crate: setup ## Bundle the run with its provenance as an RO-Crate; AGENT='your name' says who ran it
+	$(call snakemake,$@)
+	echo "The crate: $(dir $(pdf))crate.zip"
 
 figure_%: setup ## Redraw one figure by its number; `make only ITEM=plane` by its name
 	$(call snakemake,$@)
