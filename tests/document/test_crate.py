@@ -75,7 +75,7 @@ def test_what_is_named_is_there(bundle: Callable[..., Path]) -> None:
     named = {name for one in found.values() for name in references(one)}
     assert named - found.keys() == {"https://w3id.org/ro/crate/1.1"}  # the one thing that RO-Crate itself describes
     with zipfile.ZipFile(archive) as opened:
-        files = set(opened.namelist()) - {crate.METADATA}
+        files = {name for name in opened.namelist() if not name.endswith("/")} - {crate.METADATA}
     listed = {name for name, one in found.items() if "File" in one["@type"]}
     folders = tuple(name for name, one in found.items() if one["@type"] == "Dataset" and name != "./")
     assert listed <= files and all(name in listed or name.startswith(folders) for name in files)
@@ -129,3 +129,76 @@ def test_a_run_starts_with_the_trainings_that_are_its_own(bundle: Callable[..., 
 def test_nobody_is_said_to_have_trained_what_others_published(bundle: Callable[..., Path]) -> None:
     [mine, published] = trainings(entities(bundle({}, {"host": ""})))
     assert "agent" in mine and "agent" not in published
+
+
+# The context of RO-Crate 1.1, as far as the crate uses it: the validator would fetch it from the network.
+SCHEMA_ORG = """
+about additionalProperty additionalType agent author contentSize datePublished description encodingFormat endTime
+exampleOfWork hasPart instrument license mainEntity mentions name object programmingLanguage result
+softwareRequirements softwareVersion startTime url value valueRequired version
+ComputerLanguage CreateAction CreativeWork Dataset Organization Person PropertyValue SoftwareApplication
+SoftwareSourceCode
+"""
+CONTEXT = {
+    **{term: f"http://schema.org/{term}" for term in SCHEMA_ORG.split()},
+    "File": "http://schema.org/MediaObject",
+    "conformsTo": "http://purl.org/dc/terms/conformsTo",
+    "ComputationalWorkflow": "https://bioschemas.org/ComputationalWorkflow",
+    "FormalParameter": "https://bioschemas.org/FormalParameter",
+    "input": "https://bioschemas.org/ComputationalWorkflow#input",
+}
+
+
+def test_the_terms_are_those_of_the_context(bundle: Callable[..., Path]) -> None:
+    used = {key for one in entities(bundle()).values() for key in one}
+    assert used - {"@id", "@type"} <= CONTEXT.keys()
+
+
+def complaints(archive: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the public validator finds missing of what Workflow Run Crate requires."""
+    services = pytest.importorskip("rocrate_validator.services", reason="needs the dependency group crate")
+    import requests
+    from rocrate_validator.utils.http import HttpRequester
+
+    def answer(_: Any, url: str, **how: Any) -> requests.Response:
+        response = requests.Response()
+        response.status_code = 200 if url == "https://w3id.org/ro/crate/1.1/context" else 504
+        response.headers["Content-Type"] = "application/ld+json"
+        response._content = json.dumps({"@context": CONTEXT}).encode()
+        return response
+
+    monkeypatch.setattr(HttpRequester, "get", answer, raising=False)
+    cache = archive.with_suffix(".cache")
+    settings = {
+        "rocrate_uri": archive,
+        "profile_identifier": "workflow-run-crate",
+        "offline": True,
+        "cache_path": cache,
+    }
+    return [issue.message for issue in services.validate(settings).get_issues()]
+
+
+def changed(archive: Path, change: Callable[[Entities], Any], without: str = "") -> Path:
+    """The crate with other metadata, or without a file."""
+    found = entities(archive)
+    change(found)
+    output = archive.with_name("changed.zip")
+    content = {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": list(found.values())}
+    with zipfile.ZipFile(archive) as before, zipfile.ZipFile(output, "w") as after:
+        after.writestr(crate.METADATA, json.dumps(content))
+        for name in set(before.namelist()) - {crate.METADATA, without}:
+            after.writestr(name, before.read(name))
+    return output
+
+
+def test_the_public_validator_takes_the_crate_and_refuses_broken_ones(
+    bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = bundle()
+    assert complaints(archive, monkeypatch) == []
+    no_tool = changed(archive, lambda found: found["#run"].pop("instrument"))
+    assert any("instrument" in text for text in complaints(no_tool, monkeypatch))
+    no_paper = changed(archive, lambda found: None, without="paper/build/smoke/main.pdf")
+    assert any("main.pdf" in text for text in complaints(no_paper, monkeypatch))
+    no_profile = changed(archive, lambda found: found["./"].pop("conformsTo"))
+    assert any("profile" in text for text in complaints(no_profile, monkeypatch))

@@ -46,13 +46,16 @@ class Graph(dict[str, dict[str, Any]]):
     """The entities of a crate by their @id."""
 
     def add(self, identifier: str, kind: str, /, **properties: Any) -> Reference:
-        """Add an entity, without properties that have no value; returns what others refer to it by."""
-        self[identifier] = {"@id": identifier, "@type": kind, **{key: v for key, v in properties.items() if v}}
+        """Add an entity, without properties that have no value and without lists of one; returns what others refer to
+        it by."""
+        single = {key: v[0] if isinstance(v, list) and len(v) == 1 else v for key, v in properties.items() if v}
+        self[identifier] = {"@id": identifier, "@type": kind, **single}
         return {"@id": identifier}
 
     def file(self, name: str, path: Path, /, **properties: Any) -> Reference:
         """Add a file of the archive."""
-        form = "application/vnd.apache.parquet" if path.suffix == ".parquet" else mimetypes.guess_type(path)[0]
+        is_table = path.suffix == ".parquet"
+        form = "application/vnd.apache.parquet" if is_table else mimetypes.guess_type(path)[0] or "text/plain"
         about = {"name": name, "contentSize": str(path.stat().st_size), "encodingFormat": form}
         return self.add(name, "File", **{**about, **properties})
 
@@ -73,6 +76,8 @@ def write(root: Path, config: Config, agent: str, given: list[Path], made: list[
     content = {"@context": "https://w3id.org/ro/crate/1.1/context", "@graph": list(graph.values())}
     with whole_file(output) as partial, ZipFile(partial, "w", ZIP_DEFLATED) as archive:
         archive.writestr(METADATA, json.dumps(content, indent=1, ensure_ascii=False))
+        for folder in FOLDERS:
+            archive.mkdir(folder)
         for name, path in archived.items():
             archive.write(path, name)
     return f"{output}: {len(archived)} files, {output.stat().st_size / 1e6:.1f} MB"
