@@ -11,6 +11,7 @@
 # CORES    how many cores Snakemake may use
 # GPU_SPEED  of `make plan`: operations per second of a GPU to reckon by, in place of those measured
 # JSON     of `make plan`: a file to write for benchmarks/gpu.py
+# AGENT    who runs the workflow, as `make crate` names it; nobody where it is not given
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -37,8 +38,8 @@ $(activate)
 python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
 endef
 
-.PHONY: all only paper report notebooks lab plan why trace runs watch bench bench-gpu retrain clean-runs compare reuse-published \
-    push-runs pull-runs publish certify pages test test-slow archive capsule unlock lock clean setup help
+.PHONY: all only paper report explore crate notebooks lab plan why trace runs watch bench bench-gpu retrain clean-runs compare \
+    reuse-published push-runs pull-runs publish certify pages test test-slow archive capsule unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
 	$(call snakemake)
@@ -51,6 +52,11 @@ paper: setup ## Build the PDF and what it rests on
 report: setup ## Write one self-contained HTML page with all figures, tables, verdicts, notebooks and provenance
 	$(call snakemake,report)
 	snakemake report --report '$(dir $(pdf))report.html' --cores 1 $(if $(strip $(settings)),--config $(settings))
+
+crate: force = --forcerun bundle
+crate: setup ## Bundle the run with its provenance as an RO-Crate; AGENT='your name' says who ran it
+	$(call snakemake,$@)
+	echo "The crate: $(dir $(pdf))crate.zip"
 
 figure_%: setup ## Redraw one figure by its number; `make only ITEM=plane` by its name
 	$(call snakemake,$@)

@@ -16,6 +16,7 @@ include: "workflow/rules/evidence.smk"
 include: "workflow/rules/items.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/crate.smk"
 include: "workflow/rules/targets.smk"
 
 

@@ -21,7 +21,7 @@ OUTPUTS = {
     "prepare": ["--tensors", "--record"], "train": ["--output"], "gather": ["--metrics", "--runs"],
     "checks": ["--output"], "claim": ["--output"], "figure": ["--pdf", "--png"], "table": ["--latex", "--html"],
     "numbers": ["--output"], "page": ["--output"], "notebook": ["--executed", "--notebook", "--page"],
-    "frame": ["--build"], "pdf": ["--build"],
+    "frame": ["--build"], "pdf": ["--build"], "crate": ["--output"],
 }
 INSIDE = {
     "frame": ["chapters.tex", "paper/numbers.tex", "paper/overview.tex", "paper/origins.tex"],

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from checkouts import Checkout, listed_shards
 from effective_lr.document import manuscript
@@ -19,6 +20,14 @@ STUDY = "workflow/effective_lr/studies/normalization"
 
 
 # Nothing made yet
+
+
+def test_a_crate_and_what_codecheck_lists_are_made_by_rules(fresh: Checkout) -> None:
+    manifest = yaml.safe_load((ROOT / "codecheck.yml").read_text())["manifest"]
+    plan = fresh.planned("crate", *(one["file"] for one in manifest), "--config", "scale=study")
+    assert "" in plan["bundle"]
+    claims = {f"{name}/{claim}" for name, chapter in fresh.chapters("study").items() for claim in chapter.claims}
+    assert plan["claim"] == claims
 
 
 def test_plain_snakemake_plans_everything_from_the_data_to_the_paper(fresh: Checkout) -> None:

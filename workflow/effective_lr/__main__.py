@@ -163,6 +163,14 @@ def page(arguments: Arguments) -> None:
         arguments.output.write_text(report.provenance_to_html(pd.concat(runs).drop_duplicates("run_id")))
 
 
+def crate(arguments: Arguments) -> None:
+    from effective_lr.document.crate import write
+    from effective_lr.engine.grid import Config
+
+    config = Config(**json.loads(arguments.config))
+    print(write(ROOT, config, arguments.agent, arguments.given, arguments.made, arguments.output))
+
+
 def notebook(arguments: Arguments) -> None:
     from effective_lr.document.notebooks import run
 
@@ -428,6 +436,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add(pdf, "Typeset the paper.", studies=studies, build=file)
     add(page, "Write a page of the report.", "kind", input=files, output=file)
+    add(crate, "Bundle a run as an RO-Crate.", "config", "agent", given=files, made=files, output=file)
     add(
         notebook, "Execute a notebook.", "parameters",
         source=file, executed=file, notebook=file, page=file,

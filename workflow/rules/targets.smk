@@ -28,6 +28,7 @@ localrules:
     pdf,
     claims_page,
     provenance_page,
+    bundle,
 
 
 onsuccess:
@@ -53,6 +54,7 @@ TARGETS = {
         [*rules.pdf.output, *PAGES, *rules.provenance_page.output, *EXECUTED, *all_shards()],
     ),
 }
+TARGETS["crate"] = ("The run with its provenance as an RO-Crate", [*rules.bundle.output, *all_shards()])
 for study, chapter in CHAPTERS.items():
     items = [
         *[f"{BUILD}/{study}/{name}.pdf" for name in chapter.contents.figures],

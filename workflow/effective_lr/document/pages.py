@@ -7,6 +7,8 @@ config/README.md                    the table of these keys
 config/<study>/README.md            every setting of a run of the study
 docs/developers.md                  the graph of the rules
 docs/not_run.md                     the tests that need what the reference machine lacks
+docs/checklists.md                  checklists of reviewers: answers from docs/checklists.yaml and the published results
+codemeta.json, codecheck.yml        the software and the outputs to check, for machines
 environment.yml                     the pins of requirements.lock
 workflow/schemas/*.json             by which editors complete and check YAML files
 """
@@ -19,7 +21,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from effective_lr.document import manuscript
+from effective_lr.document import manuscript, records
+from effective_lr.document.frame import Claims
 from effective_lr.engine import contents, grid
 from effective_lr.engine.contents import Chapter, load_chapter, load_chapters, published_scales, published_table
 from effective_lr.engine.plan import group, seconds_per_operation
@@ -229,15 +232,27 @@ def one_number(claim: dict[str, Any]) -> str:
     return "no interval"
 
 
-def verdicts_table() -> str:
+def verdicts_table(claims: Claims) -> str:
     """The verdicts on the published studies."""
-    chapters = load_chapters(ROOT, grid.load_config({"metrics": "published", "scale": PUBLISHED_SCALE}))
     rows = []
-    for chapter in chapters.values():
-        for name, claim in read_claims(ROOT, chapter.name, PUBLISHED_SCALE).items():
+    for decided in claims.values():
+        for name, claim in decided.items():
             verdict = f"**{claim['verdict']}**"
             rows.append([f"{name} {claim['title']}", verdict, one_number(claim), f"`make claim_{name}`"])
     return markdown(["claim", "verdict", "first statistic, with 90 % interval", "all of it"], rows)
+
+
+def checklists(chapters: dict[str, Chapter], claims: Claims) -> str:
+    """docs/checklists.md: a table for each checklist, that marks each answer with where it comes from."""
+    known = records.facts(ROOT, PUBLISHED_SCALE, chapters, claims)
+    about = (
+        "Each answer is marked: *from data*, filled from the published results, or *by hand*. "
+        "[checklists.yaml](checklists.yaml) holds the answers."
+    )
+    lines = ["<!-- Written by `make pages`. -->", "# Checklists", "", about]
+    for title, introduction, rows in records.checklists(ROOT / "docs" / "checklists.yaml", known):
+        lines += ["", f"## {title}", "", introduction, "", markdown(["item", "answer", "source"], rows)]
+    return "\n".join([*lines, ""])
 
 
 def generated() -> dict[Path, str]:
@@ -245,14 +260,19 @@ def generated() -> dict[Path, str]:
     readme, config, developers = ROOT / "README.md", ROOT / "config/README.md", ROOT / "docs/developers.md"
     not_run = ROOT / "docs/not_run.md"
     schemas, studies = ROOT / "workflow/schemas", [load(name) for name in names()]
+    chapters = load_chapters(ROOT, grid.load_config({"metrics": "published", "scale": PUBLISHED_SCALE}))
+    claims = {name: read_claims(ROOT, name, PUBLISHED_SCALE) for name in chapters}
     text = section(readme.read_text(), "targets", targets_table())
     return {
-        readme: section(text, "verdicts", verdicts_table()),
+        readme: section(text, "verdicts", verdicts_table(claims)),
         developers: section(developers.read_text(), "graph", rule_graph()),
         not_run: section(not_run.read_text(), "needs", not_run_table()),
         config: section(config.read_text(), "keys", keys_table()),
         ROOT / "config/config.default.yaml": default_config(),
         ROOT / "environment.yml": environment(),
+        ROOT / "codemeta.json": records.codemeta(ROOT),
+        ROOT / "codecheck.yml": records.codecheck(ROOT, PUBLISHED_SCALE, chapters, claims),
+        ROOT / "docs/checklists.md": checklists(chapters, claims),
         schemas / "config.json": as_json(grid.Config.model_json_schema()),
         schemas / "contents.json": as_json(contents.Contents.model_json_schema()),
         **{schemas / f"{study.name}.json": as_json(scale_schema(study.run)) for study in studies},

@@ -145,6 +145,13 @@ def scales(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def scale_files(folder: Path, name: str) -> list[Path]:
+    """The files of a scale that load_scale reads: its own, and those that it is based on."""
+    path = folder / f"{name}.yaml"
+    base = read_yaml(path, "the keys about, defaults and experiments").get("based_on")
+    return [path, *(scale_files(folder, base) if base else [])]
+
+
 def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiments]:
     """The checked scale `folder/name.yaml` and its runs. Raises UserError with one sentence for each problem."""
     path = folder / f"{name}.yaml"
