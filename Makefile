@@ -34,7 +34,7 @@ $(activate)
 python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
 endef
 
-.PHONY: all only paper report notebooks lab plan bench retrain clean-runs compare reuse-published publish certify pages test test-slow \
+.PHONY: all only paper report explore notebooks lab plan bench retrain clean-runs compare reuse-published publish certify pages test test-slow \
     archive unlock lock clean setup help
 
 all: setup ## Train what is missing and build the whole paper (the default)
@@ -48,6 +48,10 @@ paper: setup ## Build the PDF and what it rests on
 report: setup ## Write one self-contained HTML page with all figures, tables, verdicts, notebooks and provenance
 	$(call snakemake,report)
 	snakemake report --report '$(dir $(pdf))report.html' --cores 1 $(if $(strip $(settings)),--config $(settings))
+
+explore: setup ## Write one HTML page, which opens from disk, with every run, its curves beside the theory, and every claim
+	$(call snakemake,$@)
+	echo 'The explorer: $(dir $(pdf))explorer.html'
 
 figure_%: setup ## Redraw one figure by its number; `make only ITEM=plane` by its name
 	$(call snakemake,$@)
