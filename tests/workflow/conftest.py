@@ -20,7 +20,7 @@ import os, pathlib, sys
 OUTPUTS = {
     "prepare": ["--tensors", "--record"], "train": ["--output"], "gather": ["--metrics", "--runs"],
     "checks": ["--output"], "claim": ["--output"], "figure": ["--pdf", "--png"], "table": ["--latex", "--html"],
-    "numbers": ["--output"], "page": ["--output"], "notebook": ["--executed", "--notebook", "--page"],
+    "numbers": ["--output"], "page": ["--output"], "explore": ["--output"], "notebook": ["--executed", "--notebook", "--page"],
     "frame": ["--build"], "pdf": ["--build"],
 }
 INSIDE = {"frame": ["chapters.tex", "paper/numbers.tex", "paper/overview.tex"], "pdf": ["main.pdf"]}

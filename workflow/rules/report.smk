@@ -52,7 +52,7 @@ rule explorer:
     input:
         tables=[path for study, chapter in CHAPTERS.items() for path in tables_of(study, chapter.experiments)],
         claims=[path for study, chapter in CHAPTERS.items() for path in claims_of(study, chapter.claims)],
-        pictures=FIRST_VIEWS.values(),
+        pictures=list(FIRST_VIEWS.values()),
         template=ROOT / "workflow/effective_lr/document/explorer.html",
     output:
         report(
