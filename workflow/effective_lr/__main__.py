@@ -160,12 +160,9 @@ def explore(arguments: Arguments) -> None:
     from effective_lr.document.explorer import write
     from effective_lr.engine.contents import load_chapters
     from effective_lr.engine.grid import load_config
-    from effective_lr.evidence.tidy import Tables
 
     chapters = load_chapters(ROOT, load_config({"scale": arguments.scale, "metrics": arguments.metrics}))
-    tables = {
-        name: Tables([path for path in arguments.tables if path.parent.parent.name == name]) for name in chapters
-    }
+    tables = {name: [path for path in arguments.tables if path.parent.parent.name == name] for name in chapters}
     claims: dict[str, dict[str, Any]] = {name: {} for name in chapters}
     for path in arguments.claims:
         claims[path.parent.parent.name][path.stem] = json.loads(path.read_text())

@@ -201,15 +201,15 @@ def embed(content: bytes, **about: str) -> str:
 
 def write(
     chapters: dict[str, Chapter],
-    tables: dict[str, Tables],
+    tables: dict[str, list[Path]],
     claims: dict[str, dict[str, Any]],
     pictures: dict[str, Path],
     scale: str,
     output: Path,
 ) -> None:
-    """Write the page. `tables`, verdicts on `claims` and `pictures` of the first views by study."""
+    """Write the page. Files of `tables`, verdicts on `claims` and `pictures` of the first views by study."""
     links = [f'<a href="#{name}">{html.escape(chapter.study.title)}</a>' for name, chapter in chapters.items()]
-    sections = [section(one, tables[name], claims[name], pictures.get(name)) for name, one in chapters.items()]
+    sections = [section(one, Tables(tables[name]), claims[name], pictures.get(name)) for name, one in chapters.items()]
     text = Path(__file__).with_name("explorer.html").read_text()
     for mark, content in {
         "SCALE": html.escape(scale),
