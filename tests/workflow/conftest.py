@@ -20,8 +20,8 @@ import os, pathlib, sys
 OUTPUTS = {
     "prepare": ["--tensors", "--record"], "train": ["--output"], "gather": ["--metrics", "--runs"],
     "checks": ["--output"], "claim": ["--output"], "figure": ["--pdf", "--png"], "table": ["--latex", "--html"],
-    "numbers": ["--output"], "page": ["--output"], "explore": ["--output"], "notebook": ["--executed", "--notebook", "--page"],
-    "frame": ["--build"], "pdf": ["--build"],
+    "numbers": ["--output"], "page": ["--output"], "explore": ["--output"],
+    "notebook": ["--executed", "--notebook", "--page"], "frame": ["--build"], "pdf": ["--build"],
 }
 INSIDE = {"frame": ["chapters.tex", "paper/numbers.tex", "paper/overview.tex"], "pdf": ["main.pdf"]}
 words = sys.orig_argv

@@ -1,4 +1,4 @@
-"""The explorer: one HTML file, which a browser opens from disk, with every run, its curves beside the theory, and all claims.
+"""The explorer: one HTML file, opened from disk, with every run, its curves beside the theory, and all claims.
 
 A study says in its explorer.py, both functions optional, what is particular to it:
 
@@ -7,9 +7,8 @@ A study says in its explorer.py, both functions optional, what is particular to 
 
 Without the first, the page shows the figure itself; without the second, all that was measured at several steps.
 
-The page is explorer.html, beside this file: plain JavaScript that draws SVG. A plotting library would be three to five times
-the script of the page, or more, and marks that the keyboard reaches, and curves of one run laid over those of another, would still be
-ours to write.
+The page is explorer.html, beside this file: plain JavaScript that draws SVG. A plotting library would be many times its
+script, and marks that the keyboard reaches, and curves of one run over those of another, would still be ours to write.
 """
 
 import base64
@@ -135,6 +134,8 @@ def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArr
 
     each = rows.groupby(CURVE, sort=False).size().rename("length").reset_index()
     lines = list(dict.fromkeys(curves.measured["layer"]))
+    with np.errstate(over="ignore"):  # of a run that diverged
+        values = rows["value"].to_numpy("<f4")
     return lines, {
         "run": each["run_id"].map({name: k for k, name in enumerate(runs)}).to_numpy("<u2"),
         "quantity": each["quantity"].map(places).to_numpy("u1"),
@@ -142,13 +143,16 @@ def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArr
         "predicted": each["predicted"].to_numpy("u1"),
         "length": each["length"].to_numpy("<u2"),
         "x": rows["step"].to_numpy("<f4"),
-        "y": rows["value"].to_numpy("<f4"),
+        "y": values,
     }
 
 
 def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
     """The runs that there are, those that diverged first: settings, provenance, result, how to train each again."""
-    table = tables.runs().set_index("run_id")
+    table, rows = tables.runs().set_index("run_id"), rows_of_runs(tables)
+    rows = rows[(rows["layer"] == "") & rows["quantity"].isin(chapter.study.summarized)]
+    means = rows.pivot_table(index="run_id", columns="quantity", values="value")
+    means = means.reindex(index=table.index, columns=list(chapter.study.summarized))
     members = {name: set(runs["run_id"]) for name, (_, runs) in tables.items()}
     key = training_key(chapter.study)
     found = []
@@ -156,7 +160,6 @@ def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
         if run.run_id not in table.index:
             continue  # its optional data are not here
         line = table.loc[run.run_id]
-        means = {name: float(line[name]) for name in chapter.study.summarized}
         step = None if pd.isna(line["diverged"]) else int(line["diverged"])
         found.append(
             {
@@ -164,7 +167,7 @@ def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
                 "experiments": [name for name, ids in members.items() if run.run_id in ids],
                 "settings": run.model_dump(),
                 "diverged": step,
-                "result": chapter.study.outcome(means) if step is None else f"diverged at step {step:,}",
+                "result": chapter.study.outcome(means.loc[run.run_id].to_dict()) if step is None else f"diverged at step {step:,}",
                 "seed": run.seed,
                 "commit": line["commit"],
                 "host": line["host"] or "not published",
@@ -208,7 +211,8 @@ def write(
     output: Path,
 ) -> None:
     """Write the page. Files of `tables`, verdicts on `claims` and `pictures` of the first views by study."""
-    links = [f'<a href="#{name}">{html.escape(chapter.study.title)}</a>' for name, chapter in chapters.items()]
+    titles = {name: html.escape(chapter.study.title) for name, chapter in chapters.items()}
+    links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
     sections = [section(one, Tables(tables[name]), claims[name], pictures.get(name)) for name, one in chapters.items()]
     text = Path(__file__).with_name("explorer.html").read_text()
     for mark, content in {
@@ -228,7 +232,9 @@ def section(chapter: Chapter, tables: Tables, claims: dict[str, Any], picture: P
     runs = describe(chapter, tables) if tables else []
     ids = [run["id"] for run in runs]
     view, curves = study.find("explorer", "view"), study.find("explorer", "curves") or all_curves
-    panels = view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)})) if item and view and ids else []
+    panels = []
+    if item and view and ids:
+        panels = view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)}))
     shown = curves(tables) if ids else Curves([], pd.DataFrame(columns=[*CURVE, "step", "value"]))
     lines, packed = columns(shown, ids)
     data = {
@@ -268,14 +274,16 @@ SECTION = """
 <div class="left">
 <h2><!--TITLE--></h2>
 <p class="follows">follows <!--FOLLOWS--></p>
-<div class="view"><h3><!--VIEW--></h3><!--PICTURE--><div class="panels"></div><p class="caption"><!--CAPTION--></p></div>
+<div class="view"><h3><!--VIEW--></h3><!--PICTURE--><div class="panels"></div>
+<p class="caption"><!--CAPTION--></p></div>
 <div class="claims"><h3>Claims</h3>
 <!--CLAIMS-->
 </div>
 <div class="runs"><h3>Runs</h3>
 <p class="count"><!--COUNT--> runs, those that diverged first</p>
 <table>
-<thead><tr><th>run</th><th>result</th><th>experiments</th><th>seed</th><th>commit</th><th>host</th><th>finished (UTC)</th><th>seconds</th></tr></thead>
+<thead><tr><th>run</th><th>result</th><th>experiments</th><th>seed</th><th>commit</th><th>host</th>
+<th>finished (UTC)</th><th>seconds</th></tr></thead>
 <tbody>
 <!--RUNS-->
 </tbody></table></div>

@@ -30,8 +30,8 @@ def latex(text: str) -> str:
 
 RAISED, LOWERED = (str.maketrans("0123456789-", digits) for digits in ("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "₀₁₂₃₄₅₆₇₈₉₋"))
 PLAIN = {
-    **{rf"\{name}": letter for name, letter in {"lambda": "λ", "eta": "η", "rho": "ρ", "theta": "θ", "ell": "ℓ"}.items()},
-    **{r"\times": "·", r"\|": "‖", r"\,": "\u202f", "--": "–", "$": ""},
+    **{r"\lambda": "λ", r"\eta": "η", r"\rho": "ρ", r"\theta": "θ", r"\ell": "ℓ"},
+    **{r"\|": "‖", r"\,": "\u202f", "--": "–", "$": ""},
 }
 
 
@@ -39,6 +39,7 @@ def plain(latex: str) -> str:
     """A label of LaTeX as text with Unicode's letters, for pictures of pages: 2.5·10⁻⁴, ℓ₂."""
     text = re.sub(r"\^\{?(-?\d+)\}?", lambda power: power[1].translate(RAISED), latex)
     text = re.sub(r"_\{?(\d+)\}?", lambda index: index[1].translate(LOWERED), text)
+    text = re.sub(r" ?\\times ?", "·", text)
     for command, letter in PLAIN.items():
         text = text.replace(command, letter)
     return re.sub(r"(?<=[= ])-(?=\d)", "−", text)

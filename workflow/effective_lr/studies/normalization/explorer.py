@@ -66,7 +66,7 @@ def panel(runs: pd.DataFrame, scale: LogNorm) -> Panel:
 
 
 def curves(tables: Tables) -> Curves:
-    """What a run measured, and the predictions for its late part."""
+    """What a run measured, and what is predicted of that."""
     rows = rows_of_runs(tables)
     rows = rows[rows["quantity"].isin([*(one.name for one in QUANTITIES), *ROOTS])]
     is_square = rows["quantity"].isin(ROOTS)
@@ -77,7 +77,7 @@ def curves(tables: Tables) -> Curves:
 
 
 def predicted(tables: Tables) -> pd.DataFrame:
-    """By layer, over the late part: the equilibrium where a penalty has led to it, and growth where there is none.
+    """By layer: the equilibrium where a penalty leads to it, and growth over the late part where there is none.
 
     Both take the measured G of the layer, and leave out layers that have lost units.
     """
@@ -91,11 +91,11 @@ def predicted(tables: Tables) -> pd.DataFrame:
             table = table[table["has_gradient"].astype(bool)]
             for quantity in ("norm", "effective_lr", "angle"):
                 level = table[["run_id", "layer"]].assign(quantity=quantity, value=table[f"predicted_{quantity}"])
-                found += [level.assign(step=level["run_id"].map(starts)), level.assign(step=table["steps"])]
+                found += [level.assign(step=1), level.assign(step=table["steps"])]
         growing = late_layers(metrics, theirs[(theirs["optimizer"] == "sgd") & (theirs["l2"] == 0)])
         squares = metrics[metrics["quantity"] == "late_start_norm_squared"][["run_id", "layer", "value"]]
         growing = growing[is_live(growing)].merge(squares, on=["run_id", "layer"])
-        begin = growing["run_id"].map(starts)
+        begin = growing["run_id"].map(starts).astype(float)  # of no run, too
         for share in np.linspace(0, 1, 12):
             step = (begin + share * (growing["steps"] - begin)).round()
             grad, start = np.sqrt(growing["late_g_squared"]), np.sqrt(growing["value"])
