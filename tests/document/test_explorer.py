@@ -126,7 +126,7 @@ def test_long_curves_are_thinned_and_keep_their_ends() -> None:
 def test_a_cell_of_the_plane_is_the_mean_of_its_runs(normalization: tuple[Chapter, Tables]) -> None:
     _, tables = normalization
     shown = Tables.of({name: tables[name] for name in ("plane_sgd", "plane_adam", "normalizations")})
-    panels = planes.view(shown)
+    panels = planes.view(shown).panels
     assert [panel.title for panel in panels] == ["Batch, SGD", "Batch, Adam", "Weight, SGD", "Layer, SGD", "None, SGD"]
     runs = shown.runs().set_index("run_id")
     errors = 100 * error_or_chance(runs)
@@ -144,7 +144,7 @@ def test_a_cell_of_the_plane_is_the_mean_of_its_runs(normalization: tuple[Chapte
 def test_the_lines_of_the_plane_have_one_effective_rate(normalization: tuple[Chapter, Tables]) -> None:
     _, tables = normalization
     for name, optimizer in [("plane_sgd", "sgd"), ("plane_adam", "adam")]:
-        [panel] = planes.view(Tables.of({name: tables[name]}))
+        [panel] = planes.view(Tables.of({name: tables[name]})).panels
         runs = tables[name].runs
         penalties, rates = np.sort(runs["l2"].unique()), np.sort(runs["lr"].unique())
         positive = penalties[penalties > 0]

@@ -2,7 +2,7 @@
 
 A study says in its explorer.py, both functions optional, what is particular to it:
 
-    view(tables)     panels of the first view, from the tables of the figure that contents.yaml names as `first_view`
+    view(tables)     the first view, from the tables of the figure that contents.yaml names as `first_view`
     curves(tables)   what is drawn of a run, and what theory predicts of that
 
 Without the first, the page shows the figure itself; without the second, all that was measured at several steps.
@@ -16,8 +16,9 @@ import html
 import json
 import shlex
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -72,6 +73,13 @@ class Panel(NamedTuple):
     quantity: str = ""
 
 
+class View(NamedTuple):
+    """What is seen first of a study: panels, and a note that says what they show and what is predicted."""
+
+    note: str
+    panels: list[Panel]
+
+
 class Quantity(NamedTuple):
     """A quantity that is drawn of a run, under its name in the table of `Curves`."""
 
@@ -83,7 +91,7 @@ class Quantity(NamedTuple):
 class Curves(NamedTuple):
     """What is drawn of runs: tidy rows run_id, step, layer, quantity, value, measured and predicted.
 
-    `x` and `line` say what the columns step and layer hold.
+    `x` and `line` say what the columns step and layer hold; `colors` are those of lines that have one in the paper.
     """
 
     quantities: Sequence[Quantity]
@@ -91,6 +99,7 @@ class Curves(NamedTuple):
     predicted: pd.DataFrame | None = None
     x: Axis = Axis("training step", log=True)
     line: str = "layer"
+    colors: Mapping[str, str] = MappingProxyType({})
 
 
 def rows_of_runs(tables: Tables, experiments: Sequence[str] = ()) -> pd.DataFrame:
@@ -161,13 +170,14 @@ def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
             continue  # its optional data are not here
         line = table.loc[run.run_id]
         step = None if pd.isna(line["diverged"]) else int(line["diverged"])
+        late = means.loc[run.run_id].to_dict()
         found.append(
             {
                 "id": run.run_id,
                 "experiments": [name for name, ids in members.items() if run.run_id in ids],
                 "settings": run.model_dump(),
                 "diverged": step,
-                "result": chapter.study.outcome(means.loc[run.run_id].to_dict()) if step is None else f"diverged at step {step:,}",
+                "result": chapter.study.outcome(late) if step is None else f"diverged at step {step:,}",
                 "seed": run.seed,
                 "commit": line["commit"],
                 "host": line["host"] or "not published",
@@ -214,12 +224,13 @@ def write(
     titles = {name: html.escape(chapter.study.title) for name, chapter in chapters.items()}
     links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
     sections = [section(one, Tables(tables[name]), claims[name], pictures.get(name)) for name, one in chapters.items()]
+    colors = zip("abcdefghij", style.PALETTE.as_hex(), strict=True)
     text = Path(__file__).with_name("explorer.html").read_text()
     for mark, content in {
         "SCALE": html.escape(scale),
         "LINKS": "\n".join(links),
         "STUDIES": "\n".join(sections),
-        "COLORS": "".join(f"--{name}: {color};" for name, color in zip("ab", style.PALETTE.as_hex(), strict=False)),
+        "COLORS": "".join(f"--{name}: {color};" for name, color in colors),
     }.items():
         text = text.replace(f"<!--{mark}-->", content)
     output.write_text(text)
@@ -231,31 +242,33 @@ def section(chapter: Chapter, tables: Tables, claims: dict[str, Any], picture: P
     item = chapter.contents.figures[name] if name else None
     runs = describe(chapter, tables) if tables else []
     ids = [run["id"] for run in runs]
-    view, curves = study.find("explorer", "view"), study.find("explorer", "curves") or all_curves
-    panels = []
-    if item and view and ids:
-        panels = view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)}))
+    find_view, curves = study.find("explorer", "view"), study.find("explorer", "curves") or all_curves
+    view = View("", [])
+    if item and find_view and ids:
+        view = find_view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)}))
     shown = curves(tables) if ids else Curves([], pd.DataFrame(columns=[*CURVE, "step", "value"]))
     lines, packed = columns(shown, ids)
     data = {
         "runs": runs,
-        "panels": [panel_data(panel, {one: place for place, one in enumerate(ids)}) for panel in panels],
+        "panels": [panel_data(panel, {one: place for place, one in enumerate(ids)}) for panel in view.panels],
         "quantities": [one._asdict() for one in shown.quantities],
         "x": shown.x._asdict(),
         "line": shown.line,
         "lines": lines,
+        "colors": dict(shown.colors),
     }
     image = ""
     if picture and item:
         source = base64.b64encode(picture.read_bytes()).decode()
         image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(item.title)}">'
-        image = f"<noscript>{image}</noscript>" if panels else image
+        image += f'<p class="note">{to_html(item.caption)}</p>'
+        image = f"<noscript>{image}</noscript>" if view.panels else image
     texts = {
         "ID": study.name,
         "TITLE": html.escape(study.title),
         "FOLLOWS": html.escape(study.follows),
         "VIEW": html.escape(item.title) if item else "",
-        "CAPTION": to_html(item.caption) if item else "",
+        "NOTE": html.escape(view.note),
         "PICTURE": image,
         "CLAIMS": "\n".join(claim_html(study.name, one, claim) for one, claim in claims.items()),
         "COUNT": f"{len(runs):,}",
@@ -275,7 +288,7 @@ SECTION = """
 <h2><!--TITLE--></h2>
 <p class="follows">follows <!--FOLLOWS--></p>
 <div class="view"><h3><!--VIEW--></h3><!--PICTURE--><div class="panels"></div>
-<p class="caption"><!--CAPTION--></p></div>
+<p class="note needs-script"><!--NOTE--></p></div>
 <div class="claims"><h3>Claims</h3>
 <!--CLAIMS-->
 </div>

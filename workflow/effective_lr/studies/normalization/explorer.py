@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm, to_hex
 
-from effective_lr.document.explorer import Axis, Curves, Mark, Panel, Quantity, rows_of_runs
+from effective_lr.document.explorer import Axis, Curves, Mark, Panel, Quantity, View, rows_of_runs
 from effective_lr.document.notation import number, plain
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
@@ -31,11 +31,15 @@ QUANTITIES = (
 ROOTS = {"norm_squared": "norm", "angle_squared": "angle"}
 
 
-def view(tables: Tables) -> list[Panel]:
+def view(tables: Tables) -> View:
     """Test error over each (λ, η) plane, with the lines of equal effective learning rate."""
     found = planes(tables)
     scale = error_scale(found)
-    return [panel(runs, scale) for runs in found]
+    note = (
+        "Test error in percent, mean over seeds; the darker, the larger. Lines: where theory says that the effective "
+        "learning rate is the same. Prediction: the error changes across the lines and not along them."
+    )
+    return View(note, [panel(runs, scale) for runs in found])
 
 
 def panel(runs: pd.DataFrame, scale: LogNorm) -> Panel:
