@@ -34,7 +34,7 @@ from effective_lr.engine.study import BaseRun
 from effective_lr.evidence.tidy import Tables
 
 POINTS = 80  # of a curve at most; probes of longer ones are thinned evenly
-CURVE = ["run_id", "predicted", "quantity", "layer"]  # what tells curves apart
+CURVE = ["run", "predicted", "quantity", "line"]  # what tells curves apart
 
 
 class Axis(NamedTuple):
@@ -133,27 +133,29 @@ def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArr
     parts = [curves.measured.assign(predicted=0)]
     if curves.predicted is not None:
         parts.append(curves.predicted.assign(predicted=1))
-    rows = pd.concat(parts, ignore_index=True)
-    places = {one.name: place for place, one in enumerate(curves.quantities)}
-    rows = rows[rows["quantity"].isin(places) & rows["run_id"].isin(runs)].sort_values([*CURVE, "step"])
-    count = rows.groupby(CURVE)["step"]
+    tidy = pd.concat(parts, ignore_index=True)
+    lines = curves.measured["layer"].unique().tolist()
+    names = [one.name for one in curves.quantities]
+    with np.errstate(over="ignore"):  # of a run that diverged
+        rows = pd.DataFrame(
+            {
+                "run": pd.Categorical(tidy["run_id"], runs).codes,
+                "predicted": tidy["predicted"].astype("u1"),
+                "quantity": pd.Categorical(tidy["quantity"], names).codes,
+                "line": pd.Categorical(tidy["layer"], lines).codes,
+                "x": tidy["step"].astype("f4"),
+                "y": tidy["value"].astype("f4"),
+            }
+        )
+    rows = rows[(rows[["run", "quantity", "line"]] >= 0).all(axis=1)].sort_values([*CURVE, "x"])
+    count = rows.groupby(CURVE)["x"]
     place, length = count.cumcount().to_numpy(), count.transform("size").to_numpy()
     share = (POINTS - 1) / np.maximum(length - 1, 1)
     rows = rows[(length <= POINTS) | (place == 0) | (np.floor(place * share) > np.floor((place - 1) * share))]
-
     each = rows.groupby(CURVE, sort=False).size().rename("length").reset_index()
-    lines = list(dict.fromkeys(curves.measured["layer"]))
-    with np.errstate(over="ignore"):  # of a run that diverged
-        values = rows["value"].to_numpy("<f4")
-    return lines, {
-        "run": each["run_id"].map({name: k for k, name in enumerate(runs)}).to_numpy("<u2"),
-        "quantity": each["quantity"].map(places).to_numpy("u1"),
-        "line": each["layer"].map({name: k for k, name in enumerate(lines)}).to_numpy("<u2"),
-        "predicted": each["predicted"].to_numpy("u1"),
-        "length": each["length"].to_numpy("<u2"),
-        "x": rows["step"].to_numpy("<f4"),
-        "y": values,
-    }
+    types = {"run": "<u2", "quantity": "u1", "line": "<u2", "predicted": "u1", "length": "<u2"}
+    points = {name: rows[name].to_numpy("<f4") for name in ("x", "y")}
+    return lines, {**{name: each[name].to_numpy(kind) for name, kind in types.items()}, **points}
 
 
 def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
@@ -246,7 +248,9 @@ def section(chapter: Chapter, tables: Tables, claims: dict[str, Any], picture: P
     view = View("", [])
     if item and find_view and ids:
         view = find_view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)}))
-    shown = curves(tables) if ids else Curves([], pd.DataFrame(columns=[*CURVE, "step", "value"]))
+    shown = (
+        curves(tables) if ids else Curves([], pd.DataFrame(columns=["run_id", "step", "layer", "quantity", "value"]))
+    )
     lines, packed = columns(shown, ids)
     data = {
         "runs": runs,
