@@ -34,6 +34,7 @@ from effective_lr.engine.study import BaseRun
 from effective_lr.evidence.tidy import Tables
 
 POINTS = 80  # of a curve at most; probes of longer ones are thinned evenly
+ROW = ["run_id", "step", "layer", "quantity", "value"]
 CURVE = ["run", "predicted", "quantity", "line"]  # what tells curves apart
 
 
@@ -248,9 +249,7 @@ def section(chapter: Chapter, tables: Tables, claims: dict[str, Any], picture: P
     view = View("", [])
     if item and find_view and ids:
         view = find_view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)}))
-    shown = (
-        curves(tables) if ids else Curves([], pd.DataFrame(columns=["run_id", "step", "layer", "quantity", "value"]))
-    )
+    shown = curves(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
     lines, packed = columns(shown, ids)
     data = {
         "runs": runs,

@@ -45,7 +45,7 @@ def view(tables: Tables) -> View:
     ]
     note = (
         "RMSNorm before branches, all seeds; dotted: a quarter of the learning rate, dashed: four times. Prediction: "
-        "AdamW and AdamH coincide at the matched angle, and another angle gives another loss; constraints hold the norm."
+        "AdamW and AdamH coincide at the matched angle, another angle gives another loss, constraints hold the norm."
     )
     return View(note, panels)
 
