@@ -312,7 +312,7 @@ SECTION = """
 
 def panel_data(panel: Panel, places: dict[str, int]) -> dict[str, Any]:
     """A panel for JSON, its runs as places in the table of runs."""
-    marks = [mark._replace(runs=[places[run] for run in mark.runs])._asdict() for mark in panel.marks]
+    marks = [{**mark._asdict(), "runs": [places[run] for run in mark.runs]} for mark in panel.marks]
     return {**panel._asdict(), "x": panel.x._asdict(), "y": panel.y._asdict(), "marks": marks}
 
 

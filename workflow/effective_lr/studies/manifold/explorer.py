@@ -10,6 +10,7 @@ from effective_lr.document.explorer import Axis, Curves, Mark, Panel, Quantity, 
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.manifold import theory
 from effective_lr.studies.manifold.analysis import angle, of_blocks
+from effective_lr.studies.manifold.bijection import Values
 from effective_lr.studies.manifold.figures import COLORS, LINES
 from effective_lr.studies.manifold.settings import FREE
 from effective_lr.studies.manifold.words import NAMES
@@ -68,7 +69,7 @@ def curves(tables: Tables) -> Curves:
     return Curves(QUANTITIES, pd.concat([medians, rows]), pd.concat([none, *predicted]), line="matrix or place")
 
 
-def predictions(run: pd.Series) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def predictions(run: pd.Series) -> Iterator[tuple[str, np.ndarray, Values]]:
     """Quantity, steps and values of what theory says of a block matrix whose scale does not matter, at factor 1."""
     steps = np.unique(np.geomspace(1, run["steps"], 40).round())
     if run["optimizer"] == "adamw":

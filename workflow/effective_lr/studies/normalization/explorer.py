@@ -15,7 +15,7 @@ from effective_lr.studies.normalization.figures import (
     ERROR_COLORS,
     columns_of,
     diagonals,
-    error_scale,
+    lowest_error,
     named_columns,
     plane_title,
     planes,
@@ -34,7 +34,7 @@ ROOTS = {"norm_squared": "norm", "angle_squared": "angle"}
 def view(tables: Tables) -> View:
     """Test error over each (λ, η) plane, with the lines of equal effective learning rate."""
     found = planes(tables)
-    scale = error_scale(found)
+    scale = LogNorm(lowest_error(found), 90)
     note = (
         "Test error in percent, mean over seeds; the darker, the larger. Lines: where theory says that the effective "
         "learning rate is the same. Prediction: the error changes across the lines and not along them."

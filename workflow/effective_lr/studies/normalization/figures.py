@@ -85,9 +85,9 @@ def plane_title(runs: pd.DataFrame) -> str:
     return f"{NAMES[runs['normalization'].iloc[0]]}, {NAMES[runs['optimizer'].iloc[0]]}"
 
 
-def error_scale(found: list[pd.DataFrame]) -> LogNorm:
-    """From the lowest test error (%) of all planes, over seeds, to chance."""
-    return LogNorm(100 * min(error_or_chance(runs).min() for runs in found), 90)
+def lowest_error(found: list[pd.DataFrame]) -> float:
+    """The lowest test error (%) of a run in these planes, where their scale of colours begins."""
+    return float(100 * min(error_or_chance(runs).min() for runs in found))
 
 
 def plane(tables: Tables) -> Figure:
@@ -96,26 +96,27 @@ def plane(tables: Tables) -> Figure:
     columns = 4
     rows = -(-len(found) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, 0.4 + 1.75 * rows), squeeze=False)
-    scale = error_scale(found)
+    lowest = lowest_error(found)
     for axis, runs in zip(axes.flat, found, strict=False):
-        image = draw_plane(axis, runs, scale)
+        image = draw_plane(axis, runs, lowest)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel(r"learning rate $\eta$")
     bar = figure.colorbar(image, ax=list(axes.flat), aspect=25, pad=0.01, label="test error (%)")
     bar.outline.set_visible(False)
-    ticks = [tick for tick in (12, 15, 20, 30, 50, 90) if tick >= scale.vmin]
+    ticks = [tick for tick in (12, 15, 20, 30, 50, 90) if tick >= lowest]
     bar.set_ticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
     bar.minorticks_off()
     return figure
 
 
-def draw_plane(axis: Axes, runs: pd.DataFrame, scale: LogNorm) -> Any:
+def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
     """One optimizer's plane, a cell for each (λ, η), λ = 0 set apart on the left. Errors in percent."""
     errors = 100 * plane_of(runs)
     rates, penalties = errors.index.to_numpy(), errors.columns.to_numpy()
     columns = columns_of(penalties)
+    scale = LogNorm(lowest, 90)
     for j, column in enumerate(columns):
         image = axis.pcolormesh(
             [column - 0.5, column + 0.5],
