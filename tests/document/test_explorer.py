@@ -5,6 +5,7 @@ import json
 import re
 import zlib
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from effective_lr.document import explorer
 from effective_lr.engine.contents import Chapter, load_chapter, published_table
+from effective_lr.evidence import tidy
 from effective_lr.evidence.published import read_claims, tables_of
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import explorer as planes
@@ -23,7 +25,9 @@ from shared import ROOT
 
 def published(study: str, *experiments: str) -> tuple[Chapter, Tables]:
     chapter = load_chapter(ROOT, study, "study")
-    return chapter, tables_of(chapter, [published_table(ROOT, study, "study")], experiments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tidy, "read_table", cache(tidy.read_table))  # once for all experiments
+        return chapter, tables_of(chapter, [published_table(ROOT, study, "study")], experiments)
 
 
 @pytest.fixture(scope="module")

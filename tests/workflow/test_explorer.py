@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from selenium import webdriver
@@ -23,7 +25,7 @@ from checkouts import Checkout
 from effective_lr.document.explorer import train_alone
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import published_table
-from effective_lr.engine.storage import read_table
+from effective_lr.engine.storage import Provenance, read_table
 from effective_lr.engine.study import names
 from shared import ENVIRONMENT, ROOT
 
@@ -82,9 +84,14 @@ def numbers(browser: webdriver.Chrome) -> dict[tuple[str, str], list[float]]:
     }
 
 
-def published(run: str, quantity: str, layer: str) -> dict[int, float]:
-    """A curve of the published table, by step."""
-    table, _ = read_table(published_table(ROOT, "normalization", "study"))
+@cache
+def published(study: str) -> tuple[pa.Table, list[Provenance]]:
+    return read_table(published_table(ROOT, study, "study"))
+
+
+def curve_of(run: str, quantity: str, layer: str) -> dict[int, float]:
+    """A curve of the published table of normalization, by step."""
+    table, _ = published("normalization")
     of = {"run_id": run, "quantity": quantity, "layer": layer}
     for column, wanted in of.items():
         table = table.filter(pc.equal(table[column], wanted))
@@ -92,8 +99,7 @@ def published(run: str, quantity: str, layer: str) -> dict[int, float]:
 
 
 def settings_of(run: str) -> dict[str, object]:
-    _, records = read_table(published_table(ROOT, "normalization", "study"))
-    return next(record.run for record in records if record.run_id == run)
+    return next(record.run for record in published("normalization")[1] if record.run_id == run)
 
 
 @pytest.mark.slow
@@ -112,18 +118,18 @@ def test_a_click_shows_the_curves_and_a_second_one_the_difference(browser: webdr
     for (quantity, layer), (value, *_) in shown.items():
         raw = {"norm": "norm_squared", "angle": "angle_squared"}.get(quantity, quantity)
         if quantity != "effective_lr":  # derived: lr over the squared norm
-            curve = published(run, raw, layer)
+            curve = curve_of(run, raw, layer)
             last = curve[max(curve)]
             assert value == pytest.approx(last**0.5 if raw.endswith("squared") else last, rel=1e-6), quantity
         else:
-            norms = published(run, "norm_squared", layer)
+            norms = curve_of(run, "norm_squared", layer)
             assert value == pytest.approx(0.16 / norms[max(norms)], rel=1e-6)
     predicted = [values[1] for (quantity, _), values in shown.items() if quantity == "norm"]
     assert np.isfinite(predicted).all()  # this cell is at equilibrium
 
     browser.find_element(By.CSS_SELECTOR, "section.open input[type=range]").send_keys(Keys.HOME)
     earlier = numbers(browser)["train_loss", ""][0]
-    curve = published(run, "train_loss", "")
+    curve = curve_of(run, "train_loss", "")
     assert earlier == pytest.approx(curve[min(curve)], rel=1e-6)
 
     adam = marks(browser, "Batch, Adam")
@@ -243,7 +249,7 @@ def test_without_javascript_there_are_the_picture_and_the_table(page: Path) -> N
             picture = section.find_element(By.TAG_NAME, "img")
             assert picture.is_displayed() and picture.size["width"] > 300
             lines = section.find_elements(By.CSS_SELECTOR, ".runs tbody tr")
-            assert len(lines) == len(read_table(published_table(ROOT, study, "study"))[1])
+            assert len(lines) == len(published(study)[1])
             assert lines[0].is_displayed() and not section.find_element(By.CSS_SELECTOR, ".detail").is_displayed()
             assert section.find_element(By.CSS_SELECTOR, ".claims details").is_displayed()
 
