@@ -173,7 +173,8 @@ def test_predictions_stand_beside_what_they_predict(normalization: tuple[Chapter
     both = both.merge(tables.runs()[["run_id", "optimizer", "l2"]], on="run_id")
     ratio = both["measured"] / both["predicted"]
     for (optimizer, is_penalised), rows in ratio.groupby([both["optimizer"], both["l2"] > 0]):
-        assert 0.7 < rows.median() < 1.4, (optimizer, is_penalised)
+        factor = 2.0 if optimizer == "adam" else 1.3  # Adam misses its prediction in part: claim C4
+        assert 1 / factor < rows.median() < factor, (optimizer, is_penalised)
     assert {("sgd", False), ("sgd", True), ("adam", True)} <= set(zip(both["optimizer"], both["l2"] > 0, strict=True))
 
 

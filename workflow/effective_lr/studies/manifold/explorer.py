@@ -42,7 +42,7 @@ def view(tables: Tables) -> View:
     loss, norm = Axis("nats"), Axis("over R", log=True)
     panels = [
         Panel("curves", "Validation loss", steps, loss, marks, legend=legend, quantity="validation_loss"),
-        Panel("curves", "Norm of the block matrices, median", steps, norm, marks, legend=legend, quantity="norm_ratio"),
+        Panel("curves", "Median norm of the block matrices", steps, norm, marks, legend=legend, quantity="norm_ratio"),
     ]
     note = (
         "RMSNorm before branches, all seeds; dotted: a quarter of the learning rate, dashed: four times. Prediction: "
