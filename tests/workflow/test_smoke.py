@@ -261,7 +261,8 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
             assert any(all(f"{name} " in text for name in chapter.claims) for text in stated)
         assert "torch" in text_of(show("Provenance")[0])
         assert len(show("Paper")) == 1
-        assert browser.find_elements(By.CSS_SELECTOR, "a[href='explorer.html']")
+        browser.get(report.as_uri())
+        assert wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a[href='explorer.html']"))
 
         assert problems(browser) == []
         asked = asked_for(browser)
