@@ -53,6 +53,10 @@ report: setup ## Write one self-contained HTML page with all figures, tables, ve
 	$(call snakemake,report)
 	snakemake report --report '$(dir $(pdf))report.html' --cores 1 $(if $(strip $(settings)),--config $(settings))
 
+explore: setup ## Write one HTML page, which opens from disk, with every run, its curves beside the theory, and every claim
+	$(call snakemake,$@)
+	echo 'The explorer: $(dir $(pdf))explorer.html'
+
 crate: force = --forcerun bundle
 crate: setup ## Bundle the run with its provenance as an RO-Crate; AGENT='your name' says who ran it
 	$(call snakemake,$@)

@@ -33,7 +33,8 @@ def test_commands_exist(page: Path) -> None:
 
     scales = {scale for study in contents.names() for scale in grid.scales(ROOT / "config" / study)} | {"signs"}
     chapters = contents.load_chapters(ROOT, grid.load_config({}))
-    known = {"all", "paper", "notebooks", "report", *chapters, *contents.target_names(chapters).values(), "quadratic"}
+    known = {"all", "paper", "notebooks", "explore", "report", *chapters, "quadratic"}
+    known |= set(contents.target_names(chapters).values())
     known |= {f"claim_{name}" for chapter in chapters.values() for name in chapter.claims}
     placed = manuscript.scan(ROOT / "paper", list(chapters), ROOT)
     known |= {name for kind in ("figure", "table") for name in placed.numbered(kind)}

@@ -94,6 +94,18 @@ def test_what_is_named_must_be_there(
     assert all(part in str(refusal.value) for part in [name, *told]), refusal.value
 
 
+def test_the_first_view_is_a_figure_of_the_study(repository: Path) -> None:
+    path = repository / "paper" / STUDY.name / "contents.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("first_view: plane\n", "first_view: plain\n"))
+    try:
+        with pytest.raises(UserError) as refusal:
+            contents.load_chapter(repository, STUDY.name, "smoke")
+    finally:
+        path.write_text(text)
+    assert all(part in str(refusal.value) for part in ["contents.yaml", "first_view = 'plain'", "plane"])
+
+
 def test_published_metrics_of_a_scale_that_is_not_published_are_refused(repository: Path) -> None:
     with pytest.raises(UserError, match=r"published.*'smoke'.*study"):
         contents.load_chapters(repository, grid.load_config({"metrics": "published", "scale": "smoke"}))

@@ -20,8 +20,8 @@ import os, pathlib, sys
 OUTPUTS = {
     "prepare": ["--tensors", "--record"], "train": ["--output"], "gather": ["--metrics", "--runs"],
     "checks": ["--output"], "claim": ["--output"], "figure": ["--pdf", "--png"], "table": ["--latex", "--html"],
-    "numbers": ["--output"], "page": ["--output"], "notebook": ["--executed", "--notebook", "--page"],
-    "frame": ["--build"], "pdf": ["--build"], "crate": ["--output"],
+    "numbers": ["--output"], "page": ["--output"], "explore": ["--output"], "crate": ["--output"],
+    "notebook": ["--executed", "--notebook", "--page"], "frame": ["--build"], "pdf": ["--build"],
 }
 INSIDE = {
     "frame": ["chapters.tex", "paper/numbers.tex", "paper/overview.tex", "paper/origins.tex"],

@@ -131,6 +131,7 @@ def test_make_sets_up_and_builds(machine: Machine) -> None:
         (("table_1", "SCALE=smoke", "CORES=3"), f"{RUN} table_1 --cores 3 --config scale=smoke"),
         (("only", "ITEM=plane", "METRICS=published"), f"{RUN} plane --cores all --config metrics=published"),
         (("notebooks",), f"{RUN} notebooks --cores all"),
+        (("explore", "METRICS=published"), f"{RUN} explore --cores all --config metrics=published"),
         (("retrain", "SCALE=study"), f"{RUN} --cores all --config scale=study retrain=true --forcerun train"),
         (("plan", "STUDY=norms", "CORES=2"), "python -m effective_lr plan --scale  --study norms --cores 2"),
         (("why", "TARGET=plane"), "python -m effective_lr why --scale  --study  --metrics  --target plane"),
@@ -163,6 +164,7 @@ def test_the_paper_lies_where_the_workflow_puts_it(machine: Machine) -> None:
     for words, config in [((), {}), (("SCALE=smoke",), {"scale": "smoke"}), (("METRICS=published",), {})]:
         chosen = load_config({**config, **({"metrics": "published"} if "METRICS=published" in words else {})})
         assert f"paper/build/{chosen.results}/main.pdf" in machine.make("paper", *words).stdout
+        assert f"paper/build/{chosen.results}/explorer.html" in machine.make("explore", *words).stdout
 
 
 def test_jupyter_opens_text_as_notebooks(machine: Machine) -> None:

@@ -89,7 +89,7 @@ def test_targets_are_what_the_contents_name_with_their_titles(fresh: Checkout) -
         for number, float_ in floats.numbered(kind).items():
             name = contents.target_names(chapters).get((float_.study, float_.item))
             assert name is None or f"`{name}`" in titles[number]
-    assert {"all", "paper", "notebooks", "report"} <= titles.keys()
+    assert {"all", "paper", "notebooks", "explore", "report"} <= titles.keys()
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -414,7 +414,7 @@ def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checko
         for number, one in floats.numbered(kind).items():
             target = contents.target_names(chapters).get((one.study, one.item))
             expected[number] = expected[target] if target else finished.shards()
-    expected |= dict.fromkeys(("paper", "notebooks", "report"), finished.shards())
+    expected |= dict.fromkeys(("paper", "notebooks", "explore", "report"), finished.shards())
     # One plan for all of them: what a target lists, and has not, is made.
     plan = finished.snakemake(*expected, "--dry-run", "--workflow-profile", "none").stdout
     for target, shards in expected.items():

@@ -12,7 +12,10 @@ import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pytest
 from matplotlib import pyplot as plt
 from pypdf import PdfReader
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
 
+from browser import asked_for, chromium, problems, require_chromium
 from checkouts import Checkout
 from effective_lr.document import manuscript, numbers, style
 from effective_lr.document.table import Results
@@ -212,12 +215,7 @@ def test_verdicts_and_paper_need_no_published_results(smoke: Checkout, tmp_path:
 @pytest.mark.slow
 def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
     """The report, opened by Chromium without a network: every figure, every table, the verdicts, nothing amiss."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        pytest.skip("no Chromium: install the Debian packages chromium and chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
+    require_chromium()
     checkout = smoke.copy(tmp_path / "copy")
     report = tmp_path / "report.html"
     checkout.build("report")
@@ -231,19 +229,7 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
     text = report.read_text()
     assert not [title for title in titles if json.dumps(title)[1:-1] not in text and title not in text]
 
-    options = webdriver.ChromeOptions()
-    for argument in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-background-networking",
-        "window-size=1600,1000",
-    ):
-        options.add_argument(f"--{argument}")
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    with webdriver.Chrome(options=options, service=service) as browser:
+    with chromium() as browser:
         wait = WebDriverWait(browser, 20)
 
         def show(category: str) -> list[Any]:
@@ -275,9 +261,9 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
             assert any(all(f"{name} " in text for name in chapter.claims) for text in stated)
         assert "torch" in text_of(show("Provenance")[0])
         assert len(show("Paper")) == 1
+        browser.get(report.as_uri())
+        assert wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a[href='explorer.html']"))
 
-        problems = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-        assert problems == []
-        sent = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-        asked = [event["params"]["request"]["url"] for event in sent if event["method"] == "Network.requestWillBeSent"]
+        assert problems(browser) == []
+        asked = asked_for(browser)
         assert asked and not [url for url in asked if url.startswith("http")]

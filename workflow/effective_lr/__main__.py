@@ -171,6 +171,21 @@ def crate(arguments: Arguments) -> None:
     print(write(ROOT, config, arguments.agent, arguments.given, arguments.made, arguments.output))
 
 
+def explore(arguments: Arguments) -> None:
+    from effective_lr.document.explorer import write
+    from effective_lr.engine.contents import load_chapters
+    from effective_lr.engine.grid import load_config
+
+    chapters = load_chapters(ROOT, load_config({"scale": arguments.scale, "metrics": arguments.metrics}))
+    tables = {name: [path for path in arguments.tables if path.parent.parent.name == name] for name in chapters}
+    claims: dict[str, dict[str, Any]] = {name: {} for name in chapters}
+    for path in arguments.claims:
+        claims[path.parent.parent.name][path.stem] = json.loads(path.read_text())
+    pictures = {path.parent.name: path for path in arguments.pictures}
+    kind = "published results" if arguments.metrics == "published" else "own results"
+    write(chapters, tables, claims, pictures, f"{kind}, scale {arguments.scale}", arguments.output)
+
+
 def notebook(arguments: Arguments) -> None:
     from effective_lr.document.notebooks import run
 
@@ -437,6 +452,8 @@ def parser() -> argparse.ArgumentParser:
     add(pdf, "Typeset the paper.", studies=studies, build=file)
     add(page, "Write a page of the report.", "kind", input=files, output=file)
     add(crate, "Bundle a run as an RO-Crate.", "config", "agent", given=files, made=files, output=file)
+    of_all = {"tables": files, "claims": files, "pictures": files}
+    add(explore, "Write the explorer of runs, curves and claims.", "scale", "metrics", **of_all, output=file)
     add(
         notebook, "Execute a notebook.", "parameters",
         source=file, executed=file, notebook=file, page=file,

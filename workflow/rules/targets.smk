@@ -29,6 +29,7 @@ localrules:
     claims_page,
     provenance_page,
     bundle,
+    explorer,
 
 
 onsuccess:
@@ -49,9 +50,10 @@ EXECUTED = [f"{RESULTS}/{study}/notebooks/{name}.html" for study, name in NOTEBO
 TARGETS = {
     "paper": ("The paper, from raw data to PDF", [*rules.pdf.output, *all_shards()]),
     "notebooks": ("The notebooks, executed", [*EXECUTED, *all_shards()]),
+    "explore": ("The explorer of runs, curves and claims, one HTML page", [*rules.explorer.output, *all_shards()]),
     "report": (
         "All that the HTML report shows: `make report` writes it",
-        [*rules.pdf.output, *PAGES, *rules.provenance_page.output, *EXECUTED, *all_shards()],
+        [*rules.pdf.output, *PAGES, *rules.provenance_page.output, *rules.explorer.output, *EXECUTED, *all_shards()],
     ),
 }
 TARGETS["crate"] = ("The run with its provenance as an RO-Crate", [*rules.bundle.output, *all_shards()])

@@ -28,6 +28,23 @@ def latex(text: str) -> str:
     return text.replace("½", r"$\frac12$").replace("‖w‖", r"$\|w\|$")
 
 
+RAISED, LOWERED = (str.maketrans("0123456789-", digits) for digits in ("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "₀₁₂₃₄₅₆₇₈₉₋"))
+PLAIN = {
+    **{r"\lambda": "λ", r"\eta": "η", r"\rho": "ρ", r"\theta": "θ", r"\ell": "ℓ"},
+    **{r"\|": "‖", r"\,": "\u202f", "--": "–", "$": ""},
+}
+
+
+def plain(latex: str) -> str:
+    """A label of LaTeX as text with Unicode's letters, for pictures of pages: 2.5·10⁻⁴, ℓ₂."""
+    text = re.sub(r"\^\{?(-?\d+)\}?", lambda power: power[1].translate(RAISED), latex)
+    text = re.sub(r"_\{?(\d+)\}?", lambda index: index[1].translate(LOWERED), text)
+    text = re.sub(r" ?\\times ?", "·", text)
+    for command, letter in PLAIN.items():
+        text = text.replace(command, letter)
+    return re.sub(r"(?<=[= ])-(?=\d)", "−", text)
+
+
 # Norms do not grow with what stands beside them, a slash needs no room, and a sign is not a difference.
 BETTER = {
     "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',

@@ -4,6 +4,7 @@ Each page stands alone: no script, no link to a file. Formulas become MathML, wh
 """
 
 import html
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -48,22 +49,29 @@ def claims_to_html(decided: dict[str, dict[str, Any]]) -> str:
             for name, claim in decided.items()]  # fmt: skip
     parts = ["<h1>Claims</h1>", "<table><tr><th>claim</th><th>verdict</th></tr>", *rows, "</table>"]
     for name, claim in decided.items():
-        parts.append(f"<h2>{name} {html.escape(claim['title'])}: {verdict(claim['verdict'])}</h2>")
-        facts = [("Claim", claim["claim"]), ("In the original", claim["original"])]
-        facts += [("Experiments", ", ".join(claim["experiments"]) or "float64 checks"), ("Shown in", claim["shown"])]
-        facts += [("Reason for the tolerance", claim["reason"]), ("Verdict because", claim["why"])]
-        parts.append(definitions((term, html.escape(text)) for term, text in facts if text))
-        parts.append("<table><tr><th>subject</th><th>statistic</th><th>value</th><th>90 % interval</th>"
-                     "<th>tolerance</th><th>verdict</th></tr>")  # fmt: skip
-        for part in claim["parts"] + claim["explored"]:
-            is_explored = "within" not in part
-            shown = [part["subject"], part["statistic"], short_number(part["value"]), ends(part["low"], part["high"])]
-            shown.append("–" if is_explored else ends(*part["within"]))
-            cells = [html.escape(cell) for cell in shown]
-            cells.append("explored, no part of the verdict" if is_explored else verdict(part["verdict"]))
-            parts.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        parts.append("</table>")
+        title = f"{name} {html.escape(claim['title'])}: {verdict(claim['verdict'])}"
+        parts += [f"<h2>{title}</h2>", evidence_to_html(claim)]
     return page("Claims", *parts)
+
+
+def evidence_to_html(claim: dict[str, Any]) -> str:
+    """What a claim says, and every statistic with its interval, tolerance, verdict and the command that traces it."""
+    facts = [("Claim", claim["claim"]), ("In the original", claim["original"])]
+    facts += [("Experiments", ", ".join(claim["experiments"]) or "float64 checks"), ("Shown in", claim["shown"])]
+    facts += [("Reason for the tolerance", claim["reason"]), ("Verdict because", claim["why"])]
+    header = ("subject", "statistic", "value", "90 % interval", "tolerance", "verdict", "where it comes from")
+    rows = ["".join(f"<th>{name}</th>" for name in header)]
+    for part in claim["parts"] + claim["explored"]:
+        is_explored = "within" not in part
+        shown = [part["subject"], part["statistic"], short_number(part["value"]), ends(part["low"], part["high"])]
+        shown.append("–" if is_explored else ends(*part["within"]))
+        cells = [html.escape(cell) for cell in shown]
+        cells.append("explored, no part of the verdict" if is_explored else verdict(part["verdict"]))
+        number = shlex.quote(f"{part['statistic']}/{part['subject']}")
+        cells.append(f"<code>make trace NUMBER={html.escape(number)}</code>")
+        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+    table = "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+    return definitions((term, html.escape(text)) for term, text in facts if text) + table
 
 
 def short_number(value: float | None) -> str:

@@ -54,6 +54,7 @@ class Contents(_Strict):
     figures: dict[str, Item] = {}
     tables: dict[str, Item] = {}
     notebooks: dict[str, Notebook] = {}
+    first_view: str | None = Field(default=None, description="the figure that the explorer opens the study with")
 
 
 class Measurement(_Strict):
@@ -92,7 +93,7 @@ class Claim(_Strict):
 def load_contents(path: Path) -> Contents:
     """The checked contents of a chapter. Raises UserError with one sentence for each problem."""
     try:
-        return Contents(**read_yaml(path, "the keys order, figures, tables and notebooks"))
+        return Contents(**read_yaml(path, "the keys order, first_view, figures, tables and notebooks"))
     except ValidationError as error:
         known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
         raise UserError("\n".join(f"{path}: {text}" for text in explain(error, known))) from None
@@ -159,6 +160,9 @@ class Chapter:
                 for experiment in needed:
                     if experiment not in self.experiments:
                         raise UserError(f"{config}: experiments.{experiment}: missing; {name} in {file} rests on it")
+        if self.contents.first_view not in (None, *self.contents.figures):
+            expected = f"expected one of {', '.join(self.contents.figures)}"
+            raise UserError(f"{paper / 'contents.yaml'}: first_view = '{self.contents.first_view}': {expected}")
         for name, stated in self.claims.items():
             if stated.shown not in shown:
                 expected = f"expected one of {', '.join(sorted(shown))}"

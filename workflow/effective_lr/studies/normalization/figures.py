@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
@@ -33,6 +32,7 @@ from effective_lr.studies.normalization.words import NAMES, NORMALIZATIONS
 
 COLORS = dict(zip(PLANES, PALETTE, strict=False))
 MARKERS = dict(zip(PLANES, "osD^v", strict=True))
+ERROR_COLORS = "viridis_r"
 
 
 def dynamics_over_time(tables: Tables) -> Figure:
@@ -70,22 +70,36 @@ def dynamics_over_time(tables: Tables) -> Figure:
     return figure
 
 
-def plane(tables: Tables) -> Figure:
-    """Test error over each (λ, η) plane, with lines along which the predicted effective learning rate is constant."""
+def planes(tables: Tables) -> list[pd.DataFrame]:
+    """The runs of each (λ, η) plane, by normalization and optimizer."""
     runs = tables.runs()
-    planes = [
+    found = [
         runs[(runs["normalization"] == normalization) & (runs["optimizer"] == optimizer)]
         for normalization in NORMALIZATIONS
         for optimizer in PLANES
     ]
-    planes = [plane for plane in planes if len(plane)]
+    return [plane for plane in found if len(plane)]
+
+
+def plane_title(runs: pd.DataFrame) -> str:
+    return f"{NAMES[runs['normalization'].iloc[0]]}, {NAMES[runs['optimizer'].iloc[0]]}"
+
+
+def lowest_error(found: list[pd.DataFrame]) -> float:
+    """The lowest test error (%) of a run in these planes, where their scale of colours begins."""
+    return float(100 * min(error_or_chance(runs).min() for runs in found))
+
+
+def plane(tables: Tables) -> Figure:
+    """Test error over each (λ, η) plane, with lines along which the predicted effective learning rate is constant."""
+    found = planes(tables)
     columns = 4
-    rows = -(-len(planes) // columns)
+    rows = -(-len(found) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(TEXT_WIDTH, 0.4 + 1.75 * rows), squeeze=False)
-    lowest = 100 * min(error_or_chance(runs).min() for runs in planes)
-    for axis, runs in zip(axes.flat, planes, strict=False):
+    lowest = lowest_error(found)
+    for axis, runs in zip(axes.flat, found, strict=False):
         image = draw_plane(axis, runs, lowest)
-    for axis in axes.flat[len(planes) :]:
+    for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel(r"learning rate $\eta$")
@@ -99,18 +113,17 @@ def plane(tables: Tables) -> Figure:
 
 def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
     """One optimizer's plane, a cell for each (λ, η), λ = 0 set apart on the left. Errors in percent."""
-    optimizer = runs["optimizer"].iloc[0]
     errors = 100 * plane_of(runs)
     rates, penalties = errors.index.to_numpy(), errors.columns.to_numpy()
-    columns = np.arange(len(penalties)) + np.where(penalties == 0, -0.3, 0.0)
-    scale = matplotlib.colors.LogNorm(lowest, 90)
+    columns = columns_of(penalties)
+    scale = LogNorm(lowest, 90)
     for j, column in enumerate(columns):
         image = axis.pcolormesh(
             [column - 0.5, column + 0.5],
             np.arange(len(rates) + 1) - 0.5,
             errors.iloc[:, [j]].to_numpy(),
             norm=scale,
-            cmap="viridis_r",
+            cmap=ERROR_COLORS,
         )
         for i, error in enumerate(errors.iloc[:, j]):
             dark = scale(min(error, 90)) > 0.5
@@ -124,17 +137,15 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
                 color="white" if dark else "black",
             )
 
-    if runs["normalization"].iloc[0] != "none" and len(rates) > 1 and (penalties > 0).sum() > 1:
-        draw_diagonals(axis, rates, penalties, columns, theory.diagonal_slope(optimizer))
+    for x, y in diagonals(runs, rates, penalties):
+        axis.plot(x, y, color="black", linewidth=0.6, alpha=0.6)
     axis.set(
         xlim=(columns[0] - 0.5, columns[-1] + 0.5),
         ylim=(-0.5, len(rates) - 0.5),
-        title=f"{NAMES[runs['normalization'].iloc[0]]}, {NAMES[optimizer]}",
+        title=plane_title(runs),
         xlabel=r"penalty $\lambda$",
     )
-    # Few enough to stand side by side: the first, the last, and one between where the first is λ = 0.
-    between = {len(penalties) - (penalties > 0).sum() // 2 - 1} if penalties[0] == 0 else set()
-    shown = sorted({0, len(penalties) - 1} | between)
+    shown = named_columns(penalties)
     axis.set_xticks(columns[shown], [f"${number(penalties[k])}$" for k in shown])
     axis.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
     axis.tick_params(length=0)
@@ -143,22 +154,35 @@ def draw_plane(axis: Axes, runs: pd.DataFrame, lowest: float) -> Any:
     return image
 
 
-def draw_diagonals(axis: Axes, rates: Any, penalties: Any, columns: Any, slope: float) -> None:
-    """The lines log η = −slope·log λ + constant, over the cells with a penalty.
+def columns_of(penalties: Any) -> Any:
+    """Where the column of each λ stands: λ = 0 a little apart."""
+    return np.arange(len(penalties)) + np.where(penalties == 0, -0.3, 0.0)
 
-    Grids are geometric, so rows and columns are linear in log η and log λ, and the diagonals are straight lines.
+
+def named_columns(penalties: Any) -> list[int]:
+    """Few enough to stand side by side: the first, the last, and one between where the first is λ = 0."""
+    between = {len(penalties) - (penalties > 0).sum() // 2 - 1} if penalties[0] == 0 else set()
+    return sorted({0, len(penalties) - 1} | between)
+
+
+def diagonals(runs: pd.DataFrame, rates: Any, penalties: Any) -> list[tuple[Any, Any]]:
+    """The ends, x and y, of the lines log η = −slope·log λ + constant, over the cells with a penalty.
+
+    None without normalization. Grids are geometric, so rows and columns are linear in log η and log λ, and the lines
+    are straight.
     """
-    positive = penalties[penalties > 0]
-    start = columns[-len(positive)]
-    penalised = Rectangle((start - 0.5, -0.5), len(positive), len(rates), transform=axis.transData)
-    ends = np.array([positive[0] / 100, positive[-1] * 100])
-    between = np.sqrt(positive[1] / positive[0])  # half a column to the right, where no number stands
-    for l2 in positive[::2] * between:
-        lrs = rates[len(rates) // 2] * (ends / l2) ** -slope
-        x = start + np.log(ends / positive[0]) / np.log(positive[1] / positive[0])
-        y = np.log(lrs / rates[0]) / np.log(rates[1] / rates[0])
-        (line,) = axis.plot(x, y, color="black", linewidth=0.6, alpha=0.6)
-        line.set_clip_path(penalised)
+    positive, middle = penalties[penalties > 0], len(rates) // 2
+    if runs["normalization"].iloc[0] == "none" or len(rates) < 2 or len(positive) < 2:
+        return []
+    left = columns_of(penalties)[-len(positive)]
+    slope = theory.diagonal_slope(runs["optimizer"].iloc[0])
+    rise = -slope * np.log(positive[1] / positive[0]) / np.log(rates[1] / rates[0])  # rows per column
+    found = []
+    for place in np.arange(left, left + len(positive), 2) + 0.5:  # half a column to the right, where no number stands
+        ends = place + (np.array([-0.5, len(rates) - 0.5]) - middle) / rise
+        x = np.clip(ends, left - 0.5, left + len(positive) - 0.5)
+        found.append((x, middle + rise * (x - place)))
+    return found
 
 
 def projection(tables: Tables) -> Figure:

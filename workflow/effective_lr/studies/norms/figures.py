@@ -1,5 +1,7 @@
 """The figures of the chapter: each a pure function of tidy tables that returns a Matplotlib figure."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -90,8 +92,8 @@ def draw_interval(
     )
 
 
-def forest(tables: Tables) -> Figure:
-    """Log ratios of test losses to that of l2, for each truth of the simulations and each data set."""
+def forest_groups(tables: Tables) -> list[tuple[str, pd.DataFrame]]:
+    """The lines of the forest with their arms: each truth of the simulations and each data set."""
     groups: list[tuple[str, pd.DataFrame]] = []
     simulated = arms(tables["alignment"])
     for rho in sorted(simulated["rho"].unique(), reverse=True):
@@ -99,27 +101,37 @@ def forest(tables: Tables) -> Figure:
             cell = simulated[(simulated["rho"] == rho) & (simulated["truth"] == truth)]
             if len(cell):
                 groups.append((rf"{NAMES[truth]}, $\rho={rho:g}$", cell))
-    groups += [(NAMES[name], arms(tables[name])) for name in DATA if name in tables and len(tables[name].runs)]
+    return groups + [(NAMES[name], arms(tables[name])) for name in DATA if name in tables and len(tables[name].runs)]
 
-    figure, axis = plt.subplots(figsize=(TEXT_WIDTH, 0.5 + 0.36 * len(groups)))
-    seen: set[str] = set()
+
+def forest_points(groups: list[tuple[str, pd.DataFrame]]) -> Iterator[tuple[int, float, str, pd.DataFrame, Estimate]]:
+    """The points of the forest: the place of its line, its own height, penalty, log ratios by run, and their mean."""
     for place, (_, table) in enumerate(groups):
         best = chosen(table)
-        if place % 2:
-            axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
         for k, penalty in enumerate(SHOWN):
             ratios = log_ratios(best, penalty, "l2")
             if not ratios.empty:
-                y = place + 0.14 * (k - (len(SHOWN) - 1) / 2)
-                draw_interval(axis, y, by_split(ratios, "value"), penalty, penalty not in seen, vertical=False)
-                seen.add(penalty)
+                yield place, place + 0.14 * (k - (len(SHOWN) - 1) / 2), penalty, ratios, by_split(ratios, "value")
+
+
+FOREST_LIMITS = (-0.8, 1.2)  # a few intervals of leukemia are wider
+FOREST_LABEL = r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)"
+
+
+def forest(tables: Tables) -> Figure:
+    """Log ratios of test losses to that of l2, for each truth of the simulations and each data set."""
+    groups = forest_groups(tables)
+    figure, axis = plt.subplots(figsize=(TEXT_WIDTH, 0.5 + 0.36 * len(groups)))
+    for place in range(1, len(groups), 2):
+        axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
+    seen: set[str] = set()
+    for _, y, penalty, _, estimate in forest_points(groups):
+        draw_interval(axis, y, estimate, penalty, penalty not in seen, vertical=False)
+        seen.add(penalty)
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
     left, right = axis.get_xlim()
-    axis.set_xlim(max(left, -0.8), min(right, 1.2))  # a few intervals of leukemia are wider
-    axis.set(
-        ylim=(len(groups) - 0.5, -0.5),
-        xlabel=r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)",
-    )
+    axis.set_xlim(max(left, FOREST_LIMITS[0]), min(right, FOREST_LIMITS[1]))
+    axis.set(ylim=(len(groups) - 0.5, -0.5), xlabel=FOREST_LABEL)
     axis.set_yticks(range(len(groups)), [title for title, _ in groups])
     axis.tick_params(axis="y", length=0)
     axis.legend(ncols=len(SHOWN), loc="lower center", bbox_to_anchor=(0.5, 1.0))

@@ -19,6 +19,7 @@ from effective_lr.studies.stability.analysis import probes
 from effective_lr.studies.stability.statistics import EXPERIMENTS, FIRST_STEP, drift_pairs
 
 KINDS = {name: (PALETTE[k], "os^vD"[k]) for k, name in enumerate(EXPERIMENTS)}  # colour and marker
+SHOWN = ("MLP", "CNN", "BN", "WN")  # over training
 LINE: dict[str, Any] = {"color": "0.4", "linewidth": 0.8, "linestyle": (0, (3, 2)), "zorder": 0}
 
 
@@ -36,10 +37,9 @@ def say(axis: Axes, text: str) -> None:
 
 def sharpness(tables: Tables) -> Figure:
     """R over training, for each network and λ, at the first seed."""
-    names = ["MLP", "CNN", "BN", "WN"]
-    colors = penalty_colors(sorted(tables.runs(*(EXPERIMENTS[name] for name in names))["l2"].unique()))
+    colors = penalty_colors(sorted(tables.runs(*(EXPERIMENTS[name] for name in SHOWN))["l2"].unique()))
     figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.2))
-    for axis, name in zip(axes, names, strict=True):
+    for axis, name in zip(axes, SHOWN, strict=True):
         metrics, runs = tables[EXPERIMENTS[name]]
         runs = runs[runs["seed"] == runs["seed"].min()].sort_values("l2")
         for _, run in runs.iterrows():

@@ -1,0 +1,340 @@
+"""The explorer: one HTML file, opened from disk, with every run, its curves beside the theory, and all claims.
+
+A study says in its explorer.py, both functions optional, what is particular to it:
+
+    view(tables)     the first view, from the tables of the figure that contents.yaml names as `first_view`
+    curves(tables)   what is drawn of a run, and what theory predicts of that
+
+Without the first, the page shows the figure itself; without the second, all that was measured at several steps.
+
+The page is explorer.html, beside this file: plain JavaScript that draws SVG. A plotting library would be many times its
+script, and marks that the keyboard reaches, and curves of one run over those of another, would still be ours to write.
+"""
+
+import base64
+import html
+import json
+import shlex
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from effective_lr.document import style
+from effective_lr.document.report import evidence_to_html, verdict
+from effective_lr.document.table import to_html
+from effective_lr.engine.code import training_key
+from effective_lr.engine.contents import Chapter
+from effective_lr.engine.study import BaseRun
+from effective_lr.evidence.tidy import Tables
+
+POINTS = 80  # of a curve at most; probes of longer ones are thinned evenly
+ROW = ["run_id", "step", "layer", "quantity", "value"]
+CURVE = ["run", "predicted", "quantity", "line"]  # what tells curves apart
+
+
+class Axis(NamedTuple):
+    """An axis of a panel. Without `ticks` or `ends` the page chooses them."""
+
+    label: str
+    ticks: Sequence[tuple[float, str]] = ()
+    ends: tuple[float, float] | None = None
+    log: bool = False
+
+
+class Mark(NamedTuple):
+    """What can be chosen in a panel: a cell, a curve, or a point with its interval. A click opens the first run."""
+
+    label: str  # what is said when it has the focus
+    runs: list[str]
+    color: str
+    x: float = 0.0
+    y: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    text: str = ""  # in the cell
+    dashes: str = ""  # of the curve
+
+
+class Panel(NamedTuple):
+    """Marks in one system of axes. `lines` are those of the theory, each by its points; curves are of one quantity."""
+
+    kind: Literal["cells", "curves", "intervals"]
+    title: str
+    x: Axis
+    y: Axis
+    marks: list[Mark]
+    lines: Sequence[Sequence[tuple[float, float]]] = ()
+    legend: Sequence[tuple[str, str]] = ()  # text and color
+    quantity: str = ""
+
+
+class View(NamedTuple):
+    """What is seen first of a study: panels, and a note that says what they show and what is predicted."""
+
+    note: str
+    panels: list[Panel]
+
+
+class Quantity(NamedTuple):
+    """A quantity that is drawn of a run, under its name in the table of `Curves`."""
+
+    name: str
+    label: str
+    log: bool = False
+
+
+class Curves(NamedTuple):
+    """What is drawn of runs: tidy rows run_id, step, layer, quantity, value, measured and predicted.
+
+    `x` and `line` say what the columns step and layer hold; `colors` are those of lines that have one in the paper.
+    """
+
+    quantities: Sequence[Quantity]
+    measured: pd.DataFrame
+    predicted: pd.DataFrame | None = None
+    x: Axis = Axis("training step", log=True)
+    line: str = "layer"
+    colors: Mapping[str, str] = MappingProxyType({})
+
+
+def rows_of_runs(tables: Tables, experiments: Sequence[str] = ()) -> pd.DataFrame:
+    """All that the runs of these experiments measured, or of all of them, each run once."""
+    seen: set[str] = set()
+    found = []
+    for name in experiments or tables:
+        metrics, runs = tables[name]
+        found.append(metrics[metrics["run_id"].isin(set(runs["run_id"]) - seen)])
+        seen |= set(runs["run_id"])
+    return pd.concat(found, ignore_index=True)
+
+
+def all_curves(tables: Tables) -> Curves:
+    """Every quantity that was measured at several steps."""
+    rows = rows_of_runs(tables)
+    steps = rows.groupby("quantity")["step"].nunique()
+    names = [str(name) for name in steps.index[steps > 1] if name != "diverged"]
+    return Curves([Quantity(name, name.replace("_", " ")) for name in names], rows)
+
+
+# The data of the page
+
+
+def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArray[Any]]]:
+    """The names of lines, and the columns of all curves.
+
+    `run`, `quantity`, `line`, `predicted` and `length` have a value for each curve, the first three as places in their
+    lists; `x` and `y` have its points, one curve after another, as float32.
+    """
+    parts = [curves.measured.assign(predicted=0)]
+    if curves.predicted is not None:
+        parts.append(curves.predicted.assign(predicted=1))
+    tidy = pd.concat(parts, ignore_index=True)
+    lines = curves.measured["layer"].unique().tolist()
+    names = [one.name for one in curves.quantities]
+    with np.errstate(over="ignore"):  # of a run that diverged
+        rows = pd.DataFrame(
+            {
+                "run": pd.Categorical(tidy["run_id"], runs).codes,
+                "predicted": tidy["predicted"].astype("u1"),
+                "quantity": pd.Categorical(tidy["quantity"], names).codes,
+                "line": pd.Categorical(tidy["layer"], lines).codes,
+                "x": tidy["step"].astype("f4"),
+                "y": tidy["value"].astype("f4"),
+            }
+        )
+    rows = rows[(rows[["run", "quantity", "line"]] >= 0).all(axis=1)].sort_values([*CURVE, "x"])
+    count = rows.groupby(CURVE)["x"]
+    place, length = count.cumcount().to_numpy(), count.transform("size").to_numpy()
+    share = (POINTS - 1) / np.maximum(length - 1, 1)
+    rows = rows[(length <= POINTS) | (place == 0) | (np.floor(place * share) > np.floor((place - 1) * share))]
+    each = rows.groupby(CURVE, sort=False).size().rename("length").reset_index()
+    types = {"run": "<u2", "quantity": "u1", "line": "<u2", "predicted": "u1", "length": "<u2"}
+    points = {name: rows[name].to_numpy("<f4") for name in ("x", "y")}
+    return lines, {**{name: each[name].to_numpy(kind) for name, kind in types.items()}, **points}
+
+
+def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
+    """The runs that there are, those that diverged first: settings, provenance, result, how to train each again."""
+    table, rows = tables.runs().set_index("run_id"), rows_of_runs(tables)
+    rows = rows[(rows["layer"] == "") & rows["quantity"].isin(chapter.study.summarized)]
+    means = rows.pivot_table(index="run_id", columns="quantity", values="value")
+    means = means.reindex(index=table.index, columns=list(chapter.study.summarized))
+    members = {name: set(runs["run_id"]) for name, (_, runs) in tables.items()}
+    key = training_key(chapter.study)
+    found = []
+    for run in chapter.runs_of(list(chapter.experiments)):
+        if run.run_id not in table.index:
+            continue  # its optional data are not here
+        line = table.loc[run.run_id]
+        step = None if pd.isna(line["diverged"]) else int(line["diverged"])
+        late = means.loc[run.run_id].to_dict()
+        found.append(
+            {
+                "id": run.run_id,
+                "experiments": [name for name, ids in members.items() if run.run_id in ids],
+                "settings": run.model_dump(),
+                "diverged": step,
+                "result": chapter.study.outcome(late) if step is None else f"diverged at step {step:,}",
+                "seed": run.seed,
+                "commit": line["commit"],
+                "host": line["host"] or "not published",
+                "device": line["device"],
+                "finished": line["finished"],
+                "seconds": float(line["seconds"]),
+                "command": train_alone(chapter, run, key),
+            }
+        )
+    return sorted(found, key=lambda one: one["diverged"] is None)
+
+
+def train_alone(chapter: Chapter, run: BaseRun, key: str) -> str:
+    """The command that trains this run anew, and no other, into a file of its own."""
+    settings = json.dumps([run.model_dump(exclude_defaults=True)])
+    words = ["python", "-m", "effective_lr", "train", "--study", chapter.name, "--runs", settings, "--code", key]
+    words += ["--output", f"results/alone/{run.run_id}.parquet"]
+    command = f'PYTHONPATH=workflow {shlex.join(words)} --cache "$(mktemp -d)"'
+    data = chapter.study.data(run)
+    if data is None:
+        return command
+    file = f"results/data/{data}"
+    return f"snakemake {file}.json --cores 1 && {command} --tensors {file}.pt --record {file}.json"
+
+
+def embed(content: bytes, **about: str) -> str:
+    """Bytes in the page, which unpacks them when a study is opened."""
+    data = "".join(f' data-{name}="{value}"' for name, value in about.items())
+    return f'<script type="text/plain"{data}>{base64.b64encode(zlib.compress(content, 9)).decode()}</script>'
+
+
+# The page
+
+
+def write(
+    chapters: dict[str, Chapter],
+    tables: dict[str, list[Path]],
+    claims: dict[str, dict[str, Any]],
+    pictures: dict[str, Path],
+    scale: str,
+    output: Path,
+) -> None:
+    """Write the page. Files of `tables`, verdicts on `claims` and `pictures` of the first views by study."""
+    titles = {name: html.escape(chapter.study.title) for name, chapter in chapters.items()}
+    links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
+    sections = [section(one, Tables(tables[name]), claims[name], pictures.get(name)) for name, one in chapters.items()]
+    colors = zip("abcdefghij", style.PALETTE.as_hex(), strict=True)
+    text = Path(__file__).with_name("explorer.html").read_text()
+    for mark, content in {
+        "SCALE": html.escape(scale),
+        "LINKS": "\n".join(links),
+        "STUDIES": "\n".join(sections),
+        "COLORS": "".join(f"--{name}: {color};" for name, color in colors),
+    }.items():
+        text = text.replace(f"<!--{mark}-->", content)
+    output.write_text(text)
+
+
+def section(chapter: Chapter, tables: Tables, claims: dict[str, Any], picture: Path | None) -> str:
+    """A study: what is seen without JavaScript, and the data of what is seen with it."""
+    study, name = chapter.study, chapter.contents.first_view
+    item = chapter.contents.figures[name] if name else None
+    runs = describe(chapter, tables) if tables else []
+    ids = [run["id"] for run in runs]
+    find_view, curves = study.find("explorer", "view"), study.find("explorer", "curves") or all_curves
+    view = View("", [])
+    if item and find_view and ids:
+        view = find_view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)}))
+    shown = curves(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
+    lines, packed = columns(shown, ids)
+    data = {
+        "runs": runs,
+        "panels": [panel_data(panel, {one: place for place, one in enumerate(ids)}) for panel in view.panels],
+        "quantities": [one._asdict() for one in shown.quantities],
+        "x": shown.x._asdict(),
+        "line": shown.line,
+        "lines": lines,
+        "colors": dict(shown.colors),
+    }
+    image = ""
+    if picture and item:
+        source = base64.b64encode(picture.read_bytes()).decode()
+        image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(item.title)}">'
+        image += f'<p class="note">{to_html(item.caption)}</p>'
+        image = f"<noscript>{image}</noscript>" if view.panels else image
+    texts = {
+        "ID": study.name,
+        "TITLE": html.escape(study.title),
+        "FOLLOWS": html.escape(study.follows),
+        "VIEW": html.escape(item.title) if item else "",
+        "NOTE": html.escape(view.note),
+        "PICTURE": image,
+        "CLAIMS": "\n".join(claim_html(study.name, one, claim) for one, claim in claims.items()),
+        "COUNT": f"{len(runs):,}",
+        "RUNS": "\n".join(run_row(study.name, run) for run in runs),
+        "DATA": embed(json.dumps(data, allow_nan=False).encode(), part="table")
+        + "".join(embed(one.tobytes(), part=part, type=one.dtype.str) for part, one in packed.items()),
+    }
+    text = SECTION
+    for mark, content in texts.items():
+        text = text.replace(f"<!--{mark}-->", content)
+    return text
+
+
+SECTION = """
+<section id="<!--ID-->" aria-label="<!--TITLE-->">
+<div class="left">
+<h2><!--TITLE--></h2>
+<p class="follows">follows <!--FOLLOWS--></p>
+<div class="view"><h3><!--VIEW--></h3><!--PICTURE--><div class="panels"></div>
+<p class="note needs-script"><!--NOTE--></p></div>
+<div class="claims"><h3>Claims</h3>
+<!--CLAIMS-->
+</div>
+<div class="runs"><h3>Runs</h3>
+<p class="count"><!--COUNT--> runs, those that diverged first</p>
+<table>
+<thead><tr><th>run</th><th>result</th><th>experiments</th><th>seed</th><th>commit</th><th>host</th>
+<th>finished (UTC)</th><th>seconds</th></tr></thead>
+<tbody>
+<!--RUNS-->
+</tbody></table></div>
+</div>
+<aside class="detail" aria-label="chosen runs"></aside>
+<!--DATA-->
+</section>
+"""
+
+
+def panel_data(panel: Panel, places: dict[str, int]) -> dict[str, Any]:
+    """A panel for JSON, its runs as places in the table of runs."""
+    marks = [{**mark._asdict(), "runs": [places[run] for run in mark.runs]} for mark in panel.marks]
+    return {**panel._asdict(), "x": panel.x._asdict(), "y": panel.y._asdict(), "marks": marks}
+
+
+def claim_html(study: str, name: str, claim: dict[str, Any]) -> str:
+    """A claim that opens its evidence."""
+    links = [f'<a href="#{study}" data-experiment="{one}">{one}</a>' for one in claim["experiments"]]
+    runs = f'<p class="needs-script">Its runs: {", ".join(links)}</p>' if links else ""
+    title = f"{name} {html.escape(claim['title'])}: {verdict(claim['verdict'])}"
+    return f'<details id="{study}-{name}"><summary>{title}</summary>{runs}{evidence_to_html(claim)}</details>'
+
+
+def run_row(study: str, run: dict[str, Any]) -> str:
+    """A line of the table of runs."""
+    cells = [
+        f'<a href="#{study}/{run["id"]}">{run["id"]}</a>',
+        html.escape(run["result"]),
+        " ".join(run["experiments"]),
+        str(run["seed"]),
+        run["commit"][:10],
+        html.escape(run["host"]),
+        run["finished"][:16].replace("T", " "),
+        f"{run['seconds']:.1f}",
+    ]
+    kind = "" if run["diverged"] is None else ' class="diverged"'
+    return f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
