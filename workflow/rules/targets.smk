@@ -55,8 +55,8 @@ TARGETS = {
         "All that the HTML report shows: `make report` writes it",
         [*rules.pdf.output, *PAGES, *rules.provenance_page.output, *rules.explorer.output, *EXECUTED, *all_shards()],
     ),
+    "crate": ("The run with its provenance as an RO-Crate", [*rules.bundle.output, *all_shards()]),
 }
-TARGETS["crate"] = ("The run with its provenance as an RO-Crate", [*rules.bundle.output, *all_shards()])
 for study, chapter in CHAPTERS.items():
     items = [
         *[f"{BUILD}/{study}/{name}.pdf" for name in chapter.contents.figures],
