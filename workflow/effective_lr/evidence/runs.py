@@ -140,7 +140,9 @@ def told(study: Study, runs: pd.DataFrame, selected: pd.DataFrame, asked: list[C
     if selected.empty:
         keys = dict.fromkeys(condition.key for condition in asked) if len(runs) else ()
         return "\n".join([first, *(f"  {key}: {listed(runs[key])}" for key in keys)])
-    selected = selected.assign(diverged=pd.to_numeric(selected["diverged"]))  # without a step it is no column of numbers
+    selected = selected.assign(
+        diverged=pd.to_numeric(selected["diverged"])
+    )  # without a step it is no column of numbers
     settings = [key for key in study.run.model_fields if selected[key].nunique(dropna=False) > 1]
     ordered = selected.sort_values(["diverged", *settings], na_position="last", key=sortable)
     shown = ordered[["diverged", *settings, *study.summarized, "seconds", "run_id"]]
