@@ -25,7 +25,7 @@ from effective_lr.engine.explain import meant
 from effective_lr.engine.jobs import recorded
 from effective_lr.engine.plan import data_files, left_out, unfinished
 from effective_lr.engine.storage import Provenance, read_provenance
-from effective_lr.engine.study import BaseRun, Study, load
+from effective_lr.engine.study import STUDIES, BaseRun, Study, load
 from effective_lr.errors import UserError
 
 WHOLE = ("", "all", "paper", "notebooks", "report")  # targets that rest on every run
@@ -175,8 +175,8 @@ def code_change(root: Path, name: str, old: str, commit: str) -> str:
             tree = code.tree_hash(code.training_files(study, studies), studies / study.name)
     except UserError:
         return f"changed code: key {old} → {code.training_key(study)}; commit {commit} is not at hand to say where"
-    after = definitions(study, code.STUDIES)
-    known = code.read_lock(code.STUDIES / study.name / "code.lock")
+    after = definitions(study, STUDIES)
+    known = code.read_lock(STUDIES / study.name / "code.lock")
     changed = [name for name in after if name in before and after[name] != before[name]]
     changed += [f"{name} (new)" for name in after if name not in before]
     changed += [f"{name} (gone)" for name in before if name not in after]
