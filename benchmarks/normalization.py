@@ -549,7 +549,7 @@ def targets(result: Result) -> list[Result]:
         ("seconds to redraw a figure", work["redraw_seconds"], 4.0, "at most"),
         ("seconds of a run with nothing to do", work["nothing_to_do_seconds"], 2.0, "at most"),
     ]
-    if result["verdicts"]:
+    if result.get("verdicts"):
         minutes = result["verdicts"]["minutes"]
         rows.append(("minutes from nothing to all verdicts at laptop scale", minutes, 30.0, "at most"))
     return [

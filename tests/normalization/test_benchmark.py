@@ -39,7 +39,8 @@ def test_slower_measurement_misses_its_targets() -> None:
     slow["errors"]["difference"] = 100.0
     slow["shard"]["other_seconds"] = slow["shard"]["seconds"]
     slow["workflow"]["plans"][-1]["seconds"] = slow["workflow"]["redraw_seconds"] = 1000.0
-    slow["workflow"]["nothing_to_do_seconds"] = slow["verdicts"]["minutes"] = 1000.0
+    slow["workflow"]["nothing_to_do_seconds"] = 1000.0
+    slow["verdicts"] = {"minutes": 1000.0}
     assert not any(target["met"] for target in benchmark.targets(slow))
     assert benchmark.page(slow).count("**missed**") == len(benchmark.targets(slow))
 

@@ -224,7 +224,8 @@ def tell_jobs(target: str, config: Iterable[str]) -> list[str]:
     settings = ["--config", *config] if config else []
     result = subprocess.run([*command, *settings], capture_output=True, text=True)
     if result.returncode:
-        raise UserError(f"snakemake --dry-run failed: {result.stderr.strip()[-500:]}")
+        told = (result.stderr.strip() or result.stdout.strip()).splitlines()  # where it writes depends on the mistake
+        raise UserError(f"snakemake --dry-run failed: {told[-1].strip() if told else 'it said nothing'}")
     return grouped(jobs_in(result.stdout))
 
 
