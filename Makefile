@@ -4,7 +4,7 @@
 # PYTHON   the Python, 3.11 or newer, that creates the virtual environment
 # VENV     the virtual environment; several checkouts may share one by its absolute path
 # SYSTEM   no: never install system packages (LaTeX, Fashion-MNIST)
-# SCALE    smoke, laptop, study or paper (config/README.md)
+# SCALE    smoke, laptop, study, cifar or paper (config/README.md)
 # METRICS  published: train nothing, redraw from the committed results of SCALE (study where that is not given)
 # STUDY    one study, where a command goes through all
 # TARGET, NUMBER, WHERE, CSV, TENSORBOARD   what `make why`, `make trace` and `make runs` are asked
