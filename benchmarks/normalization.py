@@ -41,7 +41,7 @@ from effective_lr.engine import grid
 from effective_lr.engine.contents import load_chapters
 from effective_lr.engine.jobs import commit
 from effective_lr.engine.plan import data_files
-from effective_lr.engine.storage import read_table
+from effective_lr.engine.storage import read_provenance, read_table
 from effective_lr.errors import UserError
 from effective_lr.prepare import images, prepared
 from effective_lr.studies.normalization import STUDY, images_in_all
@@ -448,7 +448,7 @@ def verdicts() -> Result | None:
     """Minutes of the last `make` in this folder, from its first training to the last verdict of all studies at laptop
     scale; None where it is not finished, or took runs from elsewhere."""
     results = ROOT / "results" / "laptop"
-    shards = [read_table(path)[1] for path in results.glob("*/shards/*.parquet")]
+    shards = [read_provenance(path) for path in results.glob("*/shards/*.parquet")]
     claims = [path.stat().st_mtime for path in results.glob("*/claims/*.json")]
     records = [record for records in shards for record in records]
     chapters = load_chapters(ROOT, grid.load_config({"scale": "laptop"})).values()

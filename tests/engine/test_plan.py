@@ -27,15 +27,6 @@ def chapter(runs: list[Run]) -> Chapter:
     return Chapter(STUDY, scale, {"all": runs}, grid.shards(runs), Contents(order=1), {})
 
 
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of results, beside the record of prepared data."""
-    monkeypatch.chdir(tmp_path)
-    DATA.mkdir()
-    (DATA / "fashion-mnist-14.json").write_text(json.dumps({"sha256": "data"}))
-    return Path("scale")
-
-
 def finish(run: Run, results: Path, single: Splits) -> None:
     train_or_reuse(run, single, results / "runs", training_key(STUDY), "data")
 

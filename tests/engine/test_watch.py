@@ -9,8 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from effective_lr.engine import grid, jobs, watch
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Chapter, Contents
@@ -23,15 +21,6 @@ CHAPTER = Chapter(
     STUDY, grid.Scale(about="", defaults=SMALL, experiments={}), {"all": RUNS}, grid.shards(RUNS), Contents(order=1), {}
 )
 SHARDS = list(CHAPTER.shards)
-
-
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a scale, beside the record of prepared data."""
-    monkeypatch.chdir(tmp_path)
-    DATA.mkdir()
-    (DATA / "fashion-mnist-14.json").write_text(json.dumps({"sha256": "data"}))
-    return Path("scale")
 
 
 def note(results: Path, shard: str, step: int = 5, losses: Any = (3.0, 2.0, 1.0), **changes: Any) -> Path:

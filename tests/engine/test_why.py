@@ -22,22 +22,13 @@ DATA = Path("data")
 RUNS = [make_run(l2=l2, seed=seed) for l2 in (0.0, 0.1) for seed in (3, 4)]
 
 
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of results of a scale, beside the record of prepared data."""
-    monkeypatch.chdir(tmp_path)
-    DATA.mkdir()
-    (DATA / "fashion-mnist-14.json").write_text(json.dumps({"sha256": "present-data"}))
-    return Path("scale")
-
-
 def tell(runs: list[Run], results: Path) -> tuple[int, list[str]]:
     scale = grid.Scale(about="", defaults=SMALL, experiments={})
     chapter = Chapter(STUDY, scale, {"all": runs}, grid.shards(runs), Contents(order=1), {})
     return why.tell_runs(ROOT, chapter, chapter.runs_of(["all"]), results, DATA)
 
 
-def finish(results: Path, runs: list[Run], code: str = KEY, data: str = "present-data", **changes: Any) -> None:
+def finish(results: Path, runs: list[Run], code: str = KEY, data: str = "data", **changes: Any) -> None:
     fabricate(results / "runs", *(fabricated(run, code, data, **changes) for run in runs))
 
 
@@ -74,7 +65,7 @@ def test_other_data_are_told_by_their_checksums(results: Path) -> None:
     finish(results, RUNS[:2], data="former-data")
     finish(results, RUNS[2:])
     count, [line] = tell(RUNS, results)
-    assert count == 2 and "fashion-mnist-14" in line and "former-d → present-" in line and "code" not in line
+    assert count == 2 and "fashion-mnist-14" in line and "former-d → data" in line and "code" not in line
 
 
 def test_data_that_are_not_prepared_are_no_change(results: Path) -> None:

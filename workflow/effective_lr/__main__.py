@@ -221,7 +221,8 @@ def plan(arguments: Arguments) -> None:
         gpu = plans.gpu_speed(chapter.study, arguments.gpu_speed)
         where = RESULTS / scale / chapter.name, RESULTS / "data"
         text, seconds = plans.plan(chapter, *where, arguments.cores, gpu)
-        left[chapter.name] = plans.work(chapter.study, plans.unfinished(chapter, *where))
+        if arguments.json:
+            left[chapter.name] = plans.work(chapter.study, plans.unfinished(chapter, *where))
         total += seconds
         print(f"{text}\n")
     if arguments.json:

@@ -59,6 +59,11 @@ class Graph(dict[str, dict[str, Any]]):
         about = {"name": name, "contentSize": str(path.stat().st_size), "encodingFormat": form}
         return self.add(name, "File", **{**about, **properties})
 
+    def software(self, name: str, url: str, number: str, /, **properties: Any) -> Reference:
+        """Add a program in the version of this number."""
+        identifier = f"#{name.lower()}-{number}"
+        return self.add(identifier, "SoftwareApplication", name=name, url=url, softwareVersion=number, **properties)
+
     def value(self, identifier: str, name: str, value: Any, /, **properties: Any) -> Reference:
         """Add a number or a text that has a name."""
         return self.add(identifier, "PropertyValue", name=name, value=str(value), **properties)
@@ -211,21 +216,8 @@ def trainings(graph: Graph, runs: pd.DataFrame, results: Files, person: Referenc
     actions = []
     for number, (values, group) in enumerate(runs.groupby(ORIGIN, dropna=False, sort=False), start=1):
         origin = dict(zip(ORIGIN, values, strict=True))
-        python = graph.add(
-            f"#python-{origin['python']}",
-            "SoftwareApplication",
-            name="Python",
-            url="https://www.python.org",
-            softwareVersion=origin["python"],
-        )
-        torch = graph.add(
-            f"#torch-{origin['torch']}",
-            "SoftwareApplication",
-            name="PyTorch",
-            url="https://pytorch.org",
-            softwareVersion=origin["torch"],
-            softwareRequirements=python,
-        )
+        python = graph.software("Python", "https://www.python.org", origin["python"])
+        torch = graph.software("PyTorch", "https://pytorch.org", origin["torch"], softwareRequirements=python)
         hours = group["seconds"].sum() / 3600
         facts = {
             **{key.replace("_", " "): value for key, value in origin.items() if value},

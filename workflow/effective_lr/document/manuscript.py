@@ -102,20 +102,25 @@ def chapters_tex(paper: Path, studies: list[str], watermark: str) -> str:
 
 
 USED = re.compile(r"\\num(?:\[(?P<study>[a-z_]+)\])?\{(?P<name>[^}]*)\}")
-DEFINED = re.compile(r"^\\definenumber\{([a-z_]+)/([^}]*)\}", flags=re.MULTILINE)
+DEFINED = re.compile(r"^\\definenumber\{([a-z_]+/[^}]*)\}\{(.*)\}$", flags=re.MULTILINE)
 
 
 def require_known_numbers(paper: Path, studies: list[str], build: Path, root: Path) -> None:
     """Raise UserError for a number in the text that is not among those of its study, in <build>/<study>/numbers.tex."""
-    known: set[tuple[str, str]] = set()
+    known: set[str] = set()
     for study in [FRAME, *studies]:
-        known |= set(DEFINED.findall((build / study / "numbers.tex").read_text()))
+        known |= defined_numbers(build / study / "numbers.tex").keys()
     for where, command, study, name in used_numbers(paper, studies, root):
         is_elsewhere = study not in (FRAME, *studies)  # a study without this scale, whose numbers print as n/a
-        if not is_elsewhere and (study, name) not in known:
+        if not is_elsewhere and f"{study}/{name}" not in known:
             raise UserError(
                 f"{where}: {command}: no such number; expected one of those in {build / study / 'numbers.tex'}"
             )
+
+
+def defined_numbers(path: Path) -> dict[str, str]:
+    """The generated numbers of a study, <study>/<name>, as LaTeX."""
+    return dict(DEFINED.findall(path.read_text()))
 
 
 def used_numbers(paper: Path, studies: list[str], root: Path) -> Iterator[tuple[str, str, str, str]]:

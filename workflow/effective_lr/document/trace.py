@@ -4,13 +4,12 @@ it rests on; and the commands that make it again.
 
 import inspect
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from effective_lr.document.manuscript import scan, used_numbers
+from effective_lr.document.manuscript import defined_numbers, scan, used_numbers
 from effective_lr.engine.code import PACKAGE
 from effective_lr.engine.contents import Chapter, published_table
 from effective_lr.engine.explain import meant
@@ -64,9 +63,9 @@ def claims_by_number(chapter: Chapter) -> dict[str, list[str]]:
 def written(chapter: Chapter, config: Config) -> dict[str, str]:
     """The numbers of the built paper by name, as LaTeX; none where it was not built."""
     path = Path("paper/build") / config.results / chapter.name / "numbers.tex"
-    text = path.read_text() if path.exists() else ""
-    pairs = re.findall(rf"^\\definenumber\{{{chapter.name}/([^}}]*)\}}\{{(.*)\}}$", text, flags=re.MULTILINE)
-    return {name: value for name, value in pairs if not name.endswith("/interval")}
+    found = defined_numbers(path) if path.exists() else {}
+    named = {name.removeprefix(f"{chapter.name}/"): value for name, value in found.items()}
+    return {name: value for name, value in named.items() if not name.endswith("/interval")}
 
 
 def of_claims(root: Path, chapter: Chapter, config: Config, key: str, claims: list[str]) -> list[Line]:

@@ -45,15 +45,15 @@ def experiments_of(
     Raises UserError for a target that there is not.
     """
     by_target: dict[str, dict[str, list[str]]] = {}
+    names = target_names(dict(chapters))
     for name, chapter in chapters.items():
         by_target[name] = {name: list(chapter.experiments)}
         by_target |= {f"claim_{key}": {name: claim.experiments} for key, claim in chapter.claims.items()}
-    for (name, item), target_name in target_names(dict(chapters)).items():
+    for (name, item), target_name in names.items():
         shown = {**chapters[name].contents.figures, **chapters[name].contents.tables}[item]
         by_target[target_name] = {name: chapters[name].experiments_of(shown)}
     everything = {name: list(chapter.experiments) for name, chapter in chapters.items()}
     by_target |= dict.fromkeys(WHOLE, everything)
-    names = target_names(dict(chapters))
     by_target |= {number: by_target.get(names.get(place, ""), everything) for number, place in numbered.items()}
     if target not in by_target:
         raise UserError(f"TARGET = '{target}': no such target{meant(target, filter(None, by_target))}")

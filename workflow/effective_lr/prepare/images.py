@@ -110,12 +110,17 @@ def _normalized(raw: Tensors, side: int) -> tuple[Tensors, list[float], list[flo
 # Each source gives the raw data (images uint8), the checksum of every file, and what it is in words.
 
 
+def own_places(folder: Path) -> tuple[Path, ...]:
+    """Where a person, or a download, may have put Fashion-MNIST."""
+    return folder / "FashionMNIST" / "raw", folder / "fashion-mnist", folder
+
+
 def _fashion_mnist(folder: Path) -> tuple[Tensors, dict[str, str], str]:
     checksums = {name: f"sha256:{sha256}" for name, sha256 in FASHION_MNIST.items()}
     packed = [f"{name}.gz" for name in FASHION_MNIST]
     names = [*FASHION_MNIST, *packed]
     downloaded = folder / "FashionMNIST" / "raw"
-    for place in (downloaded, folder / "fashion-mnist", folder):
+    for place in own_places(folder):
         if _holds_any(place, names):
             mend = f"put the right file there, or delete all Fashion-MNIST files in {place}"
             return _read_idx(place, mend), checksums, f"local folder {place}"

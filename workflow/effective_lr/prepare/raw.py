@@ -18,7 +18,7 @@ def collect(folder: Path, into: Path) -> str:
     """
     images.read("fashion-mnist", images.FACTS["fashion-mnist"].size, folder)  # checks the files
     text.shakespeare(folder)
-    places = (folder / "FashionMNIST" / "raw", folder / "fashion-mnist", folder, images.DEBIAN_FOLDER)
+    places = (*images.own_places(folder), images.DEBIAN_FOLDER)
     into.mkdir(parents=True, exist_ok=True)
     found = next(files for place in places if (files := list(place.glob("*-ubyte*"))))
     for path in [*found, folder / text.WHEEL]:
