@@ -31,7 +31,7 @@ kind() { "$PYTHON" -c 'import sys, sysconfig; print(sys.implementation.cache_tag
 
 # Python: an existing environment breaks when its folder is moved or its Python is removed.
 if [ -e "$VENV/bin/pip" ]; then
-    "$VENV/bin/pip" --version >/dev/null 2>&1 ||
+    { [ "$(source "$VENV/bin/activate" && echo "$VIRTUAL_ENV")" -ef "$VENV" ] && "$VENV/bin/python" -c ''; } 2>/dev/null ||
         fail "$VENV no longer works (moved, or its Python is gone): type \`rm -r $VENV\`, then \`make\` again."
 elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     found=$("$PYTHON" --version 2>/dev/null) || found=missing

@@ -228,3 +228,36 @@ def test_sources_follow_imports_and_name_an_unknown_module(studies: Path) -> Non
     assert code.sources([module], root) != before
     with pytest.raises(UserError, match=r"engine\.nowhere"):
         code.sources(["engine.nowhere"], root)
+
+
+# What is kept between starts
+
+START = """
+import ast, sys
+from pathlib import Path
+from effective_lr.engine import code
+code.remember(Path(sys.argv[1]))
+if sys.argv[2] == "parses nothing":
+    ast.parse = None
+print(code.tree_hash([Path(name) for name in sys.argv[3:]], Path(sys.argv[3]).parent), code.imports(Path(sys.argv[3])))
+"""
+
+
+def test_a_second_start_parses_nothing_and_finds_the_same(tmp_path: Path) -> None:
+    kept, one, other = tmp_path / "kept" / "code.json", tmp_path / "one.py", tmp_path / "other.py"
+    kept.parent.mkdir()
+    one.write_text("import json\nRATE = 0.5\n")
+    other.write_text("RATE = 0.1\n")
+
+    def start(how: str = "") -> str:
+        command = [sys.executable, "-c", START, str(kept), how, str(one), str(other)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    first = start()
+    assert start("parses nothing") == first
+    edit(other, "DECAY = 0.1\n")
+    changed = start()
+    assert changed != first
+    kept.write_text(kept.read_text()[:-9])  # cut short
+    assert start() == changed
+    assert start("parses nothing") == changed

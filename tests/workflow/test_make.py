@@ -52,7 +52,8 @@ STUBS = {
             *get_platform*) echo cpython-311 linux-x86_64 ;;
             --version) echo Python 3.10.2 ;;
             *ensurepip*) [ "$BROKEN" != ensurepip ] ;;
-            "-m venv "*) mkdir -p "$3/bin"; cat "$0" | tee "$3/bin/pip" >"$3/bin/python"; >"$3/bin/activate"
+            "-m venv "*) mkdir -p "$3/bin"; cat "$0" | tee "$3/bin/pip" >"$3/bin/python"
+                echo "VIRTUAL_ENV=\"$PWD/$3\"" >"$3/bin/activate"
                 chmod +x "$3/bin/pip" "$3/bin/python" ;;
             *"pip install"*) [ "$BROKEN" != install ] ;;
         esac""",
@@ -212,7 +213,15 @@ def test_shared_environment(machine: Machine) -> None:
 
 def test_moved_environment(machine: Machine) -> None:
     machine.make()
-    (machine.root / ".venv" / "bin" / "pip").write_text("#!/gone/bin/python\n")
+    (machine.root / ".venv").rename(machine.root / "moved")
+    done = machine.make("VENV=moved")
+    assert done.returncode != 0
+    assert "rm -r moved" in done.stdout
+
+
+def test_environment_whose_python_is_gone(machine: Machine) -> None:
+    machine.make()
+    (machine.root / ".venv" / "bin" / "python").write_text("#!/gone/bin/python\n")
     done = machine.make()
     assert done.returncode != 0
     assert "rm -r .venv" in done.stdout

@@ -16,7 +16,7 @@ if not (ROOT / "workflow" / "effective_lr").is_dir():
     )
 sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
-from effective_lr.engine import code, contents, grid, timers
+from effective_lr.engine import code, contents, grid, mends
 from effective_lr.engine.explain import read_yaml
 from effective_lr.document import manuscript
 from effective_lr.errors import UserError
@@ -28,7 +28,8 @@ try:
 except UserError as error:
     raise SystemExit(str(error))
 
-timers.keep_one()
+mends.mend()
+code.remember(Path(".snakemake/code.json"))
 
 PUBLISHED = CONFIG.metrics == "published"
 RESULTS = f"results/{CONFIG.results}"

@@ -18,8 +18,11 @@ def shard_runs(wildcards):
     return grid.to_json(shard_of(wildcards)[1])
 
 
+KEYS = {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
+
+
 def shard_code(wildcards):
-    return code.training_key(CHAPTERS[wildcards.study].study)
+    return KEYS[wildcards.study]
 
 
 def shard_minutes(wildcards, attempt):

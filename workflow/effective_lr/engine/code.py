@@ -8,8 +8,11 @@ trains anew.
 """
 
 import ast
+import atexit
 import hashlib
-from collections.abc import Iterable
+import json
+import sys
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,15 +25,48 @@ LEFT_OUT = {"ctx", "kind", "type_comment", "type_params", "type_ignores"}  # of 
 WORDS = {"description", "change"}  # keywords of settings that only a reader sees
 
 
+READER = f"{sys.version}\n{Path(__file__).read_text()}"  # what another one found in a text counts for nothing
+_known: dict[str, Any] = {}  # what was found in a text, by the hash of both
+_used: set[str] = set()
+
+
+def remember(path: Path) -> None:
+    """Keep in a file, from one start to the next, what is found in source code: to parse all of it takes seconds."""
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError):  # not there, or cut short
+        before = {}
+
+    def keep() -> None:
+        used = {key: _known[key] for key in sorted(_used)}
+        if used.keys() - before.keys() and path.parent.is_dir():
+            from effective_lr.engine.storage import whole_file  # imports pyarrow
+
+            with whole_file(path) as part:
+                part.write_text(json.dumps(used))
+
+    _known.update(before)
+    atexit.register(keep)
+
+
+def _found(kind: str, text: str, find: Callable[[], Any]) -> Any:
+    """What there is of a kind in a text: as found before, in this start or an earlier one, or found now."""
+    key = f"{kind} " + hashlib.sha256(f"{READER}\n{text}".encode()).hexdigest()
+    if key not in _known:
+        _known[key] = find()
+    _used.add(key)
+    return _known[key]
+
+
 def imports(path: Path) -> list[str]:
     """The modules that a file names in its import statements, wherever they stand; also those that are names in one."""
+    text = path.read_text()
     try:
-        return _imports(path.read_text())
+        return _found("imports", text, lambda: _imports(text))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-@cache  # by the text: a workflow asks for the same files in every job
 def _imports(text: str) -> list[str]:
     found = []
     for node in ast.walk(ast.parse(text)):
@@ -44,23 +80,18 @@ def _imports(text: str) -> list[str]:
     return found
 
 
-@cache
-def _canonical(text: str, has_words: bool) -> str:
-    return canonical(ast.parse(text), has_words)
-
-
 def module_file(module: str, root: Path) -> Path | None:
     """The file of a first-party module, or None where there is none of that name."""
-    path = root.joinpath(*module.split(".")[1:])
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if module.split(".")[0] == root.name and file.is_file():
-            return file
-    return None
+    package, *names = module.split(".")
+    if package != root.name:
+        return None
+    path = root.joinpath(*names)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def closure(start: Path, root: Path = PACKAGE) -> list[Path]:
-    """The file and all first-party files that it imports, directly or not, in functions too; sorted."""
-    found, waiting = {start}, [start]
+def closure(*starts: Path, root: Path = PACKAGE) -> list[Path]:
+    """The files and all first-party files that they import, directly or not, in functions too; sorted."""
+    found, waiting = set(starts), list(starts)
     while waiting:
         for module in imports(waiting.pop()):
             file = module_file(module, root)
@@ -84,15 +115,14 @@ def sources(modules: Iterable[str], root: Path = PACKAGE) -> str:
 
 def sources_of(modules: Iterable[str], root: Path = PACKAGE) -> str:
     """The same for modules by their full names, among which those of other packages count for nothing."""
-    starts = {file for name in modules if (file := module_file(name, root))}
-    files = {file for start in starts for file in closure(start, root)}
-    return tree_hash(sorted(files), root, has_words=True)  # a page shows the description of a setting
+    starts = [file for name in modules if (file := module_file(name, root))]
+    return tree_hash(closure(*starts, root=root), root, has_words=True)  # a page shows the description of a setting
 
 
 def training_files(study: Study, studies: Path = STUDIES) -> list[Path]:
     """The files that decide the results of a study: its training module, and what that imports of its folder."""
     folder = studies / study.name
-    return [path for path in closure(folder / "training.py", studies.parent) if path.is_relative_to(folder)]
+    return [path for path in closure(folder / "training.py", root=studies.parent) if path.is_relative_to(folder)]
 
 
 def training_key(study: Study, studies: Path = STUDIES) -> str:
@@ -112,10 +142,21 @@ def read_lock(path: Path) -> dict[str, str]:
 
 def tree_hash(files: Iterable[Path], root: Path, has_words: bool = False) -> str:
     """A hash of the syntax trees of files, which names them from `root`."""
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"{path.relative_to(root)}\n{_canonical(path.read_text(), has_words)}\n".encode())
-    return digest.hexdigest()[:16]
+    texts = {str(path.relative_to(root)): path.read_text() for path in files}
+
+    def tree() -> str:
+        digest = hashlib.sha256()
+        for name, text in texts.items():
+            digest.update(f"{name}\n{_canonical(text, has_words)}\n".encode())
+        return digest.hexdigest()[:16]
+
+    found: str = _found(f"tree {has_words}", repr(texts), tree)
+    return found
+
+
+@cache  # by the text: most hashes are of files that others have, too
+def _canonical(text: str, has_words: bool) -> str:
+    return canonical(ast.parse(text), has_words)
 
 
 def canonical(node: Any, has_words: bool = False) -> str:
