@@ -6,6 +6,7 @@ provenance of each run and a checksum inside. So whatever reads shards reads the
 """
 
 import json
+import math
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -70,8 +71,21 @@ def reuse(published: Path, results: Path) -> str:
 def write_claims(root: Path, chapter: Chapter, scale: str) -> Path:
     """Write what the published tables of a scale decide. Committed beside them, it spares readers these seconds."""
     path = published_claims(root, chapter.name, scale)
-    path.write_text(json.dumps(decide_published(root, chapter, scale), indent=1, ensure_ascii=False) + "\n")
+    decided = decide_published(root, chapter, scale)
+    if not (path.exists() and are_alike(json.loads(path.read_text()), decided)):
+        path.write_text(json.dumps(decided, indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+def are_alike(one: Any, other: Any) -> bool:
+    """Whether two claims say the same, but for the last digits, which processors round in different ways."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(are_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(are_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) or (math.isnan(one) and math.isnan(other))
+    return bool(one == other)
 
 
 def read_claims(root: Path, study: str, scale: str) -> dict[str, Any]:
