@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ from effective_lr.engine.storage import Result
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
-from shared import OPTIMIZERS, ROOT, STUDY, Trainer, diverging_run, make_run, rows_of, train_or_reuse, train_rows
+from shared import ENVIRONMENT, OPTIMIZERS, ROOT, STUDY, Trainer, diverging_run, make_run, rows_of, train_or_reuse, train_rows
 
 # Shards and the run cache
 
@@ -165,6 +167,16 @@ def own_signals() -> Iterator[None]:
 
 
 # The command line, and what it imports
+
+
+def test_a_reader_who_leaves_is_no_error() -> None:
+    """As in `… runs | head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "effective_lr", "runs", "--scale", "study", "--metrics", "published"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_command_line_saves_on_sigterm(trainer: Trainer) -> None:

@@ -467,10 +467,15 @@ def main(words: list[str] | None = None) -> int:
     is_snakemake = words[:1] == ["run"]  # what follows may begin with an option, which argparse does not pass on
     arguments = Arguments(function=run, words=words[1:]) if is_snakemake else parser().parse_args(words)
     try:
-        return arguments.function(arguments) or 0
+        code = arguments.function(arguments) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader has seen enough, as in `… plan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 0
 
 
 if __name__ == "__main__":
