@@ -21,7 +21,18 @@ from effective_lr.engine.storage import Result
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
-from shared import ENVIRONMENT, OPTIMIZERS, ROOT, STUDY, Trainer, diverging_run, make_run, rows_of, train_or_reuse, train_rows
+from shared import (
+    ENVIRONMENT,
+    OPTIMIZERS,
+    ROOT,
+    STUDY,
+    Trainer,
+    diverging_run,
+    make_run,
+    rows_of,
+    train_or_reuse,
+    train_rows,
+)
 
 # Shards and the run cache
 
