@@ -54,13 +54,20 @@ wildcard_constraints:
     study="|".join(CHAPTERS),
 
 
+SHARD_IDS = {
+    (study, name): {run.shard_id for run in runs}
+    for study, chapter in CHAPTERS.items()
+    for name, runs in chapter.experiments.items()
+}
+
+
 def shards_of(study, experiments):
     """The tables of the shards that these experiments of a study rest on. Every target lists them: without that, a failed
     training would leave an old figure that Snakemake takes for new. Published runs are in one table of the same form.
     """
     if PUBLISHED:
         return [str(contents.published_table(ROOT, study, CONFIG.scale_name))]
-    names = {run.shard_id for name in experiments for run in CHAPTERS[study].experiments[name]}
+    names = set().union(*(SHARD_IDS[study, name] for name in experiments))
     return [f"{RESULTS}/{study}/shards/{name}.parquet" for name in sorted(names)]
 
 

@@ -8,7 +8,6 @@ import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, Self
@@ -62,13 +61,13 @@ class BaseRun(BaseModel):
         """What is trained, for names of files: letters, digits, dots, hyphens and underscores."""
         raise NotImplementedError
 
-    @cached_property
+    @property
     def run_id(self) -> str:
         """Readable and stable: only a setting that is changed, or added without a default, changes it."""
         axes = [f"{axis}_{short(getattr(self, axis))}" for axis in self.named_axes]
         return "-".join([self.stem, *axes, f"seed_{self.seed}", self._digest()])
 
-    @cached_property  # every target lists its shards
+    @property
     def shard_id(self) -> str:
         """The shard that trains this run: all runs that differ in `shard_axes` alone."""
         seed = [] if "seed" in self.shard_axes else [f"seed_{self.seed}"]
