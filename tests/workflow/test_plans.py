@@ -187,7 +187,7 @@ def test_it_runs_in_another_folder(fresh: Checkout, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     words = ("--snakefile", str(fresh.root / "Snakefile"), "--directory", "elsewhere")
     assert fresh.planned(*words, folder=tmp_path)["train"] == fresh.shards()
-    assert not (fresh.root / ".snakemake").exists()
+    assert not (fresh.root / ".snakemake/log").exists()
 
 
 def test_the_catalog_finds_its_snakefile(fresh: Checkout) -> None:
