@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 # Sources are found from the place of this file, what is made lies in the working directory. So the workflow runs with
@@ -54,11 +55,9 @@ wildcard_constraints:
     study="|".join(CHAPTERS),
 
 
-SHARD_IDS = {
-    (study, name): {run.shard_id for run in runs}
-    for study, chapter in CHAPTERS.items()
-    for name, runs in chapter.experiments.items()
-}
+@cache  # every target lists its shards
+def shard_ids(study, experiment):
+    return {run.shard_id for run in CHAPTERS[study].experiments[experiment]}
 
 
 def shards_of(study, experiments):
@@ -67,7 +66,7 @@ def shards_of(study, experiments):
     """
     if PUBLISHED:
         return [str(contents.published_table(ROOT, study, CONFIG.scale_name))]
-    names = set().union(*(SHARD_IDS[study, name] for name in experiments))
+    names = set().union(*(shard_ids(study, name) for name in experiments))
     return [f"{RESULTS}/{study}/shards/{name}.parquet" for name in sorted(names)]
 
 

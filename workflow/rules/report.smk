@@ -65,7 +65,7 @@ rule explorer:
         metrics=CONFIG.metrics,
         # A run names the data and the code that train it again.
         code=code.sources(["document.explorer", *(f"studies.{study}.explorer" for study in CHAPTERS)]),
-        trainings=[code.training_key(chapter.study) for chapter in CHAPTERS.values()],
+        trainings=list(KEYS.values()),
     shell:
         "python -m effective_lr explore --scale {params.scale} --metrics {params.metrics} --tables {input.tables:q}"
         " --claims {input.claims:q} --pictures {input.pictures:q} --output {output:q} 2>&1 | tee -i {log:q}"

@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,26 +27,22 @@ WORDS = {"description", "change"}  # keywords of settings that only a reader see
 
 
 READER = f"{sys.version}\n{Path(__file__).read_text()}"  # what another one found in a text counts for nothing
-_known: dict[str, Any] = {}  # what was found in a text, by the hash of both
-_used: set[str] = set()
+_before: dict[str, Any] = {}  # what earlier starts found in a text, by the hash of both
+_known: dict[str, Any] = {}  # what this one found, or took from them
 
 
 def remember(path: Path) -> None:
     """Keep in a file, from one start to the next, what is found in source code: to parse all of it takes seconds."""
-    try:
-        before = json.loads(path.read_text())
-    except (OSError, ValueError):  # not there, or cut short
-        before = {}
+    with suppress(OSError, ValueError):  # not there, or cut short
+        _before.update(json.loads(path.read_text()))
 
     def keep() -> None:
-        used = {key: _known[key] for key in sorted(_used)}
-        if used.keys() - before.keys() and path.parent.is_dir():
+        if _known.keys() - _before.keys() and path.parent.is_dir():
             from effective_lr.engine.storage import whole_file  # imports pyarrow
 
             with whole_file(path) as part:
-                part.write_text(json.dumps(used))
+                part.write_text(json.dumps(_known))
 
-    _known.update(before)
     atexit.register(keep)
 
 
@@ -53,8 +50,7 @@ def _found(kind: str, text: str, find: Callable[[], Any]) -> Any:
     """What there is of a kind in a text: as found before, in this start or an earlier one, or found now."""
     key = f"{kind} " + hashlib.sha256(f"{READER}\n{text}".encode()).hexdigest()
     if key not in _known:
-        _known[key] = find()
-    _used.add(key)
+        _known[key] = _before[key] if key in _before else find()
     return _known[key]
 
 
