@@ -6,6 +6,7 @@ Modules are imported where they are needed: a job that finds all its runs finish
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -473,9 +474,9 @@ def main(words: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader has seen enough, as in `… plan | head`
+    except BrokenPipeError:  # the reader has seen enough, as in `… plan | head`; what was to be done may not be
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
-        return 0
+        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":
