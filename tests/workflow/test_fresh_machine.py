@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from effective_lr.engine.contents import published_table
-from effective_lr.engine.storage import read_table
+from effective_lr.engine.storage import read_provenance
 from shared import ROOT
 
 SETTINGS = ["/etc/pip.conf", "/etc/xdg/pip", "/etc/apt/apt.conf.d", "/etc/ssl/certs", "/usr/share/ca-certificates"]
@@ -76,7 +76,7 @@ def test_make_on_a_bare_debian(release: str, tmp_path: Path) -> None:
         make("SCALE=smoke")
         make("reuse-published")
         plan = make("plan", "SCALE=study", "STUDY=normalization")
-    published = len(read_table(published_table(ROOT, "normalization", "study"))[1])
+    published = len(read_provenance(published_table(ROOT, "normalization", "study")))
     assert f"{published} finished, 0 to train" in plan  # whatever the version of Python
     assert (machine / "project/paper/build/smoke/main.pdf").read_bytes().startswith(b"%PDF")
     shutil.rmtree(machine)
