@@ -510,6 +510,23 @@ def test_diverged_runs_take_their_cells_with_them_and_are_counted() -> None:
 # Conditions under which a part says nothing
 
 
+def test_a_replay_is_compared_on_its_own_seeds() -> None:
+    """Where the penalty has a seed more, the replay has the interval that it has without."""
+    values = wanted(CLAIMS["C2"], holds=True)
+    metrics, runs = memorization(values)["memorization"]
+    last = runs["seed"] == runs["seed"].max()
+    of_replay = Experiment(metrics, runs[~(last & (runs["replay"] == "open"))])
+    of_both = Experiment(metrics, runs[~last])
+    found, expected = (
+        parts_of(decide("C2", verdicts.Evidence(Tables.of({**symmetry(values), "memorization": one}), pd.DataFrame())))
+        for one in (of_replay, of_both)
+    )
+    for statistic in ("replay_error", "replay_loss"):
+        one, other = found[statistic, "open replay"], expected[statistic, "open replay"]
+        assert one["value"] is not None
+        assert (one["value"], one["low"], one["high"]) == pytest.approx((other["value"], other["low"], other["high"]))
+
+
 def test_a_replay_is_no_test_where_the_penalty_does_nothing() -> None:
     values = wanted(CLAIMS["C2"], holds=True)
     tables = Tables.of({**symmetry(values), **memorization(values, effect=0.01)})

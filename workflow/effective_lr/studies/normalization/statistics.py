@@ -263,7 +263,8 @@ def replay_change(evidence: Evidence, subject: str, value: Callable[[pd.DataFram
         raise Undecidable(f"no penalty changes the error by more than {PENALTY_ACTS} points, so none is to be replayed")
     kind = subject.split()[0]
     runs = memorizing(evidence, "batch", ("none", kind))
-    runs = runs[runs["l2"] > 0]
+    seeds = runs.loc[runs["replay"] == kind, "seed"]  # the penalty may have others, too
+    runs = runs[(runs["l2"] > 0) & runs["seed"].isin(seeds)]
     table = cells_and_seeds(runs, value(runs), ["l2", "replay"])
     penalties = [l2 for l2, replay in table.index if replay == kind and (l2, "none") in table.index]
     if not penalties:
