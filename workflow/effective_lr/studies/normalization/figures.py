@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -62,9 +63,7 @@ def dynamics_over_time(tables: Tables) -> Figure:
                 ends = [last * 0.35, last * 1.25]
                 axis.plot(ends, [level] * 2, color=colors[l2], linestyle=(0, (2, 1.5)), linewidth=1)
         axis.set(xscale="log", yscale="log", ylabel=label)
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        few_ticks(axis.yaxis)
     axes[1].set_xlabel("training step")
     axes[0].legend(title=r"$\lambda$", ncols=2, loc="upper left", labelspacing=0.3, columnspacing=1)
     return figure
@@ -254,7 +253,16 @@ def equilibrium(tables: Tables) -> Figure:
         axis.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
         axis.set(xlim=ends, ylim=ends, aspect="equal")
         axis.legend(title="measured / predicted", loc="upper left")
+    few_ticks(axes[0].xaxis)
+    few_ticks(axes[0].yaxis)
     return figure
+
+
+def few_ticks(axis: Axis, at: tuple[float, ...] = (1, 2, 5)) -> None:
+    """Numbers at these multiples of powers of ten alone, on a logarithmic axis of about a decade."""
+    axis.set_major_locator(LogLocator(subs=at))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def with_gradients(tables: Tables) -> dict[str, pd.DataFrame]:
@@ -291,9 +299,7 @@ def angles(tables: Tables) -> Figure:
     axes[1].axhline(1, color="0.5", linewidth=0.8, zorder=0)
     axes[1].set(yscale="log", ylabel="angle per step / predicted")
     axes[1].set_xticks(range(len(found)), [NAMES[optimizer] for optimizer in found])
-    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes[1].yaxis.set_major_formatter("{x:g}")
-    axes[1].yaxis.set_minor_formatter(NullFormatter())
+    few_ticks(axes[1].yaxis, (1, 1.5, 2, 3, 5, 7))
     axes[1].legend(ncols=2, loc="best")
     return figure
 
@@ -494,6 +500,7 @@ def lost_units(tables: Tables) -> Figure:
     axes[0].set(
         xscale="log", xlabel=r"$\theta$ of the widest layer", ylabel="units without a gradient (%)", ylim=(-5, 105)
     )
+    few_ticks(axes[0].xaxis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=6)
     axes[1].set(
         xscale="log",
