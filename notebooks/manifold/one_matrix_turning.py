@@ -104,7 +104,7 @@ for (name, run), color in zip(runs.items(), [PALETTE[3], PALETTE[0], PALETTE[2],
 axes[0].set(xscale="log", yscale="log", xlabel="step", ylabel="norm $/R$")
 axes[1].set(xscale="log", yscale="log", xlabel="step", ylabel=r"angle per step $/\theta_0$")
 axes[0].legend()
-figure
+plt.show()
 
 # %% [markdown]
 # The constraint turns by $\arctan\theta_0$, exactly, in every step:

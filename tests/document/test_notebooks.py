@@ -3,12 +3,17 @@
 import json
 import re
 import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import jupytext  # type: ignore[import-untyped]
 import nbformat
+import numpy as np
 import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
 
+from effective_lr.document.figures import few_colors
 from effective_lr.document.notebooks import run, with_formulas
 from effective_lr.engine import contents
 from effective_lr.errors import UserError
@@ -88,3 +93,20 @@ def test_a_failing_cell_leaves_what_ran_until_then(tmp_path: Path) -> None:
 
     run(source, {"number": 3}, executed, notebook, page)  # type: ignore[dict-item]
     assert "0.5" in page.read_text() and notebook.exists()
+
+
+def test_few_colors_look_the_same_in_less_than_half_the_bytes() -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3))
+    x = np.linspace(0, 6, 200)
+    for shift, color in enumerate(plt.colormaps["viridis"](np.linspace(0, 1, 9))):
+        axes[0].plot(x, np.sin(x + shift), color=color, label=f"{shift}")
+    axes[0].legend()
+    axes[1].pcolormesh(np.add.outer(x, x)[::10, ::10])
+    whole = BytesIO()
+    figure.savefig(whole, dpi=200)
+    plt.close(figure)
+    small = few_colors(whole.getvalue())
+    before, after = (np.asarray(Image.open(BytesIO(one)).convert("RGB"), float) for one in (whole.getvalue(), small))
+    assert len(small) < len(whole.getvalue()) / 2
+    assert before.shape == after.shape
+    assert (np.abs(before - after) > 16).mean() < 1e-3  # of 255: pixels on edges of lines

@@ -3,6 +3,7 @@
 The tools are jupytext, papermill and nbconvert, in one process: to start each of them takes longer than their work.
 """
 
+import base64
 import copy
 import re
 import shutil
@@ -15,6 +16,7 @@ import jupytext  # type: ignore[import-untyped]
 import papermill  # type: ignore[import-untyped]
 from nbconvert.exporters import HTMLExporter
 
+from effective_lr.document.figures import few_colors
 from effective_lr.document.notation import mathml
 from effective_lr.errors import UserError
 
@@ -62,11 +64,15 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
 
 
 def page(notebook: Any, name: str) -> str:
-    """The page of an executed notebook: nbconvert's, with formulas as MathML."""
+    """The page of an executed notebook: nbconvert's, with formulas as MathML and pictures of few colors."""
     notebook = copy.deepcopy(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_formulas(cell.source)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                data["image/png"] = base64.b64encode(few_colors(base64.b64decode(data["image/png"]))).decode()
     exporter = HTMLExporter(raw_template=TEMPLATE)  # type: ignore[no-untyped-call]
     text, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
     return text
