@@ -16,7 +16,7 @@ from effective_lr.engine.study import load
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
-from shared import SMALL, STUDY, make_run, train_or_reuse
+from shared import ROOT, SMALL, STUDY, make_run, train_or_reuse
 
 ALL = [make_run(l2=l2, seed=seed) for l2 in (0, 0.01, 0.1) for seed in (3, 4)]
 DATA = Path("data")  # in the working directory of a test
@@ -54,6 +54,14 @@ def test_this_machine_is_measured(prepared: Path) -> None:
     start, speeds = plan.measure(STUDY.name, runs, files)
     assert start >= 0 and all(speed is not None and 1e6 < speed < 1e13 for speed in speeds)
     assert plan.measure(STUDY.name, runs, {})[1] == [None, None]
+
+
+def test_a_run_of_one_step_is_measured_too() -> None:
+    norms = load("norms")
+    _, experiments = grid.load_scale(ROOT / "config" / "norms", "smoke", norms)
+    run = next(run for run in grid.unique(experiments) if norms.data(run) is None and run.model_dump()["steps"] == 1)
+    _, [speed] = plan.measure("norms", [run], {})
+    assert speed is not None and 0 < norms.operations(run) / speed < 60
 
 
 def test_gpu_hours_follow_from_the_arithmetic() -> None:

@@ -78,39 +78,31 @@ def measure(name: str, runs: list[BaseRun], data: dict[str, tuple[Path, Path]]) 
     start_seconds = time.perf_counter() - start
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return start_seconds, [
-        steps_per_second(training, run, load(*data[needed]) if needed else {}, device)
-        * study.operations(run)
-        / run_steps(run)
+        study.operations(run) * runs_per_second(training, run, load(*data[needed]) if needed else {}, device)
         if (needed := study.data(run)) is None or needed in data
         else None
         for run in runs
     ]
 
 
-def steps_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
-    """How fast a run trains after its first three steps."""
+def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
+    """How fast a run trains after its first three steps, or with its start where it has hardly more of them."""
     shared = training.load(tensors, run, device)
-    times: list[float] = []
+    seen = [(0.0, time.perf_counter())]  # the share of the run that is done, and when
 
-    def after_step(state: object) -> None:
-        times.append(time.perf_counter())
-        if len(times) > 4 and times[-1] - times[2] > MEASURED_SECONDS:
+    def after_step(state: Any) -> None:
+        seen.append((state.step / state.steps, time.perf_counter()))
+        if len(seen) > 5 and seen[-1][1] - seen[3][1] > MEASURED_SECONDS:
             raise _Enough
 
     with suppress(_Enough):
         training.train(run, shared, after_step=after_step)
-    first = min(2, len(times) - 2)
-    return (len(times) - 1 - first) / (times[-1] - times[first])
+    (before, start), (after, end) = seen[3 if len(seen) > 4 else 0], seen[-1]
+    return (after - before) / (end - start)
 
 
 class _Enough(Exception):
     """The speed is known."""
-
-
-def run_steps(run: BaseRun) -> int:
-    """Steps of a run; every study has a setting of that name."""
-    steps: int = run.steps  # type: ignore[attr-defined]
-    return steps
 
 
 class GpuSpeed(NamedTuple):
