@@ -25,6 +25,30 @@ def test_an_interval_across_the_bound_is_undecided() -> None:
 
 
 @pytest.mark.parametrize(
+    ("estimate", "expected"),
+    [
+        (Estimate(1.0, 0.9, 1.1), 4),  # it must shrink to half
+        (Estimate(1.2, 0.91, 1.5), 4),  # the nearer bound, from outside
+        (Estimate(1.04, 0.93, 1.06), 4),  # both bounds, of which the upper one is nearer
+        (Estimate(1.05, 0.9, 1.2), None),
+    ],
+)
+def test_what_more_repetitions_would_decide(estimate: Estimate, expected: int | None) -> None:
+    """With n times as many, an interval of the same value is narrower by the root of n, and no longer crosses."""
+    within = (0.95, 1.05)
+    verdict, why, times = verdicts.judge(estimate, within)
+    assert (verdict, times) == ("undecided", expected)
+    if times is None:
+        assert "no number" in why
+    else:
+        assert f"{times} times" in why
+        ends = [estimate.value + (end - estimate.value) / math.sqrt(times) * (1 - 1e-9) for end in estimate[1:3]]
+        assert verdicts.judge(Estimate(estimate.value, *ends), within).verdict != "undecided"
+        earlier = [estimate.value + (end - estimate.value) / math.sqrt(times - 1) for end in estimate[1:3]]
+        assert verdicts.judge(Estimate(estimate.value, *earlier), within).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
     ("found", "expected"),
     [
         ([("sgd", "reproduced"), ("adam", "reproduced")], "reproduced"),

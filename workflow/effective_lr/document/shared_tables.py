@@ -31,9 +31,15 @@ def verdicts(results: Results) -> Table:
             rows.append([])
         title = Span(rf"\textbf{{{latex(claim['title'])}}}", 5)
         rows.append([rf"\textbf{{{name}}}", title, rf"\textbf{{{claim['verdict']}}}"])
-        rows += [["", *measured(part), tolerance(part["within"]), part["verdict"]] for part in claim["parts"]]
+        rows += [["", *measured(part), tolerance(part["within"]), judgement(part)] for part in claim["parts"]]
         rows += [["", *measured(part), "--", "explored"] for part in claim["explored"]]
     return Table("llllrll", ["", "Subject", "Statistic", "Value", "df", "Tolerance", "Verdict"], rows)
+
+
+def judgement(part: dict[str, Any]) -> str:
+    """The verdict on a part; behind one that more repetitions would decide, how many times as many."""
+    times = part["repetitions"]
+    return f"{part['verdict']}, ${times}\\times$" if times else str(part["verdict"])
 
 
 SIZES = ("smoke", "laptop", "study", "cifar", "paper")  # the usual scales, from the smallest

@@ -4,6 +4,7 @@ A statistic is a function of the tidy tables and of the table of float64 checks,
 Estimate, or raises Undecidable with the reason; a value without an interval decides nothing.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -74,16 +75,41 @@ def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
     return finite(Estimate(values.mean(), values.min(), values.max()), values)
 
 
-def judge(estimate: Estimate, within: tuple[float, float]) -> tuple[str, str]:
-    """The verdict on a part, and the reason where it is undecided."""
+class Judgement(NamedTuple):
+    """The verdict on a part, the reason where it is undecided, and how many times as many repetitions would decide it
+    where more of them would."""
+
+    verdict: str
+    why: str = ""
+    repetitions: int | None = None
+
+
+def judge(estimate: Estimate, within: tuple[float, float]) -> Judgement:
+    """Whether the interval lies within the tolerance, outside, or across a bound."""
     lowest, highest = within
     if np.isnan(estimate.low) or np.isnan(estimate.high):
-        return UNDECIDED, "too few values for an interval"
+        return Judgement(UNDECIDED, "too few values for an interval")
     if lowest <= estimate.low and estimate.high <= highest:
-        return REPRODUCED, ""
+        return Judgement(REPRODUCED)
     if estimate.high < lowest or estimate.low > highest:
-        return NOT_REPRODUCED, ""
-    return UNDECIDED, "the interval crosses the bound of the tolerance"
+        return Judgement(NOT_REPRODUCED)
+    times = repetitions(estimate, within)
+    enough = f"about {times} times as many repetitions would decide" if times else "no number in reach would decide"
+    return Judgement(UNDECIDED, f"the interval crosses the bound of the tolerance; {enough}", times)
+
+
+def repetitions(estimate: Estimate, within: tuple[float, float]) -> int | None:
+    """How many times as many repetitions would decide where an interval crosses a bound; None from 1,000 on.
+
+    That is so if the value stays: an interval shrinks with the root of their number, or a little faster.
+    """
+    needed = 1.0
+    for bound in within:
+        if estimate.low < bound < estimate.high:
+            reach = estimate.high - estimate.value if bound > estimate.value else estimate.value - estimate.low
+            distance = abs(bound - estimate.value)
+            needed = max(needed, (reach / distance) ** 2 if distance else math.inf)
+    return math.ceil(needed) if needed < 1000 else None
 
 
 def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
@@ -132,10 +158,10 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
     parts = []
     for part in claim.parts:
         estimate, why = measure(part, evidence, statistics)
-        verdict, why = (UNDECIDED, why) if why else judge(estimate, part.within)
-        why = "; ".join(filter(None, [why, evidence.note]))
+        judged = Judgement(UNDECIDED, why) if why else judge(estimate, part.within)
+        judged = judged._replace(why="; ".join(filter(None, [judged.why, evidence.note])))
         within = [None if np.isinf(bound) else bound for bound in part.within]
-        parts.append({**part.model_dump(), "within": within, **as_json(estimate), "verdict": verdict, "why": why})
+        parts.append({**part.model_dump(), "within": within, **as_json(estimate), **judged._asdict()})
     explored = [{**what.model_dump(), **as_json(measure(what, evidence, statistics)[0])} for what in claim.explored]
     verdict, why = summarize(parts)
     text = claim.model_dump(exclude={"parts", "explored"})
