@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from effective_lr.document.table import Span, Table, to_html
+from effective_lr.document.table import MISSING, Span, Table, interval, to_html
+from effective_lr.evidence.estimates import NO_VALUE, Estimate
 
 TABLE = Table(
     "llrr",
@@ -73,3 +74,10 @@ def test_formulas_become_mathml() -> None:
 def test_an_unknown_command_is_no_silent_loss() -> None:
     with pytest.raises(ValueError, match="underline"):
         to_html(r"\underline{new}")
+
+
+def test_an_interval_is_written_with_its_digits_or_as_powers_of_ten() -> None:
+    assert interval(Estimate(0.123, 0.1, 0.15), scale=100, digits=1) == "$12.3$ $[10.0, 15.0]$"
+    assert interval(Estimate(999999.9999, 1e6, 2.5e7), digits=1) == r"$10^{6}$ $[10^{6}, 2.5\times 10^{7}]$"
+    assert interval(Estimate(1.0, float("nan"), float("nan"))) == "$1.00$"
+    assert interval(NO_VALUE) == MISSING

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from effective_lr.document.notation import mathml
+from effective_lr.document.notation import mathml, number
 from effective_lr.engine.study import Study
 from effective_lr.evidence.estimates import Estimate
 from effective_lr.evidence.tidy import Tables
@@ -139,8 +139,9 @@ def fixed(value: float, digits: int = 2) -> str:
 
 
 def interval(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
-    """The value, and its interval in brackets where there is one."""
-    value, low, high = (f"{scale * part:.{digits}f}" for part in estimate[:3])
+    """The value, and its interval in brackets where there is one; numbers of many digits as powers of ten."""
+    parts = [scale * part for part in estimate[:3]]
+    value, low, high = (number(part) if abs(part) >= 1e5 else f"{part:.{digits}f}" for part in parts)
     if np.isnan(estimate.value):
         return MISSING
     return f"${value}$" if np.isnan(estimate.low) else f"${value}$ $[{low}, {high}]$"

@@ -285,7 +285,8 @@ def angles(tables: Tables) -> Figure:
         line = theory.equilibrium_angle(optimizer, ends, 1.0, 1.0, 1.0, found[optimizer]["momentum"].iloc[0])
         axes[0].plot(ends, line, color=COLORS[optimizer], linewidth=1, label=NAMES[optimizer])
     axes[0].set(xscale="log", yscale="log", xlabel=r"$\eta\lambda$", ylabel="angle per step (rad)")
-    axes[0].legend(loc="upper left", title="lines: predicted")
+    if axes[0].get_lines():
+        axes[0].legend(loc="upper left", title="lines: predicted")
 
     layers = list(dict.fromkeys(layer for table in found.values() for layer in table["layer"]))
     for place, table in enumerate(found.values()):
