@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, say
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
@@ -287,6 +287,8 @@ def angles(tables: Tables) -> Figure:
     axes[0].set(xscale="log", yscale="log", xlabel=r"$\eta\lambda$", ylabel="angle per step (rad)")
     if axes[0].get_lines():
         axes[0].legend(loc="upper left", title="lines: predicted")
+    else:
+        say(axes[0], "no run has reached equilibrium")
 
     layers = list(dict.fromkeys(layer for table in found.values() for layer in table["layer"]))
     for place, table in enumerate(found.values()):

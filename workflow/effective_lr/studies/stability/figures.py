@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, say
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import probes
@@ -27,12 +27,6 @@ def penalty_colors(penalties: list[float]) -> dict[float, Any]:
     """Black for λ = 0, then from light to dark."""
     decays = [l2 for l2 in penalties if l2 > 0]
     return {0.0: "black", **dict(zip(decays, sns.color_palette("viridis_r", len(decays) + 1)[1:], strict=True))}
-
-
-def say(axis: Axes, text: str) -> None:
-    """What a panel says that has nothing to draw."""
-    axis.set(xticks=[], yticks=[])
-    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color="0.4", fontsize=7)
 
 
 def sharpness(tables: Tables) -> Figure:
