@@ -10,8 +10,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
-from statistics import mean, median_high
+from statistics import mean, median, median_high
 from typing import Any, NamedTuple
 
 from effective_lr.engine import grid
@@ -24,7 +25,7 @@ from effective_lr.engine.study import BaseRun, Study
 from effective_lr.engine.study import load as load_study
 from effective_lr.errors import UserError, reason
 
-MEASURED_SECONDS = 0.5  # of steps, for each kind of run
+MEASURED_STEPS, MEASURED_SECONDS = 40, 2.0  # of each kind of run, whichever ends first
 GPU_MEASURED = Path("results") / "gpu.json"  # by benchmarks/gpu.py
 NIGHT = 12.0  # hours
 PARTIAL_FILE_AGE = 3600.0  # seconds after which nobody can be writing a file any more
@@ -86,19 +87,23 @@ def measure(name: str, runs: list[BaseRun], data: dict[str, tuple[Path, Path]]) 
 
 
 def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
-    """How fast a run trains after its first three steps, or with its start where it has hardly more of them."""
+    """How fast a run trains, by the median of the later half of its first steps, or by all of a run of few steps.
+
+    What is measured at some steps is left out: the first steps have more of it than any later ones.
+    """
     shared = training.load(tensors, run, device)
     seen = [(0.0, time.perf_counter())]  # the share of the run that is done, and when
 
     def after_step(state: Any) -> None:
         seen.append((state.step / state.steps, time.perf_counter()))
-        if len(seen) > 5 and seen[-1][1] - seen[3][1] > MEASURED_SECONDS:
+        if len(seen) > MEASURED_STEPS or (len(seen) > 5 and seen[-1][1] - seen[0][1] > MEASURED_SECONDS):
             raise _Enough
 
     with suppress(_Enough):
         training.train(run, shared, after_step=after_step)
-    (before, start), (after, end) = seen[3 if len(seen) > 4 else 0], seen[-1]
-    return (after - before) / (end - start)
+    later = seen[len(seen) // 2 if len(seen) > 4 else 0 :]
+    seconds = median(after[1] - before[1] for before, after in pairwise(later))
+    return (later[-1][0] - later[0][0]) / (len(later) - 1) / seconds
 
 
 class _Enough(Exception):
