@@ -28,7 +28,7 @@ def test_an_interval_across_the_bound_is_undecided() -> None:
     ("estimate", "expected"),
     [
         (Estimate(1.0, 0.9, 1.1), 4),  # it must shrink to half
-        (Estimate(1.2, 0.91, 1.5), 4),  # the nearer bound, from outside
+        (Estimate(1.2, 0.9, 1.5), 4),  # the nearer bound, from outside
         (Estimate(1.04, 0.93, 1.06), 4),  # both bounds, of which the upper one is nearer
         (Estimate(1.05, 0.9, 1.2), None),
     ],
@@ -42,7 +42,7 @@ def test_what_more_repetitions_would_decide(estimate: Estimate, expected: int | 
         assert "no number" in why
     else:
         assert f"{times} times" in why
-        ends = [estimate.value + (end - estimate.value) / math.sqrt(times) * (1 - 1e-9) for end in estimate[1:3]]
+        ends = [estimate.value + (end - estimate.value) / math.sqrt(times) * (1 - 1e-6) for end in estimate[1:3]]
         assert verdicts.judge(Estimate(estimate.value, *ends), within).verdict != "undecided"
         earlier = [estimate.value + (end - estimate.value) / math.sqrt(times - 1) for end in estimate[1:3]]
         assert verdicts.judge(Estimate(estimate.value, *earlier), within).verdict == "undecided"
