@@ -258,7 +258,7 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
 
         shown = [text_of(show("Tables")[number]) for number in range(len(tables))]
         assert all(any(item.title in text for text in shown) for item in tables)
-        stated = [text_of(item) for item in [show("Claims")[number] for number in range(len(contents))]]
+        stated = [text_of(show("Claims")[number]) for number in range(len(contents))]
         for chapter in checkout.chapters().values():
             assert any(all(f"{name} " in text for name in chapter.claims) for text in stated)
         assert "torch" in text_of(show("Provenance")[0])
