@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, few_ticks
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.manifold import theory, toys
 from effective_lr.studies.manifold.analysis import (
@@ -54,9 +54,7 @@ def rotation(tables: Tables) -> Figure:
     axes[1].set(xscale="log", yscale="log", xlabel="training step", ylabel="norm $/R$")
     figure.legend(loc="outside upper center", ncols=4)
     for axis in axes[:2]:
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter(NullFormatter())
+        few_ticks(axis.yaxis)
     draw_late_angles(axes[2], tables, "starts", 0.10, "RMSNorm after every matrix")
     draw_late_angles(axes[3], tables, "matched", 0.25, "RMSNorm before branches")
     axes[2].set_ylabel("late angle / predicted")

@@ -8,14 +8,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, say
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, few_ticks, say
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
@@ -258,13 +256,6 @@ def equilibrium(tables: Tables) -> Figure:
     return figure
 
 
-def few_ticks(axis: Axis, at: tuple[float, ...] = (1, 2, 5)) -> None:
-    """Numbers at these multiples of powers of ten alone, on a logarithmic axis of about a decade."""
-    axis.set_major_locator(LogLocator(subs=at))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
-
-
 def with_gradients(tables: Tables) -> dict[str, pd.DataFrame]:
     """`equilibria` of the optimizers that have any, without layers of which too many units have no gradient."""
     found = {optimizer: table[table["has_gradient"]] for optimizer, table in equilibria(tables)}
@@ -497,7 +488,7 @@ def lost_units(tables: Tables) -> Figure:
         style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer], "linestyle": "none"}
         axes[1].plot(points.index, points, **style, label=NAMES[optimizer])
         if points.empty:
-            axes[1].text(0.5, 0.5, "no layer has lost half", transform=axes[1].transAxes, ha="center")
+            say(axes[1], "no layer has lost half")
         else:
             axes[1].plot(sizes, points.iloc[-1] * points.index[-1] / sizes, color=COLORS[optimizer], linewidth=0.8)
     axes[0].set(
