@@ -24,28 +24,28 @@ def test_an_interval_across_the_bound_is_undecided() -> None:
     assert verdicts.judge(Estimate(9.0, 8.0, 10.0), (5, math.inf))[0] == "reproduced"
 
 
-@pytest.mark.parametrize(
-    ("estimate", "expected"),
-    [
-        (Estimate(1.0, 0.9, 1.1), 4),  # it must shrink to half
-        (Estimate(1.2, 0.9, 1.5), 4),  # the nearer bound, from outside
-        (Estimate(1.04, 0.93, 1.06), 4),  # both bounds, of which the upper one is nearer
-        (Estimate(1.05, 0.9, 1.2), None),
-    ],
-)
-def test_what_more_repetitions_would_decide(estimate: Estimate, expected: int | None) -> None:
-    """With n times as many, an interval of the same value is narrower by the root of n, and no longer crosses."""
-    within = (0.95, 1.05)
-    verdict, why, times = verdicts.judge(estimate, within)
-    assert (verdict, times) == ("undecided", expected)
-    if times is None:
-        assert "no number" in why
-    else:
-        assert f"{times} times" in why
-        ends = [estimate.value + (end - estimate.value) / math.sqrt(times) * (1 - 1e-6) for end in estimate[1:3]]
-        assert verdicts.judge(Estimate(estimate.value, *ends), within).verdict != "undecided"
-        earlier = [estimate.value + (end - estimate.value) / math.sqrt(times - 1) for end in estimate[1:3]]
-        assert verdicts.judge(Estimate(estimate.value, *earlier), within).verdict == "undecided"
+def two_by_two(count: int) -> pd.Series:
+    """An even number of values whose mean is 1 and whose standard deviation is 0.1."""
+    return pd.Series(1 + 0.1 * math.sqrt((count - 1) / count) * np.tile([1, -1], count // 2))
+
+
+@pytest.mark.parametrize("within", [(0.95, 1.05), (0.9, 1.2), (1.04, 2.0), (-math.inf, 1.01)])
+def test_so_many_repetitions_would_decide(within: tuple[float, float]) -> None:
+    verdict, why, times = verdicts.judge(mean_interval(two_by_two(4)), within)
+    assert verdict == "undecided" and times is not None and f"about {times} times" in why
+    assert verdicts.judge(mean_interval(two_by_two(4 * times)), within).verdict != "undecided"
+    if times > 2:
+        assert verdicts.judge(mean_interval(two_by_two(4 * (times - 1))), within).verdict == "undecided"
+
+
+def test_where_repetitions_would_not_decide_they_are_not_asked_for() -> None:
+    at_the_bound = verdicts.judge(mean_interval(two_by_two(4)), (1.0, 2.0))
+    assert at_the_bound.repetitions is None and "no number" in at_the_bound.why
+    of_a_check = verdicts.judge(Estimate(1.0, 0.9, 1.1), (0.95, 1.05))  # the range over seeds
+    assert of_a_check.repetitions is None and "repetitions" not in of_a_check.why
+    assert of_a_check.verdict == "undecided"
+    of_splits = verdicts.judge(mean_interval(two_by_two(4)), (0.95, 1.05), is_shortened=False)
+    assert of_splits == (of_a_check.verdict, of_a_check.why, None)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ A statistic is a function of the tidy tables and of the table of float64 checks,
 Estimate, or raises Undecidable with the reason; a value without an interval decides nothing.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import pandas as pd
 from effective_lr.engine.contents import Claim, Measurement
 from effective_lr.engine.study import Study
 from effective_lr.errors import UserError
-from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite, t_margin
 from effective_lr.evidence.tidy import Tables
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
@@ -23,7 +22,8 @@ ONE_SEED = "a single seed gives no interval"
 
 
 class Evidence:
-    """What the statistics read, and what a reader must know of it: whether it rests on a single seed, and a note."""
+    """What the statistics read, and what a reader must know of it: whether it rests on a single seed, whether more
+    repetitions would shorten its interval, and a note."""
 
     def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
         self.tables, self.checks = tables, checks
@@ -32,6 +32,7 @@ class Evidence:
     def start(self) -> None:
         """Forget what was read for another statistic."""
         self.has_one_seed = False
+        self.is_shortened = True
         self.note = ""
 
     def runs(self, experiment: str) -> pd.DataFrame:
@@ -84,8 +85,9 @@ class Judgement(NamedTuple):
     repetitions: int | None = None
 
 
-def judge(estimate: Estimate, within: tuple[float, float]) -> Judgement:
-    """Whether the interval lies within the tolerance, outside, or across a bound."""
+def judge(estimate: Estimate, within: tuple[float, float], is_shortened: bool = True) -> Judgement:
+    """Whether the interval, which more repetitions shorten or not, lies within the tolerance, outside, or across a
+    bound."""
     lowest, highest = within
     if np.isnan(estimate.low) or np.isnan(estimate.high):
         return Judgement(UNDECIDED, "too few values for an interval")
@@ -93,23 +95,27 @@ def judge(estimate: Estimate, within: tuple[float, float]) -> Judgement:
         return Judgement(REPRODUCED)
     if estimate.high < lowest or estimate.low > highest:
         return Judgement(NOT_REPRODUCED)
+    why = "the interval crosses the bound of the tolerance"
+    if not (is_shortened and estimate.freedom > 0):  # no t interval is the range of a check
+        return Judgement(UNDECIDED, why)
     times = repetitions(estimate, within)
     enough = f"about {times} times as many repetitions would decide" if times else "no number in reach would decide"
-    return Judgement(UNDECIDED, f"the interval crosses the bound of the tolerance; {enough}", times)
+    return Judgement(UNDECIDED, f"{why}; {enough}", times)
 
 
 def repetitions(estimate: Estimate, within: tuple[float, float]) -> int | None:
-    """How many times as many repetitions would decide where an interval crosses a bound; None from 1,000 on.
+    """How many times as many repetitions would decide where a t interval crosses a bound; None from 1,000 on.
 
-    That is so if the value stays: an interval shrinks with the root of their number, or a little faster.
+    That is so if the value stays: the interval shrinks with the root of their number, and with Student's quantile.
     """
-    needed = 1.0
+    share = 1.0  # of its width that is left to the interval
     for bound in within:
         if estimate.low < bound < estimate.high:
             reach = estimate.high - estimate.value if bound > estimate.value else estimate.value - estimate.low
-            distance = abs(bound - estimate.value)
-            needed = max(needed, (reach / distance) ** 2 if distance else math.inf)
-    return math.ceil(needed - 1e-6) if needed < 1000 else None  # of a whole number processors differ in the last digit
+            share = min(share, abs(bound - estimate.value) / reach)
+    widest = share * t_margin(1.0, estimate.freedom) * (1 + 1e-6)  # processors differ in the last digit
+    enough = (n for n in range(2, 1000) if t_margin(n**-0.5, n * (estimate.freedom + 1) - 1) <= widest)
+    return next(enough, None)
 
 
 def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
@@ -158,7 +164,7 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
     parts = []
     for part in claim.parts:
         estimate, why = measure(part, evidence, statistics)
-        judged = Judgement(UNDECIDED, why) if why else judge(estimate, part.within)
+        judged = Judgement(UNDECIDED, why) if why else judge(estimate, part.within, evidence.is_shortened)
         judged = judged._replace(why="; ".join(filter(None, [judged.why, evidence.note])))
         within = [None if np.isinf(bound) else bound for bound in part.within]
         parts.append({**part.model_dump(), "within": within, **as_json(estimate), **judged._asdict()})
