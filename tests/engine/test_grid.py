@@ -110,16 +110,16 @@ def test_no_penalty_has_one_name() -> None:
 
 
 @given(EXPANSIONS)
-def test_every_run_is_in_one_shard_with_others_that_differ_in_penalty_and_starting_norm(expansion: Any) -> None:
+def test_every_run_is_in_one_shard_with_others_that_differ_in_rate_penalty_and_starting_norm(expansion: Any) -> None:
     runs = expand(*expansion)
     shards = grid.shards(runs + runs)
+    same = {"lr": 1.0, "l2": 0.0, "initial_norm": 1.0}
     assert sorted(run.run_id for run in chain(*shards.values())) == sorted(run.run_id for run in runs)
     for name, members in shards.items():
-        alike = {run.model_copy(update={"l2": 0.0, "initial_norm": 1.0}) for run in members}
-        assert len(alike) == 1
+        assert len({run.model_copy(update=same) for run in members}) == 1
         assert {run.shard_id for run in members} == {name}
         assert grid.shards(reversed(members)) == {name: members}
-    assert len(shards) == len({run.model_copy(update={"l2": 0.0, "initial_norm": 1.0}) for run in runs})
+    assert len(shards) == len({run.model_copy(update=same) for run in runs})
 
 
 @given(EXPANSIONS, st.data())

@@ -370,22 +370,18 @@ def test_an_added_seed_trains_its_new_shard_alone(finished: Checkout) -> None:
     assert len(finished.shards() - before) == 1
 
 
-def test_swapped_values_are_seen(finished: Checkout) -> None:
+@pytest.mark.parametrize(
+    "swapped",
+    ["initial_norm: 1.024, lr: 0.000625, l2: 0.0625", "initial_norm: 0.0625, lr: 1.024, l2: 0.000625"],
+    ids=["norm and penalty", "learning rate and penalty"],
+)
+def test_swapped_values_are_seen(finished: Checkout, swapped: str) -> None:
     # Snakemake compares params as a set of values: as params of their own, swapped numbers would look the same. The
-    # shard does not tell them apart either: neither the penalty nor the starting norm is in its name.
-    case, swapped = "initial_norm: 0.0625, lr: 0.000625, l2: 1.024", "initial_norm: 1.024, lr: 0.000625, l2: 0.0625"
+    # shard does not tell them apart either: its name has neither the learning rate nor the penalty nor the first norm.
     before = finished.shards()
-    finished.edit(SMOKE, case, swapped, times=5)
+    finished.edit(SMOKE, "initial_norm: 0.0625, lr: 0.000625, l2: 1.024", swapped, times=5)
     assert finished.shards() == before
     assert len(finished.planned()["train"]) == 5
-
-
-def test_swapped_learning_rate_and_penalty_are_seen(finished: Checkout) -> None:
-    case, swapped = "lr: 0.000625, l2: 1.024", "lr: 1.024, l2: 0.000625"
-    before = finished.shards()
-    finished.edit(SMOKE, case, swapped, times=5)
-    assert finished.planned()["train"] == finished.shards() - before
-    assert len(finished.shards() - before) == 5
 
 
 def test_the_order_in_a_scale_trains_nothing(finished: Checkout) -> None:

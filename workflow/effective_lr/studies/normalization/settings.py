@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 from pydantic import PositiveInt, model_validator
 
-from effective_lr.engine.study import BaseRun, Fraction, PositiveFloat, Seed, setting, short
+from effective_lr.engine.study import BaseRun, Fraction, PositiveFloat, Seed, setting
 
 
 class DatasetFacts(NamedTuple):
@@ -33,8 +33,8 @@ VALIDATION_SIZE = 5_000  # the last images of the training set; pixel statistics
 class Run(BaseRun):
     """One training of one network."""
 
-    shard_axes: ClassVar[frozenset[str]] = frozenset({"l2", "initial_norm"})
-    named_axes: ClassVar[tuple[str, ...]] = ("l2",)
+    shard_axes: ClassVar[frozenset[str]] = frozenset({"lr", "l2", "initial_norm"})
+    named_axes: ClassVar[tuple[str, ...]] = ("lr", "l2")
 
     dataset: Literal["fashion-mnist", "cifar10", "cifar10-jpeg"] = setting(
         "dataset",
@@ -279,4 +279,4 @@ class Run(BaseRun):
     @property
     def stem(self) -> str:
         kind = f"{self.optimizer}-projected" if self.projected else self.optimizer
-        return f"{self.normalization}-{kind}-lr_{short(self.lr)}"
+        return f"{self.normalization}-{kind}"
