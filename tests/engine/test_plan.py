@@ -4,7 +4,10 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -62,6 +65,21 @@ def test_a_run_of_one_step_is_measured_too() -> None:
     run = next(run for run in grid.unique(experiments) if norms.data(run) is None and run.model_dump()["steps"] == 1)
     _, [speed] = plan.measure("norms", [run], {})
     assert speed is not None and 0 < norms.operations(run) / speed < 60
+
+
+def test_the_speed_of_a_run_is_that_of_its_later_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: now[0])
+
+    def train(run: Run, shared: None, after_step: Callable[[Any], None]) -> None:
+        for step in range(1, run.steps + 1):
+            is_measured = step < 15 or step % 7 == 0  # as by log-spaced probes
+            now[0] += 0.1 if is_measured else 0.01
+            after_step(SimpleNamespace(step=step, steps=run.steps))
+
+    training = SimpleNamespace(load=lambda tensors, run, device: None, train=train)
+    speed = plan.runs_per_second(training, make_run(steps=1000), {}, None)
+    assert 1 / speed == pytest.approx(1000 * 0.01)
 
 
 def test_gpu_hours_follow_from_the_arithmetic() -> None:

@@ -30,7 +30,7 @@ class Config(BaseModel):
 
     scale: str | None = key(
         None,
-        "what to train, a file of config/<study>: smoke (minutes), laptop (40 to 80 minutes), study (hours), cifar "
+        "what to train, a file of config/<study>: smoke (minutes), laptop (30 to 70 minutes), study (hours), cifar "
         "(as laptop), paper (GPUs); null is laptop, and study with metrics = published",
         "to try everything quickly, to decide on the claims, or for a grid of your own",
     )
