@@ -55,11 +55,12 @@ DYNAMICS_LR = 0.64  # of the runs that are shown over time
 
 
 def dynamics(experiment: Experiment) -> Experiment:
-    """The runs whose training is shown over time: λ = 0 and every second λ with a small angle, at one learning rate."""
+    """The runs whose training is shown over time, at one learning rate: λ = 0, and every second λ from the largest one
+    with a small angle down, as small ones have not settled."""
     runs = experiment.runs[(experiment.runs["lr"] == DYNAMICS_LR) & experiment.runs["diverged"].isna()]
     runs = runs[has_small_angle(runs)]
-    penalties = sorted(runs["l2"].unique())
-    runs = runs[runs["l2"].isin([0.0, *penalties[1::2]])]
+    penalties = sorted(runs["l2"].unique(), reverse=True)
+    runs = runs[runs["l2"].isin([0.0, *penalties[::2]])]
     return Experiment(experiment.metrics[experiment.metrics["run_id"].isin(runs["run_id"])], runs)
 
 
