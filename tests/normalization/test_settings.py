@@ -25,7 +25,7 @@ def test_the_name_of_a_run_is_the_one_it_always_had() -> None:
 
 def test_names_of_large_numbers_have_no_plus() -> None:
     run = make_run(lr=1e7, l2=2e9)
-    assert "lr_1e07-l2_2e09-" in run.run_id and "+" not in run.run_id
+    assert "lr_1e07-l2_2e09-" in run.run_id and "+" not in run.run_id + run.shard_id
 
 
 @pytest.mark.parametrize(
