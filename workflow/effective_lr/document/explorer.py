@@ -227,7 +227,7 @@ def write(
     titles = {name: html.escape(chapter.study.title) for name, chapter in chapters.items()}
     links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
     sections = [section(one, Tables(tables[name]), claims[name], pictures.get(name)) for name, one in chapters.items()]
-    colors = zip("abcdefghij", style.PALETTE.as_hex(), strict=True)
+    colors = zip("abcdefghij", style.PALETTE, strict=True)
     text = Path(__file__).with_name("explorer.html").read_text()
     for mark, content in {
         "SCALE": html.escape(scale),

@@ -13,7 +13,7 @@ import pandas as pd
 
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import Results, estimate_of, fixed, interval
-from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, statistics_of
+from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, label_of
 
 
 def all_numbers(results: Results, scale: str) -> dict[str, str]:
@@ -32,12 +32,11 @@ def count_verdicts(verdicts: list[str]) -> dict[str, str]:
 
 
 def _claims(results: Results) -> dict[str, str]:
-    statistics = statistics_of(results.study)
     found = count_verdicts([claim["verdict"] for claim in results.claims.values()])
     for name, claim in results.claims.items():
         found[f"verdict/{name}"] = claim["verdict"]
         for part in claim["parts"] + claim["explored"]:
-            digits = statistics[part["statistic"]].digits
+            _, digits = label_of(results.study, part["statistic"])
             if digits is not None:
                 key = f"{part['statistic']}/{part['subject']}"
                 found[key] = fixed(estimate_of(part).value, digits)

@@ -9,37 +9,31 @@ import pandas as pd
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import MISSING, Results, Span, Table, estimate_of, interval
 from effective_lr.evidence.estimates import Estimate
-from effective_lr.evidence.verdicts import rules, statistics_of
+from effective_lr.evidence.verdicts import label_of, rules
 
 
 def verdicts(results: Results) -> Table:
     """Claims and verdicts: each statistic with its interval and the degrees of freedom of that, its tolerance and what
     follows; then what was explored."""
-    statistics, words = statistics_of(results.study), results.study.words
+    words = results.study.words
     rows: list[list[Any]] = []
 
     def measured(part: dict[str, Any]) -> list[str]:
         """Subject, statistic, value and degrees of freedom of a part of a claim."""
-        known = statistics[part["statistic"]]
+        label, digits = label_of(results.study, part["statistic"])
         found = estimate_of(part)
-        value = residuals(found) if known.digits is None else interval(found, digits=known.digits)
+        value = residuals(found) if digits is None else interval(found, digits=digits)
         freedom = "--" if not found.freedom > 0 else f"{found.freedom:.0f}"
-        return [words.get(part["subject"], latex(part["subject"].replace("_", " "))), known.label, value, freedom]
+        return [words.get(part["subject"], latex(part["subject"].replace("_", " "))), label, value, freedom]
 
     for name, claim in results.claims.items():
         if rows:
             rows.append([])
         title = Span(rf"\textbf{{{latex(claim['title'])}}}", 5)
         rows.append([rf"\textbf{{{name}}}", title, rf"\textbf{{{claim['verdict']}}}"])
-        rows += [["", *measured(part), tolerance(part["within"]), judgement(part)] for part in claim["parts"]]
+        rows += [["", *measured(part), tolerance(part["within"]), part["verdict"]] for part in claim["parts"]]
         rows += [["", *measured(part), "--", "explored"] for part in claim["explored"]]
     return Table("llllrll", ["", "Subject", "Statistic", "Value", "df", "Tolerance", "Verdict"], rows)
-
-
-def judgement(part: dict[str, Any]) -> str:
-    """The verdict on a part; behind one that more repetitions would decide, how many times as many."""
-    times = part["repetitions"]
-    return f"{part['verdict']}, ${times}\\times$" if times else str(part["verdict"])
 
 
 SIZES = ("smoke", "laptop", "study", "cifar", "paper")  # the usual scales, from the smallest

@@ -40,7 +40,10 @@ class Results(NamedTuple):
 
 def estimate_of(part: dict[str, Any]) -> Estimate:
     """What a part of a claim has measured; JSON has no NaN."""
-    return Estimate(*(np.nan if part[key] is None else part[key] for key in Estimate._fields))
+    value, low, high, freedom = (
+        np.nan if part[key] is None else part[key] for key in ("value", "low", "high", "freedom")
+    )
+    return Estimate(value, low, high, freedom)
 
 
 class Span(NamedTuple):

@@ -1,9 +1,10 @@
-"""Proof that changed training code of a study gives the same results, so that what was trained keeps its key.
+"""Checks that changed training code of a study gives the same results, so that trained runs keep their key.
 
 The last certified commit is checked out beside this one, and both codes train the same sample of runs, on this machine,
 one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from the first
-step to the last, and each once more with an interruption that goes on from a checkpoint. Only if all rows and weights
-are equal bit for bit does the new syntax tree get the key of the old one, in `code.lock` beside the code.
+step to the last, and each once more with an interruption and a checkpoint. Where all rows and weights are equal bit for
+bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
+`code.lock` beside the code.
 
 A sample is no proof for every setting: the lock says when, on which machine and against which commit, and a full
 retrain stays the audit (`make retrain`, `make compare`).
@@ -161,13 +162,16 @@ def trace(root: Path, study: str, runs: list[BaseRun], data: dict[str, tuple[str
 
 
 def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Where two traces part, in words; nothing where they are equal."""
+    """Where two traces part, in words; nothing where they are equal. Quantities that only the later code records do
+    not count."""
     if not before:
         return "the code before knows none of the runs"
     for name, old in before.items():
         if name not in after:
             return f"{name}: its settings are refused now"
+        known = {quantity for _, _, quantity, _ in old["rows"]}
         new = after[name]
+        new["rows"] = [row for row in new["rows"] if row[2] in known]
         for one, other in zip(old["rows"], new["rows"], strict=False):
             if one != other:
                 return f"{name}: row {tuple(other)}, before {tuple(one)}"

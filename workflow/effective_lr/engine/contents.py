@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effective_lr.engine import grid
 from effective_lr.engine.explain import explain, read_yaml
@@ -58,11 +58,34 @@ class Contents(_Strict):
 
 
 class Measurement(_Strict):
-    """A statistic for one subject."""
+    """A statistic of the study's statistics.py, or a float64 check of its checks.py, for one subject."""
 
     subject: str
-    statistic: str
+    statistic: str = ""
+    check: str = ""
     unit: str = ""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if bool(self.statistic) == bool(self.check):
+            raise ValueError(f"subject = '{self.subject}': expected either a statistic or a check; name one of them")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Of the statistic or the check."""
+        return self.statistic or self.check
+
+
+class Planned(_Strict):
+    """How the number of seeds was chosen before they were trained: the power of the test at the value and with the
+    deviation between seeds that earlier ones had, on the scale of the mean: `log` for a geometric mean."""
+
+    seeds: int
+    deviation: float
+    expected: float
+    power: float
+    log: bool = False
 
 
 def _rises(within: tuple[float, float]) -> tuple[float, float]:
@@ -75,6 +98,8 @@ class Part(Measurement):
     """A statistic for one subject, and the tolerance that its interval must lie within."""
 
     within: Annotated[tuple[float, float], AfterValidator(_rises)]
+    planned: Planned | None = None
+    seeds_from: int | None = Field(default=None, description="the first seed that decides, where it is not the claim's")
 
 
 class Claim(_Strict):
@@ -87,6 +112,9 @@ class Claim(_Strict):
     shown: str
     parts: list[Part]
     reason: str
+    seeds_from: int = Field(
+        default=0, description="the first seed that decides: earlier ones were seen before its rule"
+    )
     explored: list[Measurement] = []  # shown to explain, and no part of the verdict
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import chdtri, ndtr, stdtrit
 
 CONFIDENCE = 0.9  # of every interval
 
@@ -17,23 +17,33 @@ class Undecidable(Exception):
 class Estimate(NamedTuple):
     """A number with the ends of its interval, which are NaN when there is none to give.
 
-    `freedom`: the degrees of freedom that the interval rests on; NaN where it is no t interval.
+    `freedom`: the degrees of freedom that the interval rests on; NaN where it is no t interval. `note`: what a reader
+    must know of the number beside its interval.
     """
 
     value: float
     low: float
     high: float
     freedom: float = np.nan
+    note: str = ""
 
     def map(self, function: Callable[[float], float]) -> "Estimate":
         """The estimate of an increasing function of the number."""
         value, low, high = (float(function(x)) for x in (self.value, self.low, self.high))
-        return Estimate(value, low, high, self.freedom)
+        return Estimate(value, low, high, self.freedom, self.note)
 
     def unsigned(self) -> "Estimate":
         """The estimate of the absolute value, its interval cut at 0."""
         low, high = (self.low, self.high) if self.value >= 0 else (-self.high, -self.low)
-        return Estimate(abs(self.value), float(np.maximum(low, 0.0)), high, self.freedom)  # NaN stays
+        return Estimate(abs(self.value), float(np.maximum(low, 0.0)), high, self.freedom, self.note)  # NaN stays
+
+    def noted(self, *texts: str) -> "Estimate":
+        """The estimate with these notes behind its own; empty ones are left out."""
+        return self._replace(note="; ".join(filter(None, [self.note, *texts])))
+
+    def shown(self, why: str) -> "Estimate":
+        """The number without its interval, which decides nothing, and why that is so."""
+        return Estimate(self.value, np.nan, np.nan).noted(self.note, why)
 
 
 NO_VALUE = Estimate(np.nan, np.nan, np.nan)
@@ -43,7 +53,7 @@ def t_margin(deviation: float, freedom: float) -> float:
     """Half the width of a t interval; NaN without a degree of freedom."""
     if freedom < 1:
         return np.nan
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * deviation)
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * deviation)
 
 
 def t_estimate(value: float, deviation: float, freedom: float) -> Estimate:
@@ -72,6 +82,34 @@ def mean_interval(values: pd.Series) -> Estimate:
     require_numbers(values)
     count = len(values)
     return finite(t_estimate(values.mean(), values.std(ddof=1) / np.sqrt(max(count, 1)), max(count - 1, 0)))
+
+
+def geometric_mean(values: pd.Series) -> Estimate:
+    """The geometric mean of positive numbers, with the t interval of their logarithms."""
+    return mean_interval(np.log(values.where(values > 0))).map(np.exp)
+
+
+def log_ratio(above: pd.Series, below: pd.Series) -> Estimate:
+    """The geometric mean of the ratio of two positive columns that are indexed by the unit of repetition, such as the
+    seed, over the units that both have."""
+    return geometric_mean((above / below).dropna())
+
+
+def power(count: int, deviation: float, expected: float, within: tuple[float, float]) -> float:
+    """The probability that the t interval of a mean over `count` repetitions decides: lies within the tolerance, or
+    outside it.
+
+    `deviation` is that of one repetition, and `expected` the true mean, both on the scale of the mean (logarithms for
+    a geometric mean, whose bounds are then logarithms too). Integrated over the distribution of the sample deviation.
+    """
+    freedom = count - 1
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    error = deviation / np.sqrt(count)
+    margin = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error * np.sqrt(chdtri(freedom, quantiles) / freedom)
+    low, high = within
+    inside = np.maximum(ndtr((high - margin - expected) / error) - ndtr((low + margin - expected) / error), 0.0)
+    outside = ndtr((low - margin - expected) / error) + ndtr((expected - high - margin) / error)
+    return float(np.mean(inside + outside))
 
 
 def pooled_mean(cells: pd.DataFrame, column: str, by: str | list[str], at: Any) -> Estimate:

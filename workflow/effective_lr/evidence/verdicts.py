@@ -13,34 +13,39 @@ import pandas as pd
 from effective_lr.engine.contents import Claim, Measurement
 from effective_lr.engine.study import Study
 from effective_lr.errors import UserError
-from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite, t_margin
-from effective_lr.evidence.tidy import Tables
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite
+from effective_lr.evidence.tidy import Experiment, Tables
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 IN_PART = "reproduced in part"
-ONE_SEED = "a single seed gives no interval"
+NO_INTERVAL = "too few values for an interval"
 
 
 class Evidence:
-    """What the statistics read, and what a reader must know of it: whether it rests on a single seed, whether more
-    repetitions would shorten its interval, and a note."""
+    """What the statistics read: tidy tables, and the table of float64 checks."""
 
     def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
         self.tables, self.checks = tables, checks
-        self.start()
+        self.notes: list[str] = []
+        self._since: dict[int, Evidence] = {}
 
-    def start(self) -> None:
-        """Forget what was read for another statistic."""
-        self.has_one_seed = False
-        self.is_shortened = True
-        self.note = ""
+    def since(self, seed: int) -> "Evidence":
+        """The evidence of this seed and later ones alone: earlier ones were seen before the rule was made."""
+        if seed == 0:
+            return self
+        if seed not in self._since:
+            fresh = {}
+            for name, (metrics, runs) in self.tables.items():
+                chosen = runs[runs["seed"] >= seed]
+                fresh[name] = Experiment(metrics[metrics["run_id"].isin(chosen["run_id"])], chosen)
+            self._since[seed] = Evidence(Tables.of(fresh), self.checks)
+        return self._since[seed]
 
     def runs(self, experiment: str) -> pd.DataFrame:
         """The runs of an experiment. Raises Undecidable where there are none."""
         runs = self.tables[experiment].runs
         if runs.empty:
             raise Undecidable(f"no runs in {experiment}")
-        self.has_one_seed |= runs["seed"].nunique() < 2
         return runs
 
 
@@ -66,60 +71,49 @@ def statistics_of(study: Study) -> dict[str, Statistic]:
     return {name: value for name, value in found if isinstance(value, Statistic)}
 
 
+def label_of(study: Study, name: str) -> tuple[str, int | None]:
+    """How tables write a statistic or a check: its label in LaTeX, and its digits, None for a power of ten.
+
+    A check whose label is not among the CHECKS of statistics.py is a residual.
+    """
+    known = statistics_of(study).get(name)
+    checks: dict[str, tuple[str, int | None]] = getattr(study.module("statistics"), "CHECKS", {})
+    return (known.label, known.digits) if known else checks.get(name, ("residual", None))
+
+
 def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
     """The mean over seeds of a float64 check, and its range: what is exact has no other spread."""
     checks = evidence.checks
     values = checks.loc[(checks["check"] == check) & (checks["subject"] == subject), "value"]
     if values.empty:
         raise Undecidable("no check was run")
-    evidence.has_one_seed |= len(values) < 2
-    return finite(Estimate(values.mean(), values.min(), values.max()), values)
+    estimate = finite(Estimate(values.mean(), values.min(), values.max()), values)
+    return estimate if len(values) > 1 else estimate.shown(NO_INTERVAL)
 
 
 class Judgement(NamedTuple):
-    """The verdict on a part, the reason where it is undecided, and how many times as many repetitions would decide it
-    where more of them would."""
+    """The verdict on a part, and the reason where it is undecided."""
 
     verdict: str
     why: str = ""
-    repetitions: int | None = None
 
 
-def judge(estimate: Estimate, within: tuple[float, float], is_shortened: bool = True) -> Judgement:
-    """Whether the interval, which more repetitions shorten or not, lies within the tolerance, outside, or across a
-    bound."""
+def judge(estimate: Estimate, within: tuple[float, float]) -> Judgement:
+    """Whether the interval lies within the tolerance, outside, or across a bound."""
     lowest, highest = within
     if np.isnan(estimate.low) or np.isnan(estimate.high):
-        return Judgement(UNDECIDED, "too few values for an interval")
+        return Judgement(UNDECIDED, "" if estimate.note else NO_INTERVAL)
     if lowest <= estimate.low and estimate.high <= highest:
         return Judgement(REPRODUCED)
     if estimate.high < lowest or estimate.low > highest:
         return Judgement(NOT_REPRODUCED)
-    why = "the interval crosses the bound of the tolerance"
-    if not (is_shortened and estimate.freedom > 0):  # no t interval is the range of a check
-        return Judgement(UNDECIDED, why)
-    times = repetitions(estimate, within)
-    enough = f"about {times} times as many repetitions would decide" if times else "no number in reach would decide"
-    return Judgement(UNDECIDED, f"{why}; {enough}", times)
-
-
-def repetitions(estimate: Estimate, within: tuple[float, float]) -> int | None:
-    """How many times as many repetitions would decide where a t interval crosses a bound; None from 1,000 on.
-
-    That is so if the value stays: the interval shrinks with the root of their number, and with Student's quantile.
-    """
-    share = 1.0  # of its width that is left to the interval
-    for bound in within:
-        if estimate.low < bound < estimate.high:
-            reach = estimate.high - estimate.value if bound > estimate.value else estimate.value - estimate.low
-            share = min(share, abs(bound - estimate.value) / reach)
-    widest = share * t_margin(1.0, estimate.freedom) * (1 + 1e-6)  # processors differ in the last digit
-    enough = (n for n in range(2, 1000) if t_margin(n**-0.5, n * (estimate.freedom + 1) - 1) <= widest)
-    return next(enough, None)
+    return Judgement(UNDECIDED, "the interval crosses the bound of the tolerance")
 
 
 def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
-    """The verdict on a claim from those on its parts: the worst for each subject, then what subjects have in common."""
+    """The verdict on a claim from those on its parts, the worst for each subject, then what subjects have in common.
+
+    And why: the reasons of the parts that have this verdict."""
     subjects: dict[str, str] = {}
     order = [REPRODUCED, UNDECIDED, NOT_REPRODUCED]
     for part in parts:
@@ -127,48 +121,52 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
         subjects[part["subject"]] = worst
     found = set(subjects.values())
     if len(found) == 1:
-        reasons = {part["why"]: None for part in parts if part["why"]}  # each once, in order
-        return found.pop(), "; ".join(reasons)
+        verdict = found.pop()
+        reasons = dict.fromkeys(part["why"] for part in parts if part["why"] and part["verdict"] == verdict)
+        return verdict, "; ".join(reasons)
     by = "; ".join(
         f"{kind}: {', '.join(s for s in subjects if subjects[s] == kind)}" for kind in order if kind in found
     )
     return (IN_PART if {REPRODUCED, NOT_REPRODUCED} <= found else UNDECIDED), by
 
 
-def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statistic]) -> tuple[Estimate, str]:
-    """The statistic, and why it decides nothing where that is so already."""
-    evidence.start()
+def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statistic]) -> Estimate:
+    """The statistic or check; without a value, and with the reason as its note, where it has none."""
     try:
-        estimate = statistics[what.statistic](evidence, what.subject)
+        if what.check:
+            return checked(evidence, what.check, what.subject)
+        evidence.notes.clear()
+        return statistics[what.statistic](evidence, what.subject).noted(*evidence.notes)
     except Undecidable as why:
-        return NO_VALUE, str(why)
-    if evidence.has_one_seed:
-        return Estimate(estimate.value, np.nan, np.nan), ONE_SEED
-    return estimate, ""
+        return NO_VALUE.noted(str(why))
 
 
-def as_json(estimate: Estimate) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {key: None if np.isnan(value) else float(value) for key, value in estimate._asdict().items()}
+def as_json(what: Measurement, estimate: Estimate) -> dict[str, Any]:
+    """What was measured. JSON has no NaN."""
+    numbers = {key: value for key, value in estimate._asdict().items() if key != "note"}
+    found = {key: None if np.isnan(value) else float(value) for key, value in numbers.items()}
+    return {"subject": what.subject, "statistic": what.name, "unit": what.unit, **found}
 
 
 def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, Statistic]) -> dict[str, Any]:
     """The verdict on a claim, with every number that it rests on, and those that are shown without a tolerance.
 
-    Raises UserError for a statistic that there is not.
+    A part reads the seeds from its first deciding one on, and no others. Raises UserError for an unknown statistic.
     """
     for what in [*claim.parts, *claim.explored]:
-        if what.statistic not in statistics:
+        if what.statistic and what.statistic not in statistics:
             known = ", ".join(statistics)
             raise UserError(f"claims.yaml: {name}: statistic = '{what.statistic}': expected one of {known}")
     parts = []
     for part in claim.parts:
-        estimate, why = measure(part, evidence, statistics)
-        judged = Judgement(UNDECIDED, why) if why else judge(estimate, part.within, evidence.is_shortened)
-        judged = judged._replace(why="; ".join(filter(None, [judged.why, evidence.note])))
+        first = claim.seeds_from if part.seeds_from is None else part.seeds_from
+        estimate = measure(part, evidence.since(first), statistics)
+        verdict, why = judge(estimate, part.within)
         within = [None if np.isinf(bound) else bound for bound in part.within]
-        parts.append({**part.model_dump(), "within": within, **as_json(estimate), **judged._asdict()})
-    explored = [{**what.model_dump(), **as_json(measure(what, evidence, statistics)[0])} for what in claim.explored]
+        why = "; ".join(filter(None, [why, estimate.note]))
+        parts.append({**as_json(part, estimate), "within": within, "verdict": verdict, "why": why})
+    fresh = evidence.since(claim.seeds_from)
+    explored = [as_json(what, measure(what, fresh, statistics)) for what in claim.explored]
     verdict, why = summarize(parts)
     text = claim.model_dump(exclude={"parts", "explored"})
     return {"id": name, **text, "verdict": verdict, "why": why, "parts": parts, "explored": explored}

@@ -43,7 +43,6 @@ def arm(evidence: Evidence, experiment: str, **settings: object) -> pd.DataFrame
     runs = select(evidence.tables[experiment].runs, **settings)
     if runs.empty:
         raise Undecidable("no such runs at this scale")
-    evidence.has_one_seed |= runs["seed"].nunique() < 2
     return runs
 
 

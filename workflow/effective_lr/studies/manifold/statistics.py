@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
-from effective_lr.evidence.verdicts import Evidence, checked, statistic
+from effective_lr.evidence.verdicts import Evidence, statistic
 from effective_lr.studies.manifold.analysis import (
     angle,
     arm,
@@ -21,6 +21,12 @@ from effective_lr.studies.manifold.analysis import (
 )
 from effective_lr.studies.manifold.bijection import matched_angle
 
+CHECKS = {
+    "stuck_gradient": (r"$|\nabla|$ left / closed form", 4),
+    "step_slope": (r"slope of $|\nabla|$ in $\eta$", 3),
+    "horizon_slope": (r"slope of mean $|\nabla|$ in $T$", 3),
+    "noisy_slope": ("the same with noise, last tenth", 3),
+}
 PAIRS = 5  # seeds from which a difference of losses is decided
 SENSITIVITY = 0.05  # nats: what a factor of two in the angle must change at least
 LOST_GROWTH = 1e6  # what the residual stream of a diverged run counts as: above every tolerance
@@ -46,7 +52,6 @@ def angle_error(evidence: Evidence, subject: str) -> Estimate:
             worst[run["seed"]] = max(worst.get(run["seed"], 0.0), float(error))
     if not worst:
         raise Undecidable("no such runs at this scale")
-    evidence.has_one_seed |= len(worst) < 2
     return mean_interval(pd.Series(worst))
 
 
@@ -118,16 +123,6 @@ def angle_trend(evidence: Evidence, subject: str) -> Estimate:
 # X2: decay
 
 
-@statistic("residual", digits=None)
-def larger_step(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "larger_step", subject)
-
-
-@statistic("residual", digits=None)
-def subsumption(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "subsumption", subject)
-
-
 def loss_by_seed(runs: pd.DataFrame, **settings: object) -> pd.Series:
     """The late validation loss of one arm by seed."""
     runs = select(runs, **settings)
@@ -166,10 +161,7 @@ def loss_difference(evidence: Evidence, subject: str) -> Estimate:
         reasons.append(f"{len(difference)} seeds, of {PAIRS} that it takes")
     if not sees_the_angle(angle_effects(runs)):
         reasons.append(f"a factor of two in the angle changes the loss by less than {SENSITIVITY} nats")
-    if reasons:
-        evidence.note = "; ".join(reasons)
-        return Estimate(estimate.value, np.nan, np.nan)
-    return estimate
+    return estimate.shown("; ".join(reasons)) if reasons else estimate
 
 
 # X3: knobs
@@ -267,29 +259,6 @@ def range_difference(evidence: Evidence, subject: str) -> Estimate:
     return mean_interval((loss_ranges(runs, subject) - loss_ranges(runs, "adam0")).dropna())
 
 
-# X5: convergence
-
-
-@statistic(r"$|\nabla|$ left / closed form", digits=4)
-def stuck_gradient(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "stuck_gradient", subject)
-
-
-@statistic(r"slope of $|\nabla|$ in $\eta$", digits=3)
-def step_slope(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "step_slope", subject)
-
-
-@statistic(r"slope of mean $|\nabla|$ in $T$", digits=3)
-def horizon_slope(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "horizon_slope", subject)
-
-
-@statistic(r"the same with noise, last tenth", digits=3)
-def noisy_slope(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "noisy_slope", subject)
-
-
 # X6: competition
 
 
@@ -308,6 +277,5 @@ def competitive_gap(evidence: Evidence, subject: str) -> Estimate:
     rival = min((name for name in best if name != subject), key=lambda name: float(best[name].mean()))
     estimate = mean_interval((best[subject] - best[rival]).dropna())
     if set(runs["corpus"]) != {"tokens"}:
-        evidence.note = "a few million characters and few rates say little about language models"
-        return Estimate(estimate.value, np.nan, np.nan)
+        return estimate.shown("a few million characters and few rates say little about language models")
     return estimate

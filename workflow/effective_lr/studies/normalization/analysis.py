@@ -64,6 +64,10 @@ def dynamics(experiment: Experiment) -> Experiment:
     return Experiment(experiment.metrics[experiment.metrics["run_id"].isin(runs["run_id"])], runs)
 
 
+def geometric_mean(values: pd.Series) -> float:
+    return float(np.exp(np.log(values).mean()))
+
+
 def plane(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean test error over seeds, η down and λ across."""
     return runs.assign(error=error_or_chance(runs)).pivot_table(index="lr", columns="l2", values="error")
@@ -187,18 +191,19 @@ def slope_of_contours(runs: pd.DataFrame) -> Estimate:
     Every cell has every seed, so a regression over cell means is the mixed model with effects of cells (the residual
     of the regression, which scatters independently) and of seeds (which shift all cells alike, and no slope).
     """
-    import statsmodels.formula.api as smf  # takes a second, which figures need not wait
-
     cells = contour_cells(runs)
     if not are_enough(cells):
         return NO_VALUE
     s = theory.diagonal_slope(runs["optimizer"].iloc[0])
-    cells = cells.assign(logit=np.log(cells["test_error"] / (1 - cells["test_error"])))
-    fit = smf.ols("logit ~ u + I(u**2) + v", cells).fit()
-    b_u, b_v = fit.params["u"], fit.params["v"]
+    columns = np.column_stack([cells["u"], cells["v"], cells["u"] ** 2, np.ones(len(cells))])
+    logit = np.log(cells["test_error"] / (1 - cells["test_error"])).to_numpy()
+    fit, *_ = np.linalg.lstsq(columns, logit)
+    freedom = len(cells) - columns.shape[1]
+    variance = ((logit - columns @ fit) ** 2).sum() / freedom
+    covariance = variance * np.linalg.inv(columns.T @ columns)[:2, :2]
+    b_u, b_v = fit[:2]
     gradient = 2 * s * np.array([b_v, -b_u]) / (b_u + b_v) ** 2
-    covariance = fit.cov_params().loc[["u", "v"], ["u", "v"]].to_numpy()
-    return t_estimate(s * (b_u - b_v) / (b_u + b_v), np.sqrt(gradient @ covariance @ gradient), fit.df_resid)
+    return t_estimate(s * (b_u - b_v) / (b_u + b_v), np.sqrt(gradient @ covariance @ gradient), freedom)
 
 
 # What the last step records by layer (training.py): time means over the late part, and what is known of the layer.

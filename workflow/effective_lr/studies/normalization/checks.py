@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -264,7 +263,7 @@ def norm_exponent(run: Run, splits: Splits) -> float:
 
         Watched(run.model_copy(update={"initial_norm": alpha}), splits)
         measured.append([float(torch.stack(steps[1:]).mean(0).sqrt().quantile(0.5)) for steps in found.values()])
-    slopes = [stats.linregress(np.log(NORMS), np.log(column)).slope for column in zip(*measured, strict=True)]
+    slopes = [np.polyfit(np.log(NORMS), np.log(column), 1)[0] for column in zip(*measured, strict=True)]
     return float(np.median(slopes))
 
 
@@ -297,7 +296,7 @@ def gauss_newton_exponent(seed: int, splits: Splits) -> float:
             for weight, part, layer in zip(weights.values(), step.split(sizes), layers.values(), strict=True)
         ]
         measured.append([float(angle.detach().quantile(0.5)) for angle in turned])
-    slopes = [stats.linregress(np.log(NORMS), np.log(column)).slope for column in zip(*measured, strict=True)]
+    slopes = [np.polyfit(np.log(NORMS), np.log(column), 1)[0] for column in zip(*measured, strict=True)]
     return float(np.median(slopes))
 
 

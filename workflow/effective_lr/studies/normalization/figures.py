@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from scipy import stats
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, few_ticks, say
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, few_ticks, say, sequential
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
@@ -23,6 +21,7 @@ from effective_lr.studies.normalization.analysis import (
     equilibria,
     equilibrium_by_layer,
     error_or_chance,
+    geometric_mean,
     late_layers,
     with_angle_scales,
 )
@@ -42,7 +41,7 @@ def dynamics_over_time(tables: Tables) -> Figure:
     ]
     predicted = medians.median().groupby("l2").mean()
     penalties = sorted(runs["l2"].unique())
-    colors = dict(zip(penalties, ["black", *sns.color_palette("viridis_r", len(penalties))[1:]], strict=True))
+    colors = dict(zip(penalties, ["black", *sequential(len(penalties))[1:]], strict=True))
     layers = metrics[metrics["layer"] != ""].merge(runs[["run_id", "l2"]], on="run_id")
 
     figure, axes = plt.subplots(2, 1, figsize=(COLUMN_WIDTH, 3.6), sharex=True)
@@ -379,7 +378,7 @@ def growth(tables: Tables) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.5))
     shown = runs[runs["diverged"].isna()].sort_values(["optimizer", "lr"], ascending=[False, True])
     shown = shown[shown["seed"] == shown["seed"].min()]
-    colors = sns.color_palette("viridis_r", len(shown) + 1)[1:]
+    colors = sequential(len(shown) + 1)[1:]
     layers = metrics[metrics["layer"] != ""]
     for color, run in zip(colors, shown.itertuples(), strict=True):
         rows = layers[layers["run_id"] == run.run_id]
@@ -484,7 +483,7 @@ def lost_units(tables: Tables) -> Figure:
             style |= {} if filled else {"markerfacecolor": "white"}
             axes[0].plot(mean.index, mean, **style, label=f"{NAMES[optimizer]}, {layer}")
         points = critical_points(chosen)
-        points = points[points["is_reached"]].groupby("group_size")["critical"].agg(stats.gmean)
+        points = points[points["is_reached"]].groupby("group_size")["critical"].agg(geometric_mean)
         style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer], "linestyle": "none"}
         axes[1].plot(points.index, points, **style, label=NAMES[optimizer])
         if points.empty:

@@ -19,7 +19,7 @@ from effective_lr.evidence.estimates import (
     mean_interval,
     require_numbers,
 )
-from effective_lr.evidence.verdicts import Evidence, checked, statistic
+from effective_lr.evidence.verdicts import NO_INTERVAL, Evidence, statistic
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
     LARGEST_LOST_SHARE,
@@ -135,7 +135,7 @@ def percent_loss(runs: pd.DataFrame) -> pd.Series:
 
 
 def add_note(evidence: Evidence, text: str) -> None:
-    evidence.note = "; ".join(filter(None, [evidence.note, text]))
+    evidence.notes.append(text)
 
 
 def layers_of(evidence: Evidence, experiment: str, runs: pd.DataFrame) -> pd.DataFrame:
@@ -199,20 +199,8 @@ def with_diagonals(evidence: Evidence, table: pd.DataFrame, fewest: int) -> pd.D
 # Float64 checks
 
 
-@statistic("residual", digits=None)
-def invariance(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "invariance", subject)
-
-
-@statistic("residual", digits=None)
-def affine_invariance(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "affine_invariance", subject)
-
-
-@statistic(r"exponent of $\|w\|$", digits=3)
-def norm_exponent(evidence: Evidence, subject: str) -> Estimate:
-    """The exponent of ‖w‖ in the angle per step."""
-    return checked(evidence, "norm_exponent", subject)
+# Labels and digits of those that are not residuals.
+CHECKS = {"norm_exponent": (r"exponent of $\|w\|$", 3)}
 
 
 # C2: the family of one function, and a penalty replayed
@@ -389,7 +377,8 @@ def contour_slope(evidence: Evidence, subject: str) -> Estimate:
     if not are_enough(cells):
         raise Undecidable("fewer than three diagonals or six cells")
     require_numbers(cells["test_error"])
-    return finite(slope_of_contours(runs))
+    found = finite(slope_of_contours(runs))
+    return found if runs["seed"].nunique() > 1 else found.shown(NO_INTERVAL)
 
 
 # C6: growth without a penalty
@@ -412,7 +401,8 @@ def growth_balance(evidence: Evidence, subject: str) -> Estimate:
     ends = table.set_index("seed")[["growth_ratio_min", "growth_ratio_max"]].stack()
     require_numbers(ends)
     worst = pd.Series({seed: max(values, key=lambda x: abs(x - 1)) for seed, values in ends.groupby("seed")})
-    return Estimate(worst.mean(), worst.min(), worst.max())
+    found = Estimate(worst.mean(), worst.min(), worst.max())
+    return found if len(worst) > 1 else found.shown(NO_INTERVAL)
 
 
 @statistic(r"growth of $\|w\|^4$ / predicted", digits=3)
@@ -535,8 +525,8 @@ def projected_beyond(evidence: Evidence, subject: str) -> Estimate:
     beyond = runs[np.isclose(runs["l2"], 1.2 * critical, rtol=1e-3)]
     if beyond.empty:
         raise Undecidable("no run at 1.2 λc")
-    value, low, high, freedom = mean_interval(beyond.groupby("seed")["error"].mean())
-    return Estimate(value, low, float(np.minimum(high, 100.0)), freedom)
+    found = mean_interval(beyond.groupby("seed")["error"].mean())
+    return found._replace(high=float(np.minimum(found.high, 100.0)))
 
 
 # C9: γ and β

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.shared_tables import listing, verdicts
@@ -13,6 +12,7 @@ from effective_lr.studies.normalization.analysis import (
     best_setting,
     equilibria,
     error_or_chance,
+    geometric_mean,
     late_layers,
     lost_by_cause,
 )
@@ -127,7 +127,7 @@ def layers(results: Results) -> Table:
     for optimizer, ratios in equilibria(results.tables):
         if ratios.empty:
             continue
-        means = ratios[ratios["has_gradient"]].groupby("layer")[["angle_ratio", "norm_ratio"]].agg(stats.gmean)
+        means = ratios[ratios["has_gradient"]].groupby("layer")[["angle_ratio", "norm_ratio"]].agg(geometric_mean)
         rows += [[]] if rows else []
         for layer, runs in ratios.groupby("layer", sort=False):
             row = means.reindex([layer]).iloc[0]

@@ -5,36 +5,31 @@ Values are paired: every penalty has the same samples, start and batches. The un
 the data, or one split; splits of one data set have the interval of Nadeau and Bengio.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
-from effective_lr.evidence.verdicts import Evidence, checked, statistic
+from effective_lr.evidence.verdicts import Evidence, statistic
 from effective_lr.studies.norms.analysis import arms, chosen, log_ratios, repeated_splits
 
 RELAXED = 5.0  # relaxation times before the late part of a run counts
 SMALL_ANGLE = 0.04  # up to which the direction under l1 is judged
 
 
-def residual(check: str) -> Callable[[Evidence, str], Estimate]:
-    """The values of a check of that name."""
-    return lambda evidence, subject: checked(evidence, check, subject)
-
-
-# N1 and N2: exact statements. One statistic for each check.
-shrinkage = statistic("shrinkage $s_j$ and df: residual", None)(residual("shrinkage"))
-one_factor = statistic(r"$b=b_{\mathrm{OLS}}/(1+\lambda_2)$: residual", None)(residual("one_factor"))
-scaled_lasso = statistic(r"$b=b_{\mathrm{lasso}}/(1+\lambda_2)$: residual", None)(residual("scaled_lasso"))
-reparametrization = statistic(r"$x\to Ax$: residual", None)(residual("reparametrization"))
-input_noise = statistic("input noise: residual", None)(residual("input_noise"))
-dropout = statistic("dropout: residual", None)(residual("dropout"))
-optimality = statistic("optimality conditions: residual", None)(residual("optimality"))
-symmetry = statistic("losses along the symmetry: residual", None)(residual("symmetry"))
-symmetry_of_zeros = statistic("zeros that differ", 0)(residual("symmetry_of_zeros"))
-growth = statistic(r"balance of $\|w\|^2$: residual", None)(residual("growth"))
-held_penalty = statistic(r"$\eta/(1-2\eta\lambda)$ in place of $\lambda$: residual", None)(residual("held_penalty"))
+# N1 and N2: labels and digits of the float64 checks.
+CHECKS = {
+    "shrinkage": ("shrinkage $s_j$ and df: residual", None),
+    "one_factor": (r"$b=b_{\mathrm{OLS}}/(1+\lambda_2)$: residual", None),
+    "scaled_lasso": (r"$b=b_{\mathrm{lasso}}/(1+\lambda_2)$: residual", None),
+    "reparametrization": (r"$x\to Ax$: residual", None),
+    "input_noise": ("input noise: residual", None),
+    "dropout": ("dropout: residual", None),
+    "optimality": ("optimality conditions: residual", None),
+    "symmetry": ("losses along the symmetry: residual", None),
+    "symmetry_of_zeros": ("zeros that differ", 0),
+    "growth": (r"balance of $\|w\|^2$: residual", None),
+    "held_penalty": (r"$\eta/(1-2\eta\lambda)$ in place of $\lambda$: residual", None),
+}
 
 
 # N3: alignment of the truth with the covariance
@@ -124,7 +119,6 @@ def log_loss_difference(evidence: Evidence, subject: str) -> Estimate:
     if subject not in losses or "l2" not in losses:
         raise Undecidable(f"no runs with {subject} and l2")
     sizes = runs.iloc[0]
-    evidence.is_shortened = False  # more splits of the same rows leave most of the variance
     return repeated_splits(losses[subject] - losses["l2"], sizes["test_size"], sizes["train_size"])
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, say
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, say, sequential
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import probes
@@ -26,7 +25,7 @@ LINE: dict[str, Any] = {"color": "0.4", "linewidth": 0.8, "linestyle": (0, (3, 2
 def penalty_colors(penalties: list[float]) -> dict[float, Any]:
     """Black for λ = 0, then from light to dark."""
     decays = [l2 for l2 in penalties if l2 > 0]
-    return {0.0: "black", **dict(zip(decays, sns.color_palette("viridis_r", len(decays) + 1)[1:], strict=True))}
+    return {0.0: "black", **dict(zip(decays, sequential(len(decays) + 1)[1:], strict=True))}
 
 
 def sharpness(tables: Tables) -> Figure:

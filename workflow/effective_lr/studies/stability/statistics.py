@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval, require_numbers
-from effective_lr.evidence.verdicts import Evidence, checked, statistic
+from effective_lr.evidence.verdicts import Evidence, statistic
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import probes
 
+CHECKS = {"invariant_degree": ("$|A+2|u_w|^2|$ in float64", None)}
 EXPERIMENTS = {"MLP": "mlp", "CNN": "cnn", "BN": "batch", "WN": "weight", "cross-entropy": "cross_entropy"}
 WEAK, DAMPED, STRONG = 2e-3, 4e-3, 8e-3  # λ that the claims name for networks without normalization
 STRONG_NORMALIZED = 5e-3
@@ -208,18 +209,12 @@ def balance(evidence: Evidence, subject: str) -> Estimate:
     runs = runs[runs["at_edge"].astype(bool)]
     if runs.empty:
         raise Undecidable("no run is at the edge late in training")
-    evidence.has_one_seed |= runs["seed"].nunique() < 2
     return by_seed(runs["late_pressure"] / runs["late_alpha_eff"], runs)
 
 
 @statistic(r"late rms $x$, $\lambda=0.008$ over $\lambda=0$", digits=4)
 def displacement_ratio(evidence: Evidence, subject: str) -> Estimate:
     return late_ratio(evidence, EXPERIMENTS[subject], "late_displacement", STRONG)
-
-
-@statistic("$|A+2|u_w|^2|$ in float64", digits=None)
-def invariant_degree(evidence: Evidence, subject: str) -> Estimate:
-    return checked(evidence, "invariant_degree", subject)
 
 
 def log_slopes(evidence: Evidence, subject: str, column: str) -> pd.DataFrame:
