@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from effective_lr.errors import UserError, reason
-from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing, Prepared, Tensors, local_file
+from effective_lr.prepare.dataset import FOLDER_VARIABLE, Missing, Prepared, Tensors, local_file
 
 
 class Facts(NamedTuple):

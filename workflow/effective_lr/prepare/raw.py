@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from effective_lr.prepare import images, tabular, text
-from effective_lr.prepare.prepared import Missing
+from effective_lr.prepare.dataset import Missing
 
 
 def collect(folder: Path, into: Path) -> str:

@@ -50,7 +50,7 @@ def network(runs: pd.DataFrame) -> dict[str, str]:
     return {
         "lr": number(float(runs["lr"].iloc[0])),
         "steps": thousands(int(runs["steps"].iloc[0])),
-        "train_size": thousands(int(runs["train_size"].iloc[0])),
+        **{key: thousands(int(runs[key].iloc[0])) for key in ("train_size", "width", "second_width", "ntk_images")},
         "edge_step": thousands(round(start["edge_step"].mean())) if reached else MISSING,
     }
 

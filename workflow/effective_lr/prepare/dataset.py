@@ -32,49 +32,6 @@ class Prepared(NamedTuple):
     source: str
 
 
-def sources() -> dict[str, Callable[[Path], Prepared]]:
-    """Every dataset by its name, as a function of the folder in which a person may have put its files."""
-    from functools import partial
-
-    from effective_lr.prepare import images, tabular, text
-
-    return {
-        **{f"{name}-{side}": partial(images.read, name, side) for name, side in images.SIDES},
-        "shakespeare": text.shakespeare,
-        "tokens": text.tokens,
-        "cooling-load": tabular.cooling_load,
-        "leukemia": tabular.leukemia,
-        "leukemia-72": tabular.leukemia_72,
-        "diabetes": tabular.diabetes,
-    }
-
-
-def write(name: str, folder: Path, tensors: Path, record: Path, optional: bool = False) -> str:
-    """Prepare a dataset and write its tensors and record; returns one line that says where the data came from.
-
-    An `optional` one that cannot be had leaves a record that says so, under the key `missing`, and no tensors in the
-    file. Raises UserError, and writes nothing, when files are damaged or the disk refuses.
-    """
-    known = sources()
-    if name not in known:
-        raise UserError(f"{name}: no such dataset; expected one of {', '.join(sorted(known))}")
-    try:
-        prepared = known[name](folder)
-    except Missing as error:
-        if not optional:
-            raise
-        prepared = Prepared({}, {"missing": str(error)}, f"nowhere: {error}")
-    description = {
-        "dataset": name,
-        **prepared.facts,
-        "shapes": {key: list(tensor.shape) for key, tensor in prepared.tensors.items()},
-        "sha256": sha256(prepared.tensors),
-    }
-    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-    _write({tensors: lambda path: torch.save(prepared.tensors, path), record: lambda path: path.write_text(text)})
-    return f"{name}: prepared from the {prepared.source}" if prepared.tensors else f"{name}: {prepared.source}"
-
-
 def local_file(folder: Path, *names: str) -> Path | None:
     """The first file of these names, in `folder` or in the folder that `FOLDER_VARIABLE` names."""
     folders = [folder, *([Path(os.environ[FOLDER_VARIABLE])] if os.environ.get(FOLDER_VARIABLE) else [])]
@@ -109,14 +66,25 @@ def sha256(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def _write(files: dict[Path, Callable[[Path], object]]) -> None:
-    """Write every file beside its place, then rename them all: each is there whole or not at all."""
-    beside = {path: path.with_name(f"{path.name}.part") for path in files}
+def write(name: str, prepared: Prepared, tensors: Path, record: Path) -> None:
+    """Write the tensors and the record of a dataset, both whole or neither. Raises UserError when the disk refuses."""
+    description = {
+        "dataset": name,
+        **prepared.facts,
+        "shapes": {key: list(tensor.shape) for key, tensor in prepared.tensors.items()},
+        "sha256": sha256(prepared.tensors),
+    }
+    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    writers: dict[Path, Callable[[Path], object]] = {
+        tensors: lambda path: torch.save(prepared.tensors, path),
+        record: lambda path: path.write_text(text),
+    }
+    beside = {path: path.with_name(f"{path.name}.part") for path in writers}
     try:
-        for path, write_to in files.items():
+        for path, write_to in writers.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_to(beside[path])
-        for path in files:
+        for path in writers:
             os.replace(beside[path], path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         raise UserError(f"{path} cannot be written ({reason(error)}): make room or name another place") from error
