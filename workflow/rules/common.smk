@@ -27,6 +27,9 @@ except UserError as error:
 code.remember(Path(".snakemake/code.json"))
 
 RESULTS, BUILD = Path("results", CONFIG.results), LAYOUT.build
+Path(".snakemake").mkdir(exist_ok=True)
+Path(".snakemake/build").write_text(f"{BUILD}\n")  # for `make`, which prints it
+
 SCALE = f"--scale {CONFIG.scale_name} --metrics {CONFIG.metrics}"
 
 # What reaches the jobs this way changes no result, so Snakemake must not compare it. The allocator keeps its memory between
@@ -48,7 +51,10 @@ CODE = {
         "checks": code.sources([f"studies.{study}.checks"]),
         "figure": code.sources(["document.figures", f"studies.{study}.figures", f"studies.{study}.analysis"]),
         "chapter": code.sources(
-            ["document.chapter", *(f"studies.{study}.{name}" for name in ("analysis", "statistics", "tables", "numbers"))]
+            [
+                "document.chapter",
+                *(f"studies.{study}.{name}" for name in ("analysis", "statistics", "tables", "numbers")),
+            ]
         ),
     }
     for study in CHAPTERS

@@ -10,6 +10,8 @@ rule data:
         "results/data/{dataset}.log",
     priority: 10_000  # trainings, whose priorities are minutes, wait for it
     retries: 2  # of a download
+    conda:
+        "../../environment.yml"
     params:
         folder=CONFIG.data_folder,
         optional=lambda wildcards: "--optional" if LAYOUT.is_optional(wildcards.dataset) else "",

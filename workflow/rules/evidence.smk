@@ -7,6 +7,8 @@ rule checks:
         f"{RESULTS}/{{study}}/checks.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/checks.log",
+    conda:
+        "../../environment.yml"
     params:
         code=lambda wildcards: CODE[wildcards.study]["checks"],
     shell:
@@ -29,6 +31,8 @@ rule chapter:
         tables=directory(f"{BUILD}/{{study}}/tables"),
     log:
         f"{RESULTS}/{{study}}/logs/chapter.log",
+    conda:
+        "../../environment.yml"
     params:
         code=lambda wildcards: CODE[wildcards.study]["chapter"],
         scale=SCALE,
@@ -51,6 +55,8 @@ rule claim:
         f"{RESULTS}/{{study}}/claims/{{claim}}.json",
     log:
         f"{RESULTS}/{{study}}/logs/claim-{{claim}}.log",
+    conda:
+        "../../environment.yml"
     params:
         claim=lambda wildcards: CHAPTERS[wildcards.study].claims[wildcards.claim].model_dump_json(),
         code=lambda wildcards: CODE[wildcards.study]["chapter"],

@@ -12,6 +12,8 @@ rule figure:
         f"{BUILD}/{{study}}/{{figure}}.pdf",
     log:
         f"{RESULTS}/{{study}}/logs/figure-{{figure}}.log",
+    conda:
+        "../../environment.yml"
     params:
         experiments=lambda wildcards: CHAPTERS[wildcards.study].contents.figures[wildcards.figure].experiments,
         code=lambda wildcards: CODE[wildcards.study]["figure"],

@@ -27,6 +27,8 @@ rule pdf:
         ),
     log:
         RESULTS / "pdf.log",
+    conda:
+        "../../environment.yml"
     params:
         scale=SCALE,
         watermarks=[chapter.scale.watermark for chapter in CHAPTERS.values()],

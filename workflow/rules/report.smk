@@ -1,5 +1,6 @@
 # On demand: notebooks, the explorer, and the pages of `snakemake report --report`.
 
+
 rule notebook:
     """Execute a notebook and write it as a page. A cell that fails, fails the job; the logs keep what ran until then."""
     input:
@@ -18,6 +19,8 @@ rule notebook:
     log:
         text=f"{RESULTS}/{{study}}/logs/notebook-{{notebook}}.log",
         notebook=f"{RESULTS}/{{study}}/logs/notebook-{{notebook}}.ipynb",
+    conda:
+        "../../environment.yml"
     params:
         title=lambda wildcards: LAYOUT.notebook(wildcards.study, wildcards.notebook).title,
         parameters=lambda wildcards: LAYOUT.notebook_parameters(wildcards.study, wildcards.notebook),
@@ -38,10 +41,15 @@ rule explorer:
         f"{BUILD}/explorer.html",  # too large to be one of many items of the report, which links to it
     log:
         RESULTS / "explorer.log",
+    conda:
+        "../../environment.yml"
     params:
         scale=SCALE,
         code=code.sources(
-            ["document.explorer", *(f"studies.{study}.{name}" for study in CHAPTERS for name in ("explorer", "figures"))]
+            [
+                "document.explorer",
+                *(f"studies.{study}.{name}" for study in CHAPTERS for name in ("explorer", "figures")),
+            ]
         ),
     shell:
         "python -m effective_lr explore {params.scale} --output {output:q} 2>&1 | tee -i {log:q}"
@@ -76,6 +84,8 @@ for study in CHAPTERS:
             ],
         log:
             RESULTS / study / "logs/pages.log",
+        conda:
+            "../../environment.yml"
         params:
             study=study,
             scale=SCALE,

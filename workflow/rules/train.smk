@@ -13,6 +13,8 @@ rule train:
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
     priority: lambda wildcards: LAYOUT.minutes(wildcards.study, wildcards.job)  # the longest first
+    conda:
+        "../../environment.yml"
     threads: 1
     resources:
         gpu=int(CONFIG.device == "cuda"),
