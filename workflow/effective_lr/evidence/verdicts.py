@@ -192,6 +192,27 @@ def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, command: 
     return found
 
 
+def worst_part(claim: dict[str, Any]) -> dict[str, Any]:
+    """The part that decided a claim: of those with its verdict (not reproduced, where it is so in part), the one whose
+    interval is nearest to a bound of its tolerance, or reaches farthest beyond it."""
+    wanted = NOT_REPRODUCED if claim["verdict"] == IN_PART else claim["verdict"]
+    parts = [part for part in claim["parts"] if part["verdict"] == wanted]
+    return min(parts, key=margin)
+
+
+def margin(part: dict[str, Any]) -> float:
+    """How far the interval of a part is inside its tolerance, in units of half its width, or of its only bound;
+    negative beyond a bound, and −∞ without a value."""
+    low, high = part["within"]
+    if part["value"] is None:
+        return -np.inf
+    ends = [part["value"] if part[end] is None else part[end] for end in ("low", "high")]
+    unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 1.0)
+    inside = [ends[0] - low] if low is not None else []
+    inside += [high - ends[1]] if high is not None else []
+    return float(min(inside) / unit)
+
+
 def rules(claim: dict[str, Any]) -> list[Any]:
     """What has decided a claim: subjects, statistics and tolerances."""
     return [[part["subject"], part["statistic"], part["within"]] for part in claim["parts"]]
