@@ -190,6 +190,8 @@ def up(value: float) -> str:
 def deciding_number(claim: dict[str, Any]) -> str:
     """The part of a claim that decided it: of those with its verdict, the one nearest to another verdict."""
     part = worst_part(claim)
+    if part is None:
+        return "no test: its numbers are shown"
     if part["value"] is None:
         return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {part['why'] or 'no value'}"
     low, high = ("" if bound is None else f"{bound:g}" for bound in part["within"])
