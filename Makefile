@@ -23,7 +23,7 @@ SHELL := bash
 
 # Recipes read variables from their environment, so that any character may be in them. The file `lock` is held by every process
 # of a run; the file `running` outlives a run that was killed: where it exists and the lock is free, Snakemake's own locks
-# are nobody's.
+# are left over.
 define activate
 @export PATH="$$(cd "$$VENV" && pwd)/bin:$$PATH" PYTHONPATH=workflow
 settings=(); [ -z "$$SCALE" ] || settings+=("scale=$$SCALE"); [ -z "$$METRICS" ] || settings+=("metrics=$$METRICS")

@@ -153,7 +153,7 @@ def published_speeds(chapter: Chapter) -> dict[str, float]:
 
 
 def cost(chapter: Chapter, experiments: list[str]) -> str:
-    """What the trainings of these experiments take, where a published study tells the speed."""
+    """The time of the trainings of these experiments, by the speed of the published study."""
     runs = chapter.runs_of(experiments)
     speeds = published_speeds(chapter)
     if not runs or not speeds:
