@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can correct. Its text is one clear sentence; the command line prints it and exits with 1."""
+    """A mistake that the user can correct. Its text is one clear sentence, which the command line prints."""
 
 
 def reason(error: Exception) -> str:
