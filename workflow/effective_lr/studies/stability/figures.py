@@ -29,12 +29,12 @@ def penalty_colors(penalties: list[float]) -> dict[float, Any]:
 
 
 def sharpness(tables: Tables) -> Figure:
-    """R over training, for each network and λ, at the first seed."""
+    """R over training, for each network and λ, at the first seed that has λ = 0."""
     colors = penalty_colors(sorted(tables.runs(*(EXPERIMENTS[name] for name in SHOWN))["l2"].unique()))
     figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.2))
     for axis, name in zip(axes, SHOWN, strict=True):
         metrics, runs = tables[EXPERIMENTS[name]]
-        runs = runs[runs["seed"] == runs["seed"].min()].sort_values("l2")
+        runs = runs[runs["seed"] == runs.loc[runs["l2"] == 0, "seed"].min()].sort_values("l2")
         for _, run in runs.iterrows():
             table = probes(metrics, run)
             if len(table):
@@ -158,10 +158,9 @@ def identity(axis: Axes) -> None:
 def kernel(tables: Tables) -> Figure:
     """How far the neural tangent kernel moves in one step, and over one probe interval, late in training."""
     figure, axes = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 2.2))
-    kinds = [("MLP", "mlp"), ("MLP", "mlp_other_lr"), ("CNN", "cnn")]
     groups = [
-        (rf"{name}, $\eta={number(lr)}$", some[some["settled"].astype(bool)])
-        for name, experiment in kinds
+        (rf"MLP, $\eta={number(lr)}$", some[some["settled"].astype(bool)])
+        for experiment in ("mlp", "mlp_other_lr")
         for lr, some in tables[experiment].runs.groupby("lr")
     ]
     groups = [(label, some) for label, some in groups if len(some)]
