@@ -19,6 +19,7 @@ from effective_lr.evidence.tidy import Experiment, Tables
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 IN_PART = "reproduced in part"
+SHOWN = "shown"  # numbers of a claim without tests
 NO_INTERVAL = "too few values for an interval"
 
 
@@ -115,6 +116,8 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     """The verdict on a claim from those on its parts, the worst for each subject, then what subjects have in common.
 
     And why: the reasons of the parts that have this verdict."""
+    if not parts:
+        return SHOWN, ""
     subjects: dict[str, str] = {}
     order = [REPRODUCED, UNDECIDED, NOT_REPRODUCED]
     for part in parts:
@@ -167,7 +170,10 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
         why = "; ".join(filter(None, [why, estimate.note]))
         parts.append({**as_json(part, estimate), "within": within, "verdict": verdict, "why": why})
     fresh = evidence.since(claim.seeds_from)
-    explored = [as_json(what, measure(what, fresh, statistics)) for what in claim.explored]
+    explored = []
+    for what in claim.explored:
+        estimate = measure(what, fresh, statistics)
+        explored.append({**as_json(what, estimate), "why": estimate.note})
     verdict, why = summarize(parts)
     text = claim.model_dump(exclude={"parts", "explored"})
     return {"id": name, **text, "verdict": verdict, "why": why, "parts": parts, "explored": explored}
@@ -192,25 +198,25 @@ def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, command: 
     return found
 
 
-def worst_part(claim: dict[str, Any]) -> dict[str, Any]:
+def worst_part(claim: dict[str, Any]) -> dict[str, Any] | None:
     """The part that decided a claim: of those with its verdict (not reproduced, where it is so in part), the one whose
-    interval is nearest to a bound of its tolerance, or reaches farthest beyond it."""
+    interval is nearest to a bound of its tolerance, or reaches farthest beyond it. None where it has no tests."""
     wanted = NOT_REPRODUCED if claim["verdict"] == IN_PART else claim["verdict"]
     parts = [part for part in claim["parts"] if part["verdict"] == wanted]
-    return min(parts, key=margin)
+    return min(parts, key=margin, default=None)
 
 
 def margin(part: dict[str, Any]) -> float:
-    """How far the interval of a part is inside its tolerance, in units of half its width, or of its only bound;
-    negative beyond a bound, and −∞ without a value."""
+    """How far the interval of a part is inside its tolerance, in units of half its width, or of its only bound, or of 1
+    where that is 0; negative beyond a bound, and −∞ without a value."""
     low, high = part["within"]
     if part["value"] is None:
         return -np.inf
     ends = [part["value"] if part[end] is None else part[end] for end in ("low", "high")]
-    unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 1.0)
+    unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 0)
     inside = [ends[0] - low] if low is not None else []
     inside += [high - ends[1]] if high is not None else []
-    return float(min(inside) / unit)
+    return float(min(inside) / (unit or 1.0))
 
 
 def rules(claim: dict[str, Any]) -> list[Any]:
