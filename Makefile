@@ -23,7 +23,7 @@ SHELL := bash
 
 # Recipes read variables from their environment, so that any character may be in them. The file `lock` is held by every process
 # of a run; the file `running` outlives a run that was killed: where it exists and the lock is free, Snakemake's own locks
-# are nobody's.
+# are left over.
 define activate
 @export PATH="$$(cd "$$VENV" && pwd)/bin:$$PATH" PYTHONPATH=workflow
 settings=(); [ -z "$$SCALE" ] || settings+=("scale=$$SCALE"); [ -z "$$METRICS" ] || settings+=("metrics=$$METRICS")
@@ -104,9 +104,9 @@ certify: setup ## Check that changed training code (STUDY=normalization) gives t
 	$(activate)
 	python -m effective_lr certify --study "$${STUDY:-normalization}"
 
-bench: setup-dev ## Measure speed against usual scripts, and what the workflow adds (16 minutes on an idle machine)
+bench: setup-dev ## Measure speed against usual scripts, and what the workflow adds (on an idle machine)
 	$(activate)
-	python benchmarks/normalization.py measure --output results/benchmark.json
+	python benchmarks/normalization.py --output results/benchmark.json
 	python benchmarks/norms.py > results/benchmark_norms.json
 	echo 'Written: results/benchmark.json and benchmark_norms.json, which the next paper shows.'
 

@@ -50,7 +50,7 @@ if ! has_latex; then
     advice="LaTeX is missing: type \`sudo apt-get install -y --no-install-recommends ${packages[*]}\`"
     advice+=" (or, where there is no apt-get, install TeX Live or tectonic), then \`make\` again."
     if can_install; then apt_install "${packages[@]}"
-    elif [ "$SYSTEM" = no ]; then echo "SYSTEM=no goes on without, but the PDF needs it. $advice" >&2
+    elif [ "$SYSTEM" = no ]; then echo "Continuing without it (SYSTEM=no), but the PDF needs it. $advice" >&2
     else fail "$advice"; fi
 fi
 

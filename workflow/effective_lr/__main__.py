@@ -108,6 +108,17 @@ def claim(arguments: Arguments) -> None:
     print(verdicts.as_text(result))
 
 
+def verdicts(arguments: Arguments) -> None:
+    from effective_lr.document import style
+    from effective_lr.document.overview import read_claims
+    from effective_lr.document.overview_figures import verdicts as draw_verdicts
+
+    claims = read_claims(layout_of(arguments))
+    style.use()
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    draw_verdicts(claims).savefig(arguments.output, metadata={"CreationDate": None}, transparent=True)
+
+
 def paper(arguments: Arguments) -> None:
     from effective_lr.document.overview import write_paper
 
@@ -267,6 +278,7 @@ def parser() -> argparse.ArgumentParser:
     add(figure, "Draw a figure.", "study", "name", **one, output=file)
     add(chapter, "Write the verdicts, macros and tables of a chapter.", "study", **one)
     add(claim, "Decide on a claim.", "study", "name", **one, output=file)
+    add(verdicts, "Draw every test of every claim.", **one, output=file)
     add(paper, "Typeset the paper.", **one)
     add(pages, "Write the pages of a study for the report.", "study", **one)
     add(explore, "Write the explorer of runs, curves and claims.", **one, output=file)

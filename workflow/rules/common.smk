@@ -24,8 +24,6 @@ try:
 except UserError as error:
     raise SystemExit(str(error))
 
-code.remember(Path(".snakemake/code.json"))
-
 RESULTS, BUILD = Path("results", CONFIG.results), LAYOUT.build
 Path(".snakemake").mkdir(exist_ok=True)
 Path(".snakemake/build").write_text(f"{BUILD}\n")  # for `make`, which prints it

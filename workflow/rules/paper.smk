@@ -10,6 +10,23 @@ for one in FLOATS:
         )
 
 
+rule verdicts_figure:
+    """Draw every test of every claim in units of its own tolerance."""
+    input:
+        CHAPTER_FILES["claims"],
+    output:
+        BUILD / manuscript.FRAME / "verdicts.pdf",
+    log:
+        RESULTS / "verdicts.log",
+    conda:
+        "../../environment.yml"
+    params:
+        scale=SCALE,
+        code=code.sources(["document.overview_figures", *(f"studies.{study}.statistics" for study in CHAPTERS)]),
+    shell:
+        "python -m effective_lr verdicts {params.scale} --output {output:q} 2>&1 | tee -i {log:q}"
+
+
 rule pdf:
     """Write the overview of all verdicts, and typeset the paper with latexmk or tectonic."""
     input:
@@ -17,7 +34,7 @@ rule pdf:
         claims=CHAPTER_FILES["claims"],
         macros=CHAPTER_FILES["macros"],
         tables=CHAPTER_FILES["tables"],
-        figures=[BUILD / one.study / f"{one.item}.pdf" for one in FLOATS if one.kind == "figure"],
+        figures=[BUILD / one.study / f"{one.item}.pdf" for one in MANUSCRIPT.floats if one.kind == "figure"],
     output:
         report(
             f"{BUILD}/main.pdf",

@@ -1,7 +1,7 @@
 # Prepared data -> <study>/jobs/<job>.parquet: what the runs of one job measured, with their provenance. Finished runs and
 # checkpoints lie beside them in <study>/runs, which no rule declares: what a killed job had finished stays.
 
-KEYS = {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
+KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
 
 rule train:

@@ -1,6 +1,6 @@
 """The explorer: one HTML file, opened from disk, with every run, its curves beside the theory, and all claims.
 
-A study says in its explorer.py, both functions optional, what is particular to it:
+A study may have these functions in its explorer.py:
 
     view(tables)     the first view, from the tables of the figure that contents.yaml names as `first_view`
     curves(tables)   what is drawn of a run, and what theory predicts of that
@@ -37,7 +37,7 @@ from effective_lr.evidence.tidy import Tables
 
 POINTS = 80  # of a curve at most; probes of longer ones are thinned evenly
 ROW = ["run_id", "step", "layer", "quantity", "value"]
-CURVE = ["run", "predicted", "quantity", "line"]  # what tells curves apart
+CURVE = ["run", "predicted", "quantity", "line"]  # by which curves differ
 
 
 class Axis(NamedTuple):
@@ -52,7 +52,7 @@ class Axis(NamedTuple):
 class Mark(NamedTuple):
     """What can be chosen in a panel: a cell, a curve, or a point with its interval. A click opens the first run."""
 
-    label: str  # what is said when it has the focus
+    label: str  # read aloud when it has the focus
     runs: list[str]
     color: str
     x: float = 0.0
@@ -77,7 +77,7 @@ class Panel(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is seen first of a study: panels, and a note that says what they show and what is predicted."""
+    """The first view of a study: panels, and a note on what they show and what is predicted."""
 
     note: str
     panels: list[Panel]
@@ -94,7 +94,7 @@ class Quantity(NamedTuple):
 class Curves(NamedTuple):
     """What is drawn of runs: tidy rows run_id, step, layer, quantity, value, measured and predicted.
 
-    `x` and `line` say what the columns step and layer hold; `colors` are those of lines that have one in the paper.
+    `x` and `line` name the columns step and layer; `colors` are those of lines that have one in the paper.
     """
 
     quantities: Sequence[Quantity]

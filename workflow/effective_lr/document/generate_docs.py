@@ -153,7 +153,7 @@ def published_speeds(chapter: Chapter) -> dict[str, float]:
 
 
 def cost(chapter: Chapter, experiments: list[str]) -> str:
-    """What the trainings of these experiments take, where a published study tells the speed."""
+    """The time of the trainings of these experiments, by the speed of the published study."""
     runs = chapter.runs_of(experiments)
     speeds = published_speeds(chapter)
     if not runs or not speeds:
@@ -190,6 +190,8 @@ def up(value: float) -> str:
 def deciding_number(claim: dict[str, Any]) -> str:
     """The part of a claim that decided it: of those with its verdict, the one nearest to another verdict."""
     part = worst_part(claim)
+    if part is None:
+        return "no test: its numbers are shown"
     if part["value"] is None:
         return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {part['why'] or 'no value'}"
     low, high = ("" if bound is None else f"{bound:g}" for bound in part["within"])

@@ -12,7 +12,7 @@ from typing import Any
 
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import Results, estimate_of, fixed, interval
-from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, label_of
+from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SHOWN, UNDECIDED, label_of
 
 
 def macros_of(results: Results, scale: str) -> dict[str, str]:
@@ -25,7 +25,7 @@ def macros_of(results: Results, scale: str) -> dict[str, str]:
 
 def count_verdicts(verdicts: list[str]) -> dict[str, str]:
     """How many claims there are, and how many of each verdict."""
-    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED)
+    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED, SHOWN)
     counts = {f"claims/{kind.replace(' ', '_')}": str(verdicts.count(kind)) for kind in kinds}
     return {"claims/count": str(len(verdicts)), **counts}
 

@@ -156,4 +156,6 @@ def typeset(main: Path, build: Path) -> None:
             "sudo apt-get install latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
         )
     if subprocess.run(command, env={**os.environ, **paths, "max_print_line": "1000"}, check=False).returncode:
-        raise UserError(f"{main}: LaTeX failed; the first line that starts with '!' in {build / 'main.log'} says why")
+        raise UserError(
+            f"{main}: LaTeX failed; the first line that starts with '!' in {build / 'main.log'} gives the reason"
+        )

@@ -10,6 +10,12 @@ from effective_lr.document.table import Span, Table
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.study import load
 
+CAPTIONS = {
+    "overview": "Every claim and its verdict at this scale. The chapters give statistics, intervals and tolerances.",
+    "verdicts": r"Every test at this scale: its value and 90\,\% interval in units of its own tolerance, which is the "
+    r"band from $-1$ to $1$; where a tolerance has one bound, what is far inside tends to the other end. Arrows: "
+    "beyond the axis. Crosses: no value. A claim is reproduced where all of its tests are.",
+}
 Claims = dict[str, dict[str, dict[str, Any]]]  # by study and id
 
 
@@ -36,10 +42,9 @@ def write_paper(layout: Layout) -> None:
     watermarks = [chapter.scale.watermark for chapter in layout.chapters.values() if chapter.scale.watermark]
     verdicts = [claim["verdict"] for decided in claims.values() for claim in decided.values()]
     numbers = {"scale": latex(layout.config.scale_name), "studies": str(len(studies)), **count_verdicts(verdicts)}
-    caption = "Every claim and its verdict at this scale. The chapters give statistics, intervals and tolerances."
     (build / FRAME / "tables").mkdir(parents=True, exist_ok=True)
     (build / "chapters.tex").write_text(chapters_tex(paper, studies, "".join(watermarks[:1])))
-    (build / FRAME / "numbers.tex").write_text(to_latex(FRAME, numbers, {"overview": caption}))
+    (build / FRAME / "numbers.tex").write_text(to_latex(FRAME, numbers, CAPTIONS))
     (build / FRAME / "tables" / "overview.tex").write_text(overview(claims).latex())
     require_known_numbers(paper, studies, build, layout.root)
     typeset(paper / "main.tex", build)

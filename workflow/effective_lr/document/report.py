@@ -54,7 +54,7 @@ def claims_to_html(decided: dict[str, dict[str, Any]]) -> str:
 
 
 def evidence_to_html(claim: dict[str, Any]) -> str:
-    """What a claim says, and every statistic with its interval, tolerance, verdict and definition."""
+    """The statement of a claim, and every statistic with its interval, tolerance, verdict and definition."""
     facts = [("Claim", claim["claim"]), ("In the original", claim["original"])]
     facts += [("Experiments", ", ".join(claim["experiments"]) or "float64 checks"), ("Shown in", claim["shown"])]
     facts += [

@@ -6,7 +6,7 @@ step to the last, and each once more with an interruption and a checkpoint. Wher
 bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
 `code.lock` beside the code.
 
-A sample is no proof for every setting: the lock says when, on which machine and against which commit, and a full
+A sample does not cover every setting: the lock records when, on which machine and against which commit, and a full
 retrain stays the audit (`make retrain`, `make compare`).
 """
 
@@ -30,7 +30,7 @@ RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
 
 
 def certify(root: Path, name: str, data_folder: str) -> str:
-    """Add the present code of a study to its lock; returns a line that says how.
+    """Add the present code of a study to its lock; returns a line about the comparison.
 
     Raises UserError, and leaves the lock as it is, where a result differs, or there is nothing to compare with.
     """

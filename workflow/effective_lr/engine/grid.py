@@ -22,7 +22,7 @@ Experiments = dict[str, list[BaseRun]]  # the runs of each experiment, each once
 
 
 def key(default: Any, description: str, change: str) -> Any:
-    """A key of the config; `change` says when to change it."""
+    """A key of the config; `change` is when to change it."""
     return Field(default=default, description=description, json_schema_extra={"change": change})
 
 
@@ -100,7 +100,7 @@ class Scale(BaseModel):
 
         Raises UserError with every problem of every experiment, one sentence each.
         """
-        problems: dict[str, str] = {}  # what: where it was first met, so a wrong default is told once
+        problems: dict[str, str] = {}  # what: where it was first met, so that a wrong default is reported once
         experiments: Experiments = {}
         for name, experiment in self.experiments.items():
             where = f"experiments.{name}"
@@ -168,7 +168,7 @@ def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiment
 
 
 def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What the file says, over what the scale says that it is based on."""
+    """The content of the file, over that of the scale on which it is based."""
     content = read_yaml(path, "the keys about, defaults and experiments")
     base = content.pop("based_on", None)
     if base is None:

@@ -59,7 +59,7 @@ class Training(Protocol):
     @property
     def weights(self) -> "dict[str, torch.Tensor]": ...  # all that is trained, by name
 
-    def save(self) -> bytes: ...  # all that a later process needs to go on as if nothing had happened
+    def save(self) -> bytes: ...  # all that a later process needs to continue exactly
 
 
 class Stopped(Exception):
@@ -276,8 +276,8 @@ def run_job(
 ) -> int:
     """Write the table of a job, and train what is missing for it; returns the exit code.
 
-    `data` are the files of the prepared tensors and of their record, None for runs that need none. Where the record
-    says that optional data is missing, the table has no rows.
+    `data` are the files of the prepared tensors and of their record, None for runs that need none. Where by the
+    record optional data are missing, the table has no rows.
     """
     results: dict[BaseRun, Result] = {}
     stop = StopSignal()

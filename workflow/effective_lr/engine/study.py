@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0)]
 def setting(description: str, source: str | Mapping[Any, str], change: str = "", **constraints: Any) -> Any:
     """A field of a run.
 
-    `source` is the tag of where its value comes from ("ours" is always one), by value where that differs; `change` says
+    `source` is the tag of where its value comes from ("ours" is always one), by value where that differs; `change` is
     when to change it. Neither these nor the description are part of the fingerprint of the code.
     """
     return Field(

@@ -42,8 +42,8 @@ class Prediction(NamedTuple):
         return bool(np.isfinite([self.published.low, self.published.high, self.mine]).all())
 
     def __str__(self) -> str:
-        told = f"{self.published.value:.4g} [{self.published.low:.4g}, {self.published.high:.4g}]"
-        return f"{self.name}: {self.mine:.4g} against {told}"
+        published = f"{self.published.value:.4g} [{self.published.low:.4g}, {self.published.high:.4g}]"
+        return f"{self.name}: {self.mine:.4g} against {published}"
 
 
 # Cells
@@ -90,7 +90,7 @@ def predicted_cells(study: Study, mine: pd.DataFrame, published: pd.DataFrame) -
 
 
 def usual_value(column: pd.Series) -> Any:
-    """What more than half of the cells have, which need not be told; None where there is no such value."""
+    """What more than half of the cells have, which need not be named; None where there is no such value."""
     counts = column.value_counts()
     return counts.index[0] if len(counts) and counts.iloc[0] > len(column) / 2 else None
 
@@ -159,7 +159,7 @@ def compared_seeds(mine: pd.DataFrame, published: pd.DataFrame) -> str:
 
 
 def compare_with_published(root: Path, chapter: Chapter, scale: str) -> tuple[str, bool]:
-    """A scale, or what there is of it, beside its published results; and whether all verdicts agree."""
+    """A scale, as far as it is trained, beside its published results; and whether all verdicts agree."""
     results = Path("results") / scale / chapter.name
     paths = {name: path for name in chapter.jobs if (path := results / "jobs" / f"{name}.parquet").exists()}
     if not paths:

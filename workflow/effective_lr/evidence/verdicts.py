@@ -19,6 +19,7 @@ from effective_lr.evidence.tidy import Experiment, Tables
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 IN_PART = "reproduced in part"
+SHOWN = "shown"  # numbers of a claim without tests
 NO_INTERVAL = "too few values for an interval"
 
 
@@ -115,6 +116,8 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     """The verdict on a claim from those on its parts, the worst for each subject, then what subjects have in common.
 
     And why: the reasons of the parts that have this verdict."""
+    if not parts:
+        return SHOWN, ""
     subjects: dict[str, str] = {}
     order = [REPRODUCED, UNDECIDED, NOT_REPRODUCED]
     for part in parts:
@@ -167,7 +170,10 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
         why = "; ".join(filter(None, [why, estimate.note]))
         parts.append({**as_json(part, estimate), "within": within, "verdict": verdict, "why": why})
     fresh = evidence.since(claim.seeds_from)
-    explored = [as_json(what, measure(what, fresh, statistics)) for what in claim.explored]
+    explored = []
+    for what in claim.explored:
+        estimate = measure(what, fresh, statistics)
+        explored.append({**as_json(what, estimate), "why": estimate.note})
     verdict, why = summarize(parts)
     text = claim.model_dump(exclude={"parts", "explored"})
     return {"id": name, **text, "verdict": verdict, "why": why, "parts": parts, "explored": explored}
@@ -192,12 +198,12 @@ def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, command: 
     return found
 
 
-def worst_part(claim: dict[str, Any]) -> dict[str, Any]:
+def worst_part(claim: dict[str, Any]) -> dict[str, Any] | None:
     """The part that decided a claim: of those with its verdict (not reproduced, where it is so in part), the one whose
-    interval is nearest to a bound of its tolerance, or reaches farthest beyond it."""
+    interval is nearest to a bound of its tolerance, or reaches farthest beyond it. None where it has no tests."""
     wanted = NOT_REPRODUCED if claim["verdict"] == IN_PART else claim["verdict"]
     parts = [part for part in claim["parts"] if part["verdict"] == wanted]
-    return min(parts, key=margin)
+    return min(parts, key=margin, default=None)
 
 
 def margin(part: dict[str, Any]) -> float:

@@ -21,7 +21,7 @@ FOLDER_VARIABLE = "EFFECTIVE_LR_DATA"  # an environment variable: a second folde
 
 
 class Missing(UserError):
-    """Raw files that cannot be had here. Its text says what is missing and how to get it."""
+    """Raw files that cannot be had here. Its text names what is missing and how to get it."""
 
 
 class Prepared(NamedTuple):
@@ -40,20 +40,20 @@ def local_file(folder: Path, *names: str) -> Path | None:
 
 def load(tensors: Path, record: Path) -> Tensors:
     """The tensors of a prepared file; UserError if it is unreadable or not the one that the record describes."""
-    mend = f"delete {tensors} and {record} and prepare the data again"
+    remedy = f"delete {tensors} and {record} and prepare the data again"
     try:
         expected = json.loads(record.read_text())["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {mend}") from error
+        raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {remedy}") from error
     try:
         stored: Tensors = torch.load(tensors, weights_only=True)
         found = sha256(stored)
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise UserError(
-            f"{tensors} cannot be read as tensors with sha256 {expected} ({reason(error)}): {mend}"
+            f"{tensors} cannot be read as tensors with sha256 {expected} ({reason(error)}): {remedy}"
         ) from error
     if found != expected:
-        raise UserError(f"{tensors} has tensors with sha256 {found}, but {record} expects {expected}: {mend}")
+        raise UserError(f"{tensors} has tensors with sha256 {found}, but {record} expects {expected}: {remedy}")
     return stored
 
 
@@ -87,7 +87,9 @@ def write(name: str, prepared: Prepared, tensors: Path, record: Path) -> None:
         for path in writers:
             os.replace(beside[path], path)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise UserError(f"{path} cannot be written ({reason(error)}): make room or name another place") from error
+        raise UserError(
+            f"{path} cannot be written ({reason(error)}): free space there, or name another place"
+        ) from error
     finally:
         for part in beside.values():
             part.unlink(missing_ok=True)

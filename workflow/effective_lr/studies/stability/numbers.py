@@ -21,8 +21,6 @@ def numbers(results: Results) -> dict[str, str]:
         "runs/at_edge": thousands(int(runs["at_edge"].sum())),
         "runs/settled": thousands(int(runs["settled"].sum())),
         "runs/unsettled": thousands(int((~runs["settled"].astype(bool)).sum())),
-        "seeds/first": str(runs["seed"].min()),
-        "seeds/last": str(runs["seed"].max()),
     }
     by_network = {
         f"{key}/{name}": value
