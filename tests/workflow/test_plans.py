@@ -4,8 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from checkouts import Checkout, jobs_in, jobs_of, listed_jobs, plan_of
@@ -31,7 +29,9 @@ def placed_figures(checkout: Checkout) -> set[str]:
 
 def of_study(plan: dict[str, set[str]], study: str) -> dict[str, set[str]]:
     """The jobs of a study alone, by rule."""
-    found = {rule: {job for job in jobs if job.split("/")[0] == study} for rule, jobs in plan.items() if rule != "notebook"}
+    found = {
+        rule: {job for job in jobs if job.split("/")[0] == study} for rule, jobs in plan.items() if rule != "notebook"
+    }
     return {rule: jobs for rule, jobs in found.items() if jobs}
 
 
@@ -94,7 +94,10 @@ def test_every_scale_plans_its_own_runs_by_short_commands_the_longest_first(unto
         chapters = untouched.chapters(scale)
         told = untouched.dry_run("--config", f"scale={scale}")
         assert plan_of(told)["train"] == jobs_of(chapters)
-        lowest = min(int(number) for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, re.M))
+        lowest = min(
+            int(number)
+            for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, re.M)
+        )
         for job in jobs_in(told):
             if job.startswith("train:"):
                 [command] = re.findall(r"^Shell command: (.*)$", job, flags=re.MULTILINE)
