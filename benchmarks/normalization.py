@@ -43,7 +43,7 @@ from effective_lr.engine.inputs import DataFiles, data_of
 from effective_lr.engine.jobs import commit
 from effective_lr.engine.storage import read_provenance
 from effective_lr.errors import UserError
-from effective_lr.prepare import catalog, dataset, images
+from effective_lr.prepare import catalog, dataset, sources
 from effective_lr.studies.normalization import STUDY
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.networks import build_network, normalized_layers
@@ -103,14 +103,14 @@ def usual_loader(run: Run) -> Any:
     """torchvision's dataset with its usual transforms, from the files of the Debian package, in a DataLoader."""
     from torchvision import datasets, transforms
 
-    if not images.DEBIAN_FOLDER.exists():
-        raise UserError(f"{images.DEBIAN_FOLDER}: missing; install the Debian package dataset-fashion-mnist")
+    if not sources.DEBIAN_FOLDER.exists():
+        raise UserError(f"{sources.DEBIAN_FOLDER}: missing; install the Debian package dataset-fashion-mnist")
     steps = [transforms.Resize(run.resolution)] if run.resolution < 28 else []
     steps += [transforms.ToTensor(), transforms.Normalize((0.286,), (0.353,))]
     with tempfile.TemporaryDirectory() as root:
         raw = Path(root, "FashionMNIST", "raw")
         raw.mkdir(parents=True)
-        for path in images.DEBIAN_FOLDER.glob("*-ubyte.gz"):
+        for path in sources.DEBIAN_FOLDER.glob("*-ubyte.gz"):
             (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
         whole = datasets.FashionMNIST(root, train=True, transform=transforms.Compose(steps))  # it holds its images
     part = torch.utils.data.Subset(whole, range(run.train_size))

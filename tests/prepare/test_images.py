@@ -5,9 +5,11 @@ import hashlib
 import json
 import pickle
 import re
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
-from torchvision.datasets import CIFAR10, FashionMNIST  # type: ignore[import-untyped]
 
 from effective_lr.__main__ import main
 from effective_lr.errors import UserError
-from effective_lr.prepare import catalog, dataset, images
+from effective_lr.prepare import catalog, dataset, images, sources
 from effective_lr.prepare.images import FACTS
+from effective_lr.prepare.sources import FOLDER_VARIABLE, Missing, Source
 from effective_lr.studies.normalization.settings import DATASETS, VALIDATION_SIZE
 from shared import ROOT
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-NAMES = tuple(images.FASHION_MNIST)
+NAMES = tuple(source.path.removesuffix(".gz") for source in images.FASHION_MNIST.values())
 TRAIN, TEST, UNSEEN = 60, 20, 25  # of the small files that the tests write
 
 
@@ -79,14 +81,13 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(images, "UNSEEN", UNSEEN)
     for name in FACTS:
         monkeypatch.setitem(FACTS, name, FACTS[name]._replace(train=TRAIN, test=TEST))
-    monkeypatch.setattr(images, "DEBIAN_FOLDER", tmp_path / "debian")
-    monkeypatch.delenv(dataset.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
 
-    def offline(self: Any) -> None:
+    def offline(source: Source) -> bytes:
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(FashionMNIST, "download", offline)
-    monkeypatch.setattr(CIFAR10, "download", offline)
+    monkeypatch.setattr(sources, "download", offline)
 
 
 @pytest.fixture
@@ -99,7 +100,11 @@ def fashion(small: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         shape, top = ((n, 28, 28), 256) if "images" in name else ((n,), 10)
         array = rng.integers(top, size=shape, dtype=np.uint8)
         files[name] = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
-    monkeypatch.setattr(images, "FASHION_MNIST", {name: hashlib.sha256(files[name]).hexdigest() for name in NAMES})
+    known = {
+        key: replace(source, sha256=hashlib.sha256(files[name]).hexdigest())
+        for (key, source), name in zip(images.FASHION_MNIST.items(), NAMES, strict=True)
+    }
+    monkeypatch.setattr(images, "FASHION_MNIST", known)
     return files
 
 
@@ -152,98 +157,67 @@ def test_real_pixels_are_block_means_normalized_on_the_training_split(outputs: O
 # Sources of Fashion-MNIST, on small files
 
 
-def test_every_layout_compression_and_number_of_threads_gives_the_same_record(
-    fashion: dict[str, bytes], tmp_path: Path
+def test_every_place_compression_and_number_of_threads_gives_the_same_record(
+    fashion: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = set()
-    places = [(".", None), (".", 9), ("fashion-mnist", 1), ("FashionMNIST/raw", None), ("FashionMNIST/raw", 9)]
-    for number, (place, level) in enumerate(places):
-        folder, outputs = tmp_path / f"user{number}", Outputs(tmp_path / f"prepared{number}")
-        put(fashion, folder / place, level)
-        outputs.prepare("fashion-mnist-14", folder)
-        records.add(outputs.record_file.read_bytes())
-        assert f"from the local folder {folder / place}" in outputs.source
-    put(fashion, images.DEBIAN_FOLDER)
-    outputs = Outputs(tmp_path / "prepared")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "second"))
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    outputs.prepare("fashion-mnist-14", tmp_path / "empty")
+    for number, (place, level) in enumerate([("user", None), ("user", 9), ("second", 1), ("debian", 9)]):
+        put(fashion, tmp_path / place, level)
+        outputs = Outputs(tmp_path / f"prepared{number}")
+        torch.set_num_threads(1 + number % 2)
+        outputs.prepare("fashion-mnist-14", tmp_path / "user")
+        records.add(outputs.record_file.read_bytes())
+        assert f"fashion-mnist-14: prepared from the local file {tmp_path / place}" in outputs.source
+        shutil.rmtree(tmp_path / place)
     torch.set_num_threads(threads)
-    records.add(outputs.record_file.read_bytes())
-    assert "fashion-mnist-14" in outputs.source and f"Debian package in {images.DEBIAN_FOLDER}" in outputs.source
     assert len(records) == 1
     assert str(tmp_path) not in records.pop().decode()
 
 
-def test_local_folder_goes_before_debian_even_when_damaged(
+def test_a_local_file_goes_before_another_place_even_when_damaged_and_is_named(
     fashion: dict[str, bytes], user: Path, outputs: Outputs
 ) -> None:
-    put(fashion, images.DEBIAN_FOLDER)
-    put(fashion, user, None)
-    outputs.prepare("fashion-mnist-28", user)
-    assert "local folder" in outputs.source
-    flip(user / NAMES[0], 100)
-    assert str(user / NAMES[0]) in outputs.refusal("fashion-mnist-28", user)
-
-
-def test_a_damaged_file_is_named_with_what_was_found_and_expected(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs
-) -> None:
-    for name in NAMES:
-        put(fashion, user, None)
+    put(fashion, sources.DEBIAN_FOLDER)
+    for name, source in zip(NAMES, images.FASHION_MNIST.values(), strict=True):
+        put({name: fashion[name]}, user, None)
+        outputs.prepare("fashion-mnist-28", user)
         flip(user / name, -1)
         found = hashlib.sha256((user / name).read_bytes()).hexdigest()
-        message = outputs.refusal("fashion-mnist-14", user)
-        assert all(part in message for part in (str(user / name), found, images.FASHION_MNIST[name], "delete")), message
-    put(fashion, user, None)
-    expected = 16 + TRAIN * 28 * 28
-    (user / NAMES[0]).write_bytes(fashion[NAMES[0]][:1000])
-    message = outputs.refusal("fashion-mnist-14", user)
-    assert f"{user / NAMES[0]} holds 1000 bytes of data, expected {expected}" in message
-
-    gzipped = put(fashion, user / "fashion-mnist")
-    first = gzipped / f"{NAMES[0]}.gz"
-    flip(first, -6)  # in the checksum that ends a gzip file
-    message = outputs.refusal("fashion-mnist-14", user)
-    assert message.startswith(f"{first} (") and "cannot be unpacked" in message
-    first.write_bytes(first.read_bytes()[:1000])
-    message = outputs.refusal("fashion-mnist-14", user)
-    assert f"{first} (1000 bytes) cannot be unpacked to the expected {expected} bytes" in message
-    first.unlink()
-    assert f"{first} is missing beside the other Fashion-MNIST files" in outputs.refusal("fashion-mnist-14", user)
-
-    put(fashion | {NAMES[1]: fashion[NAMES[1]] + b"1"}, images.DEBIAN_FOLDER)
-    message = outputs.refusal("fashion-mnist-14", user / "empty")
-    assert f"{images.DEBIAN_FOLDER / NAMES[1]}.gz holds {TRAIN + 9} bytes of data, expected {TRAIN + 8}" in message
-    assert "reinstall the Debian package dataset-fashion-mnist" in message
+        message = outputs.refusal("fashion-mnist-28", user)
+        assert all(part in message for part in (str(user / name), found, source.sha256, "delete")), message
+        (user / name).unlink()
+    first = put({NAMES[0]: fashion[NAMES[0]]}, user) / f"{NAMES[0]}.gz"
+    whole = first.read_bytes()
+    for damaged in (whole[:-6] + b"123456", whole[:1000]):  # its checksum; what it unpacks to
+        first.write_bytes(damaged)
+        assert outputs.refusal("fashion-mnist-28", user).startswith(f"{first}: {len(damaged)} bytes with sha256 ")
 
 
-def test_download_lands_in_the_folder_and_is_local_from_then_on(
+def test_a_download_is_checked_kept_in_the_folder_and_local_from_then_on(
     fashion: dict[str, bytes], user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def break_off(self: Any) -> None:
-        put({NAMES[0]: fashion[NAMES[0]]}, Path(self.raw_folder), None)
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr(FashionMNIST, "download", break_off)
-    message = outputs.refusal("fashion-mnist-14", user)
-    assert "torchvision could not download it (timed out)" in message and list(user.iterdir()) == []
-
-    monkeypatch.setattr(FashionMNIST, "download", lambda self: put(fashion, Path(self.raw_folder), None))
+    files = {f"{name}.gz": gzip.compress(content) for name, content in fashion.items()}
+    monkeypatch.setattr(sources, "download", lambda source: files[source.path])
     outputs.prepare("fashion-mnist-14", user)
     first = outputs.record
-    assert "torchvision download" in outputs.source
-    assert sorted(path.name for path in user.rglob("*") if path.is_file()) == sorted(NAMES)
+    assert {path.name: path.read_bytes() for path in user.iterdir()} == files
+    monkeypatch.setattr(sources, "download", lambda source: b"another file")
     outputs.prepare("fashion-mnist-14", user)
-    assert "local folder" in outputs.source and outputs.record == first
+    assert outputs.record == first
+    message = outputs.refusal("fashion-mnist-14", user / "empty")
+    assert message.startswith("http://") and "expected" in message and not (user / "empty").exists()
 
 
 def test_offline_the_message_names_what_to_do(small: None, user: Path, outputs: Outputs) -> None:
-    message = outputs.refusal("fashion-mnist-14", user)
-    parts = [str(user), str(images.DEBIAN_FOLDER), "Name or service not known", "dataset-fashion-mnist"]
-    assert all(part in message for part in [*parts, *(f"{name}.gz" for name in NAMES)]), message
-    message = outputs.refusal("cifar10-16", user)
-    assert all(part in message for part in [str(user), "Name or service not known", CIFAR10.filename]), message
+    for name, source in [
+        ("fashion-mnist-14", images.FASHION_MNIST["train-images-idx3"]),
+        ("cifar10-16", images.CIFAR10),
+    ]:
+        message = outputs.refusal(name, user)
+        parts = [str(user), "Name or service not known", source.path, source.sha256, source.url, FOLDER_VARIABLE]
+        assert all(part in message for part in parts), message
     message = outputs.refusal("fashion-mnist-10", user)
     assert "fashion-mnist-10" in message and all(name in message for name in catalog.READERS)
 
@@ -253,46 +227,31 @@ def test_facts_of_the_files_are_those_that_the_study_knows() -> None:
     assert images.UNSEEN == VALIDATION_SIZE
 
 
-# CIFAR-10, on small files in the format of the real ones
+# CIFAR-10, on a small archive in the format of the real one
 
 
 @pytest.fixture
 def cifar(small: None, monkeypatch: pytest.MonkeyPatch, user: Path) -> tuple[Tensor, Tensor]:
-    """The training images and labels of the batches, which lie in the folder of the user.
+    """The training images and labels of the archive in the folder of the user, which has a member that leads elsewhere.
 
-    The keys are text: Python 2 wrote the real ones as bytes, which torchvision decodes while it unpickles.
+    The keys are text: Python 2 wrote the real ones as bytes, which are decoded while they are unpickled.
     """
-    batches = user / CIFAR10.base_folder
-    batches.mkdir(parents=True)
+    user.mkdir()
     rng = np.random.default_rng(2)
-
-    def write(name: str, content: dict[Any, Any]) -> str:
-        (batches / name).write_bytes(pickle.dumps(content, protocol=2))
-        return hashlib.md5((batches / name).read_bytes()).hexdigest()
-
-    drawn, labels, lists = [], [], []
-    for name, n in [*((f"data_batch_{i}", TRAIN // 5) for i in range(1, 6)), ("test_batch", TEST)]:
-        drawn.append(rng.integers(256, size=(n, 3072), dtype=np.uint8))
-        labels.append(rng.integers(10, size=n).tolist())
-        lists.append([name, write(name, {"data": drawn[-1], "labels": labels[-1]})])
-    monkeypatch.setattr(CIFAR10, "train_list", lists[:5])
-    monkeypatch.setattr(CIFAR10, "test_list", lists[5:])
-    meta = write("batches.meta", {"label_names": [str(i) for i in range(10)]})
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": meta})
+    drawn, labels = [], []
+    with tarfile.open(user / images.CIFAR10.path, "w:gz") as tar:
+        for name, n in [*((f"data_batch_{i}", TRAIN // 5) for i in range(1, 6)), ("test_batch", TEST)]:
+            drawn.append(rng.integers(256, size=(n, 3072), dtype=np.uint8))
+            labels.append(rng.integers(10, size=n).tolist())
+            content = pickle.dumps({"data": drawn[-1], "labels": labels[-1]}, protocol=2)
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(content)
+            tar.addfile(member, BytesIO(content))
+        tar.addfile(tarfile.TarInfo("../outside"))
+    digest = hashlib.sha256((user / images.CIFAR10.path).read_bytes()).hexdigest()
+    monkeypatch.setattr(images, "CIFAR10", replace(images.CIFAR10, sha256=digest))
     pixels = torch.from_numpy(np.concatenate(drawn[:5])).view(TRAIN, 3, 32, 32)
     return pixels, torch.tensor([label for batch in labels[:5] for label in batch])
-
-
-def packed(user: Path) -> Path:
-    """Replace the batches by an archive of them, with a member that leads elsewhere."""
-    archive: Path = user / CIFAR10.filename
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.add(user / CIFAR10.base_folder, CIFAR10.base_folder)
-        tar.addfile(tarfile.TarInfo("../outside"))
-    for path in (user / CIFAR10.base_folder).iterdir():
-        path.unlink()
-    (user / CIFAR10.base_folder).rmdir()
-    return archive
 
 
 def test_cifar10_values(cifar: tuple[Tensor, Tensor], user: Path, outputs: Outputs) -> None:
@@ -306,39 +265,17 @@ def test_cifar10_values(cifar: tuple[Tensor, Tensor], user: Path, outputs: Outpu
     std = means[:n].std((0, 2, 3), correction=0)
     assert record["pixel_mean"] == pytest.approx(mean.tolist(), abs=1e-14)
     assert record["pixel_std"] == pytest.approx(std.tolist(), abs=1e-14)
-    assert record["source_checksums"]["batches.meta"] == f"md5:{CIFAR10.meta['md5']}"
-    assert len(record["source_checksums"]) == 7
+    assert record["source_checksums"] == {images.CIFAR10.path: f"sha256:{images.CIFAR10.sha256}"}
     expected = (means - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
     torch.testing.assert_close(tensors["train_images"].double(), expected, rtol=0, atol=1e-5)
-
-
-def test_cifar10_archive_gives_the_same_record_and_is_not_extracted(
-    cifar: tuple[Tensor, Tensor], user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its members are read by their names, so one with another name can be written nowhere."""
-    assert tarfile.TarFile.extractall.__module__ == "tarfile"  # no import of the package replaces it
-    outputs.prepare("cifar10-32", user)
-    first, archive = outputs.record, packed(user)
-    for name in ("extract", "extractall"):
-        monkeypatch.setattr(tarfile.TarFile, name, None)
-    outputs.prepare("cifar10-32", user)
-    assert outputs.record == first
-    assert not (user.parent / "outside").exists() and list(user.iterdir()) == [archive]
+    assert not (user.parent / "outside").exists() and len(list(user.iterdir())) == 1  # nothing is extracted
 
 
 def test_cifar10_damage_is_named(cifar: tuple[Tensor, Tensor], user: Path, outputs: Outputs) -> None:
-    batches = user / CIFAR10.base_folder
-    whole, expected = (batches / "test_batch").read_bytes(), CIFAR10.train_list[2][1]
-    (batches / "test_batch").unlink()
-    assert outputs.refusal("cifar10-16", user).startswith(f"test_batch is missing in {batches}: delete")
-    (batches / "test_batch").write_bytes(whole)
-    flip(batches / "data_batch_3", 500)
+    archive = user / images.CIFAR10.path
+    flip(archive, 500)
     message = outputs.refusal("cifar10-16", user)
-    assert re.match(rf"data_batch_3 in {batches} has md5 [0-9a-f]{{32}}, expected {expected}: delete", message)
-    archive = packed(user)
-    assert f"data_batch_3 in {archive} has md5" in outputs.refusal("cifar10-16", user)
-    archive.write_bytes(archive.read_bytes()[:5000])
-    assert f"{archive} (5000 bytes) cannot be unpacked" in outputs.refusal("cifar10-16", user)
+    assert message.startswith(f"{archive}: ") and images.CIFAR10.sha256 in message and "delete" in message
 
 
 # The JPEG copy of CIFAR-10, on a small archive, and the real one where it is at hand
@@ -382,16 +319,16 @@ def test_jpeg_copy_is_another_dataset_than_the_official_files(
     official, lossy = records.values()
     assert official["sha256"] != lossy["sha256"]
     assert not official["source_checksums"].keys() & lossy["source_checksums"].keys()
-    packed(user).unlink()
-    assert "cifar10 is not in" in outputs.refusal("cifar10-16", user)
+    (user / images.CIFAR10.path).unlink()
+    assert images.CIFAR10.path in outputs.refusal("cifar10-16", user)
 
 
 def test_jpeg_copy_is_found_in_the_second_folder(
     copy: Path, user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = outputs.refusal("cifar10-jpeg-16", user / "empty")
-    assert all(text in message for text in (images.JPEG_ARCHIVE, f"{user / 'empty'}", dataset.FOLDER_VARIABLE))
-    monkeypatch.setenv(dataset.FOLDER_VARIABLE, str(user))
+    assert all(text in message for text in (images.JPEG_ARCHIVE, f"{user / 'empty'}", FOLDER_VARIABLE))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(user))
     outputs.prepare("cifar10-jpeg-16", user / "empty")
 
 
@@ -414,7 +351,7 @@ def test_damaged_jpeg_copy_is_refused(copy: Path, user: Path, outputs: Outputs) 
     assert str(copy) in outputs.refusal("cifar10-jpeg-16", user)
 
 
-JPEG_COPY = dataset.local_file(ROOT / "data", images.JPEG_ARCHIVE)
+JPEG_COPY = sources.local_file(ROOT / "data", images.JPEG_ARCHIVE)
 
 
 @pytest.mark.slow
@@ -473,7 +410,7 @@ def test_optional_data_that_cannot_be_had_leaves_a_record_of_the_reason(
     outputs: Outputs, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nowhere(folder: Path) -> dataset.Prepared:
-        raise dataset.Missing("put cars.csv there")
+        raise Missing("put cars.csv there")
 
     monkeypatch.setitem(catalog.READERS, "cars", nowhere)
     assert "cars.csv" in outputs.refusal("cars", user)
@@ -491,7 +428,7 @@ def test_full_disk_leaves_nothing(
 
     monkeypatch.setattr(Path, "write_text", write_text)
     message = outputs.refusal("fashion-mnist-14", put(fashion, user))
-    assert re.search(r"x\.json cannot be written \(.*No space left on device\)", message)
+    assert re.search(r"x\.json: cannot be written \(.*No space left on device\)", message)
     assert list(outputs.folder.iterdir()) == []
 
 
@@ -505,6 +442,6 @@ def test_command_line(
     assert out == "" and str(user) in err and err.count("\n") == 1 and not outputs.folder.exists()
     put(fashion, user)
     assert main(words) == 0
-    assert f"local folder {user}" in capsys.readouterr().out
+    assert f"local file {user}" in capsys.readouterr().out
     assert outputs.record["shapes"]["test_images"] == [TEST, 1, 14, 14]
     assert sorted(path.name for path in outputs.folder.iterdir()) == ["x.json", "x.pt"]

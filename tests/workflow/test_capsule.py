@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from effective_lr.prepare.prepared import Missing, Prepared
 
 from effective_lr.errors import UserError
-from effective_lr.prepare import images, raw, tabular, text
+from effective_lr.prepare import raw
+from effective_lr.prepare.sources import COOLING_LOAD, FASHION_MNIST, GOLUB_38, GOLUB_72, WHEEL, Missing, Source
 from shared import ROOT
 
 GB = 10**9
@@ -18,30 +18,26 @@ GB = 10**9
 
 def test_raw_files_are_collected_and_missing_ones_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, into = tmp_path / "data", tmp_path / "capsule" / "data"
-    (folder / "fashion-mnist").mkdir(parents=True)
-    names = [f"{name}.gz" for name in images.FASHION_MNIST]
-    for path in [*(folder / "fashion-mnist" / name for name in names), folder / text.WHEEL]:
-        path.write_text(path.name)
-    (folder / "cifar-10-python.tar.gz").touch()
+    is_damaged = True
 
-    def obtain(source: tabular.Source, where: Path) -> tuple[bytes, str]:
-        if source is tabular.GOLUB_72:
+    def obtain(source: Source, where: Path) -> tuple[bytes, Path]:
+        if source is GOLUB_72:
             raise Missing("golub_72 is nowhere")
-        return source.path.encode(), f"{where}"
+        if source is WHEEL and is_damaged:
+            raise UserError("damaged")
+        path = where / Path(source.path).name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(path.name)
+        return b"", path
 
-    def damaged(*_: object) -> Prepared:
-        raise UserError("damaged")
-
-    monkeypatch.setattr(tabular, "obtain", obtain)
-    monkeypatch.setattr(images, "read", damaged)
-    monkeypatch.setattr(text, "shakespeare", lambda folder: None)
+    monkeypatch.setattr(raw, "obtain", obtain)
     with pytest.raises(UserError, match="damaged"):
         raw.collect(folder, into)
     assert not into.exists()
 
-    monkeypatch.setattr(images, "read", lambda *_: None)
+    is_damaged = False
     assert raw.collect(folder, into) == "7 files; left out: golub_72 is nowhere"
-    expected = {*names, text.WHEEL, tabular.COOLING_LOAD.path, tabular.GOLUB_38.path}
+    expected = {source.path for source in (*FASHION_MNIST.values(), WHEEL, COOLING_LOAD, GOLUB_38)}
     assert {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()} == expected
 
 
@@ -71,11 +67,11 @@ def test_the_capsule_draws_and_trains_without_a_network(tmp_path: Path) -> None:
             [*command, python, *words], cwd=root, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    plays = root / "data" / text.WHEEL
+    plays = root / "data" / WHEEL.path
     content = plays.read_bytes()
     plays.write_bytes(content[:-1])
     refused = make("METRICS=published")
-    assert refused.returncode != 0 and f"./data/{text.WHEEL}: FAILED" in refused.stdout
+    assert refused.returncode != 0 and f"./data/{WHEEL.path}: FAILED" in refused.stdout
     assert not list((root / "results").glob("published-*"))
     plays.write_bytes(content)
 
@@ -84,6 +80,6 @@ def test_the_capsule_draws_and_trains_without_a_network(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout[-5000:]
         assert (root / "paper/build" / built / "main.pdf").read_bytes().startswith(b"%PDF")
     carried = {path.name for path in (root / "data").iterdir()}
-    assert carried >= {"train-images-idx3-ubyte.gz", text.WHEEL}
+    assert carried >= {"train-images-idx3-ubyte.gz", WHEEL.path}
     shutil.rmtree(root)
     shutil.rmtree(checkout)

@@ -1,6 +1,6 @@
-"""What only another machine can show: each test runs where its resource is, and is listed in docs/not_run.md.
+"""What only another machine can show: each test runs where its resource is, and is listed in docs/artifact.md.
 
-The reference machine, which made the published numbers, has none of these resources. `make pages` lists the markers.
+The reference machine, which made the published numbers, has none of these resources.
 """
 
 import json
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from effective_lr.prepare.prepared import load, write
 from pypdf import PdfReader
 
 from checkouts import Checkout
@@ -21,7 +20,9 @@ from effective_lr.engine.devices import on_device
 from effective_lr.engine.plan import measure
 from effective_lr.engine.storage import read_table
 from effective_lr.errors import UserError
-from effective_lr.prepare import images
+from effective_lr.prepare import sources
+from effective_lr.prepare.catalog import prepare
+from effective_lr.prepare.dataset import load
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.training import Training, plain_float32
 from effective_lr.studies.normalization.training import train as train_run
@@ -31,7 +32,7 @@ RESOURCES: dict[str, Callable[[], bool]] = {
     "GPU": torch.cuda.is_available,
     "conda": lambda: shutil.which("conda") is not None,
     "tectonic": lambda: shutil.which("tectonic") is not None,
-    "CIFAR-10": lambda: any((ROOT / "data").glob("cifar-10-*")),
+    "CIFAR-10": lambda: (ROOT / "data/cifar-10-python.tar.gz").exists(),
     "internet": lambda: bool(os.environ.get("EFFECTIVE_LR_INTERNET")),
 }
 
@@ -101,7 +102,7 @@ def test_gpu_time_and_memory_are_recorded(single: Splits, tmp_path: Path) -> Non
 def test_gpu_shared_by_three_jobs(tmp_path: Path) -> None:
     checkout = Checkout.new(tmp_path / "copy")
     checkout.build("--config", "device=cuda", "gpu_slots=3", cores=4)
-    for path in (checkout.root / "results/smoke").glob("*/shards/*.parquet"):
+    for path in (checkout.root / "results/smoke").glob("*/jobs/*.parquet"):
         assert all(record.gpu_seconds > 0 for record in read_table(path)[1])
 
 
@@ -111,7 +112,7 @@ def test_gpu_out_of_memory(single: Splits, tmp_path: Path) -> None:
     try:
         with (
             pytest.raises(UserError, match=r"out of memory on GPU .*gpu_slots=1"),
-            on_device("cuda", 2, "shard") as device,
+            on_device("cuda", 2, "job") as device,
         ):
             train_or_reuse(make_run(), single.to(device), tmp_path)
     finally:
@@ -119,10 +120,11 @@ def test_gpu_out_of_memory(single: Splits, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("GPU", "`make plan` measures its speed; how many jobs should share it, and what a study costs there")
-def test_gpu_speed_is_measured(prepared: Path) -> None:
+def test_gpu_speed_is_measured(prepared: Path, results: Path) -> None:
     assert torch.cuda.is_available()
-    data = {"fashion-mnist-14": (prepared / "data.pt", prepared / "data.json")}
-    start, [speed] = measure("normalization", [make_run()], data)
+    for path in prepared.glob("data.*"):
+        shutil.copy(path, f"results/data/fashion-mnist-14{path.suffix}")
+    start, [speed] = measure("normalization", [make_run()])
     assert start > 0 and speed and speed > 0
 
 
@@ -160,16 +162,15 @@ def test_tectonic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.needs("CIFAR-10", "the real files of CIFAR-10 become tensors of the right sizes and classes")
 def test_real_cifar10(tmp_path: Path) -> None:
-    write("cifar10-32", ROOT / "data", tmp_path / "data.pt", tmp_path / "data.json")
+    prepare("cifar10-32", ROOT / "data", tmp_path / "data.pt", tmp_path / "data.json")
     tensors = load(tmp_path / "data.pt", tmp_path / "data.json")
     assert tensors["train_images"].shape == (50_000, 3, 32, 32)
     assert torch.bincount(tensors["test_labels"]).tolist() == [1000] * 10
-    assert len(json.loads((tmp_path / "data.json").read_text())["source_checksums"]) > 5
 
 
-@pytest.mark.needs("internet", "torchvision downloads both datasets, and their checksums are those that are expected")
+@pytest.mark.needs("internet", "both datasets are downloaded, and their checksums are those that are expected")
 @pytest.mark.parametrize("dataset", ["fashion-mnist-28", "cifar10-32"])
 def test_download(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "DEBIAN_FOLDER", tmp_path / "none")
-    write(dataset, tmp_path / "data", tmp_path / "data.pt", tmp_path / "data.json")
+    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "none")
+    prepare(dataset, tmp_path / "data", tmp_path / "data.pt", tmp_path / "data.json")
     assert len(load(tmp_path / "data.pt", tmp_path / "data.json")["test_labels"]) == 10_000

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from effective_lr.errors import UserError
+from effective_lr.errors import UserError, reason
 
 SCHEMA = pa.schema(
     [
@@ -76,8 +76,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
-    except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
+    except (OSError, RuntimeError) as error:  # as which PyTorch reports a full disk
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number else reason(error)
         raise UserError(
             f"{path}: cannot be written ({why}); free space there or make it writable, and run the same command again: "
             "what was finished is kept"

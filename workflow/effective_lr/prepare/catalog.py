@@ -6,7 +6,8 @@ from pathlib import Path
 
 from effective_lr.errors import UserError
 from effective_lr.prepare import images, tabular, text
-from effective_lr.prepare.dataset import Missing, Prepared, write
+from effective_lr.prepare.dataset import Prepared, write
+from effective_lr.prepare.sources import Missing
 
 READERS: dict[str, Callable[[Path], Prepared]] = {  # of the folder in which a person may have put the files
     **{f"{name}-{side}": partial(images.read, name, side) for name, side in images.SIDES},

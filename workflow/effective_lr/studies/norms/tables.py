@@ -151,7 +151,7 @@ def provenance(results: Results) -> Table:
     }
     rows = []
     for name, (words, source, licence) in sources.items():
-        home = f"Debian {source.package}" if source.package else "/".join(source.url.split("/")[3:5])
+        home = "/".join(source.url.split("/")[3:5]) or "Debian r-bioc-multtest"
         original = runs["split"] == "original"
         used = (runs["data"] == name) & ~original if name != "leukemia-72" else original
         rows.append([words, home, rf"\texttt{{{source.sha256[:12]}}}", licence, thousands(int(used.sum()))])
