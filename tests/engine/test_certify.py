@@ -158,7 +158,6 @@ def test_a_refactoring_keeps_its_key(repository: Path, training: Path) -> None:
     added = text.splitlines()[-1]
     assert added.startswith(f"{tree} {first} ") and text.count(tree) == 1
     assert "of 2 runs, 2 of them resumed too" in added  # one for each rule
-    assert len(git(repository, "worktree", "list").splitlines()) == 1
 
 
 def test_a_changed_result_is_refused_with_the_first_row_that_differs(repository: Path, training: Path) -> None:
@@ -174,6 +173,17 @@ def test_a_changed_result_is_refused_with_the_first_row_that_differs(repository:
         assert len(result.stderr.splitlines()) == 1 and where in result.stderr
         assert re.search(r"row \(\d, '', 'loss', '0x.*before \(\d, '', 'loss', '0x", result.stderr)
         assert (repository / LOCK).read_text() == listed
+
+
+def test_an_empty_sample_is_refused(repository: Path, training: Path) -> None:
+    scale = repository / "config/toy/smoke.yaml"
+    text, listed = scale.read_text(), (repository / LOCK).read_text()
+    training.write_text(training.read_text().replace("gradient", "slope"))
+    scale.write_text(text.replace("steps: 4, ", "").replace("grid: {", "grid: {steps: 4, "))
+    result = run(repository, "-m", "effective_lr", "certify", "--study", "toy")
+    scale.write_text(text)
+    assert result.returncode == 1 and result.stderr.startswith("toy: no scale has a run of the steps in the defaults")
+    assert len(result.stderr.splitlines()) == 1 and (repository / LOCK).read_text() == listed
 
 
 def test_without_git_it_names_what_is_needed(tmp_path: Path, repository: Path, training: Path) -> None:

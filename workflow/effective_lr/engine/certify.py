@@ -1,13 +1,13 @@
 """Checks that changed training code of a study gives the same results, so that trained runs keep their key.
 
-The last certified commit is checked out beside this one, and both codes train the same sample of runs, on this machine,
+The code of the last certified commit is unpacked beside this one, and both train the same sample of runs, on this machine,
 one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from the first
 step to the last, and each once more with an interruption and a checkpoint. Where all rows and weights are equal bit for
 bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
 `code.lock` beside the code.
 
 A sample does not cover every setting: the lock records when, on which machine and against which commit, and a full
-retrain stays the audit (`make retrain`, `make compare`).
+retrain stays the audit (`--config retrain=true`, then `make compare`).
 """
 
 import json
@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import tarfile
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,11 +23,12 @@ from typing import Any
 
 from effective_lr.engine import code, grid
 from effective_lr.engine.grid import Scale
-from effective_lr.engine.study import STUDIES, BaseRun, Study, load
+from effective_lr.engine.study import BaseRun, Study, load
 from effective_lr.errors import UserError
 
 SAMPLE_SCALE = "smoke"  # whose sizes the sample has
 RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
+PACKAGE = "workflow/effective_lr"  # in the repository
 
 
 def certify(root: Path, name: str, data_folder: str) -> str:
@@ -34,27 +36,21 @@ def certify(root: Path, name: str, data_folder: str) -> str:
 
     Raises UserError, and leaves the lock as it is, where a result differs, or there is nothing to compare with.
     """
-    study = load(name)
-    folder = STUDIES / name
-    tree = code.tree_hash(code.training_files(study), folder)
-    lock = folder / "code.lock"
-    known = code.read_lock(lock)
+    study, lock = load(name), root / PACKAGE / "studies" / name / "code.lock"
+    tree, known = tree_at(root, study), code.read_lock(lock)
     if tree in known:
         return f"{name}: {tree} is certified already, with the key {known[tree]}"
-    base = last_commit(root, lock, known)
     runs = sample(root, study)
+    if not runs:
+        raise UserError(
+            f"{name}: no scale has a run of the steps in the defaults of {SAMPLE_SCALE}, or fewer; nothing was certified"
+        )
     with tempfile.TemporaryDirectory() as scratch:
-        before, after = Path(scratch, "before"), Path(root)
-        git(root, "worktree", "add", "--detach", "--quiet", str(before), base)
-        try:
-            old_tree = code.tree_hash(
-                code.training_files(study, before / "workflow/effective_lr/studies"),
-                before / "workflow/effective_lr/studies" / name,
-            )
-            data = prepared(study, runs, data_folder, Path(scratch))
-            traces = [trace(tree_root, name, runs, data, Path(scratch)) for tree_root in (before, after)]
-        finally:
-            git(root, "worktree", "remove", "--force", str(before))
+        base = last_commit(root, study, known, Path(scratch))
+        before = Path(scratch, base)
+        data = prepared(study, runs, data_folder, Path(scratch))
+        traces = [trace(checkout, name, runs, data) for checkout in (before, root)]
+        old_tree = tree_at(before, study)
     if difference := first_difference(*traces):
         raise UserError(
             f"{name}: the training code gives other results than at {base}: {difference}; nothing was certified"
@@ -71,32 +67,27 @@ def certify(root: Path, name: str, data_folder: str) -> str:
     return f"{name}: {tree} has the key {key}: {how}"
 
 
-def last_commit(root: Path, lock: Path, known: dict[str, str]) -> str:
-    """The last commit whose training code the lock knows; the last one at all where the lock knows none yet."""
-    for commit in git(root, "log", "--format=%H", "--", str(lock.parent)).split():
-        with tempfile.TemporaryDirectory() as scratch:
-            study = load(lock.parent.name)
-            studies = studies_at(root, commit, study, Path(scratch))
-            if (studies / study.name / "training.py").exists():
-                tree = code.tree_hash(code.training_files(study, studies), studies / study.name)
-                if not known or tree in known:
-                    return commit[:12]
-    raise UserError(f"{lock}: no commit has training code that it knows; there is nothing to compare with")
+def tree_at(checkout: Path, study: Study) -> str:
+    """The hash of the training code of a study in a checkout; empty where it has none."""
+    studies = checkout / PACKAGE / "studies"
+    files = code.training_files(study, studies) if (studies / study.name / "training.py").exists() else []
+    return code.tree_hash(files, studies / study.name) if files else ""
 
 
-def studies_at(root: Path, commit: str, study: Study, scratch: Path) -> Path:
-    """The Python files of a study as they were at a commit, in a package in `scratch`; returns its folder of studies.
+def last_commit(root: Path, study: Study, known: dict[str, str], scratch: Path) -> str:
+    """The last commit whose training code the lock knows, or the last one at all where the lock knows none yet.
 
-    Raises UserError where the commit is not at hand.
+    Its code is then in the folder of its name in `scratch`. Raises UserError where there is no such commit.
     """
-    package = scratch / "effective_lr"
-    place = f"workflow/effective_lr/studies/{study.name}"
-    for file in git(root, "ls-tree", "-r", "--name-only", commit, place).split():
-        if file.endswith(".py"):
-            path = package / Path(file).relative_to("workflow/effective_lr")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(git(root, "show", f"{commit}:{file}"))
-    return package / "studies"
+    for commit in git(root, "log", "--format=%h", "--", f"{PACKAGE}/studies/{study.name}").split():
+        archive = scratch / f"{commit}.tar"
+        git(root, "archive", f"--output={archive}", commit, "workflow")
+        with tarfile.open(archive) as tar:
+            tar.extractall(scratch / commit, filter="data")
+        tree = tree_at(scratch / commit, study)
+        if tree in known or (tree and not known):
+            return commit
+    raise UserError(f"{study.name}: no commit has training code that code.lock knows; there is nothing to compare with")
 
 
 def sample(root: Path, study: Study) -> list[BaseRun]:
@@ -126,39 +117,26 @@ def kind(run: BaseRun) -> tuple[Any, ...]:
     )
 
 
-def prepared(study: Study, runs: list[BaseRun], folder: str, scratch: Path) -> dict[str, tuple[str, str]]:
-    """The prepared data that these runs need, made anew in a folder."""
-    names = {name for run in runs if (name := study.data(run)) is not None}
-    files = {name: (scratch / f"{name}.pt", scratch / f"{name}.json") for name in names}
-    for name, (tensors, record) in files.items():
+def prepared(study: Study, runs: list[BaseRun], folder: str, scratch: Path) -> dict[str, str]:
+    """The files of the prepared data that these runs need, made anew in a folder."""
+    tensors = {name: scratch / f"{name}.pt" for run in runs if (name := study.data(run)) is not None}
+    for name, path in tensors.items():
         from effective_lr.prepare.catalog import prepare  # takes seconds, which a study without data need not wait
 
-        prepare(name, Path(folder), tensors, record, is_optional=name in study.optional_data)
-    return {name: (str(tensors), str(record)) for name, (tensors, record) in files.items()}
+        prepare(name, Path(folder), path, path.with_suffix(".json"), is_optional=name in study.optional_data)
+    return {name: str(path) for name, path in tensors.items()}
 
 
-def trace(root: Path, study: str, runs: list[BaseRun], data: dict[str, tuple[str, str]], scratch: Path) -> Any:
+def trace(checkout: Path, study: str, runs: list[BaseRun], data: dict[str, str]) -> Any:
     """What the code of a checkout makes of these runs: rows and weights of each, in full precision."""
-    output = scratch / "trace.json"
-    task = {
-        "study": study,
-        "runs": [run.model_dump(exclude_defaults=True) for run in runs],
-        "data": data,
-        "output": str(output),
-    }
-    environment = {**os.environ, "PYTHONPATH": str(root / "workflow")}
-    tracer = Path(__file__).with_name("tracer.py")
-    result = subprocess.run(
-        [sys.executable, "-P", str(tracer)],
-        input=json.dumps(task),
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=root,
-    )
+    task = {"study": study, "runs": [run.model_dump(exclude_defaults=True) for run in runs], "data": data}
+    environment = {**os.environ, "PYTHONPATH": str(checkout / "workflow")}
+    command = [sys.executable, "-P", str(Path(__file__).with_name("tracer.py"))]
+    given = json.dumps(task)
+    result = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, cwd=checkout)
     if result.returncode:
-        raise UserError(f"{study}: the training code at {root} fails on the sample: {result.stderr.strip()[-500:]}")
-    return json.loads(output.read_text())
+        raise UserError(f"{study}: the training code at {checkout} fails on the sample: {result.stderr.strip()[-500:]}")
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
