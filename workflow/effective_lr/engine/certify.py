@@ -1,7 +1,7 @@
 """Checks that changed training code of a study gives the same results, so that trained runs keep their key.
 
-The code of the last certified commit is unpacked beside this one, and both train the same sample of runs, on this machine,
-one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from the first
+The code of the last certified commit is unpacked beside this one, and both train the same sample of runs, on this
+machine, one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from the first
 step to the last, and each once more with an interruption and a checkpoint. Where all rows and weights are equal bit for
 bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
 `code.lock` beside the code.
@@ -42,9 +42,7 @@ def certify(root: Path, name: str, data_folder: str) -> str:
         return f"{name}: {tree} is certified already, with the key {known[tree]}"
     runs = sample(root, study)
     if not runs:
-        raise UserError(
-            f"{name}: no scale has a run of the steps in the defaults of {SAMPLE_SCALE}, or fewer; nothing was certified"
-        )
+        raise UserError(f"{name}: no scale has a run of the steps in the defaults of {SAMPLE_SCALE}, or fewer")
     with tempfile.TemporaryDirectory() as scratch:
         base = last_commit(root, study, known, Path(scratch))
         before = Path(scratch, base)
