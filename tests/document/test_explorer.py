@@ -26,6 +26,7 @@ from shared import ROOT, decided
 
 PUBLISHED = Layout.load(ROOT, metrics="published", scale="study")
 STABILITY = PUBLISHED.chapters["stability"]
+TEMPLATE = Path(explorer.__file__).with_suffix(".html").read_text().split("<!--study-->")[1]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ class Section(NamedTuple):
     def of(cls, folder: Path, chapter: Any) -> "Section":
         with contextlib.chdir(folder):
             write_json(decided(chapter.name, "study"), PUBLISHED.claims(chapter.name))
-            text = explorer.section(PUBLISHED, chapter)
+            text = explorer.section(PUBLISHED, chapter, TEMPLATE)
         table, columns = {}, {}
         for about, packed in re.findall(r'<script type="text/plain"([^>]*)>([^<]*)</script>', text):
             content = zlib.decompress(base64.b64decode(packed))

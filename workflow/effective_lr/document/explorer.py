@@ -31,6 +31,7 @@ from effective_lr.document.report import evidence_to_html, verdict
 from effective_lr.document.table import to_html
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.inputs import Layout, data_of
+from effective_lr.engine.storage import read_json
 from effective_lr.engine.study import BaseRun
 from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables
@@ -163,31 +164,26 @@ def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArr
 
 def describe(chapter: Chapter, tables: Tables, scale: str) -> list[dict[str, Any]]:
     """The finished runs, those that diverged first: settings, provenance, result, how to train each again."""
-    table, rows = tables.runs().set_index("run_id"), rows_of_runs(tables)
-    rows = rows[(rows["layer"] == "") & rows["quantity"].isin(chapter.study.summarized)]
-    means = rows.pivot_table(index="run_id", columns="quantity", values="value")
-    means = means.reindex(index=table.index, columns=list(chapter.study.summarized))
+    table = tables.runs().set_index("run_id")
     members = {name: set(runs["run_id"]) for name, (_, runs) in tables.items()}
     found = []
-    for run in chapter.runs_of(list(chapter.experiments)):
+    for run in chapter.runs:
         if run.run_id not in table.index:
             continue  # its optional data are not here
         line = table.loc[run.run_id]
         step = None if pd.isna(line["diverged"]) else int(line["diverged"])
-        late = means.loc[run.run_id].to_dict()
+        means = {name: line[name] for name in chapter.study.summarized}
         found.append(
             {
                 "id": run.run_id,
                 "experiments": [name for name, ids in members.items() if run.run_id in ids],
                 "settings": run.model_dump(),
                 "diverged": step,
-                "result": chapter.study.outcome(late) if step is None else f"diverged at step {step:,}",
+                "result": chapter.study.outcome(means) if step is None else f"diverged at step {step:,}",
                 "seed": run.seed,
-                "commit": line["commit"],
                 "host": line["host"] or "not published",
-                "device": line["device"],
-                "finished": line["finished"],
                 "seconds": float(line["seconds"]),
+                **{name: line[name] for name in ("commit", "device", "finished")},
                 "command": train_alone(chapter, run, scale),
             }
         )
@@ -211,97 +207,73 @@ def embed(content: bytes, **about: str) -> str:
 # The page
 
 
+def fill(template: str, **content: str) -> str:
+    """The template with each <!--name--> replaced by the content of that name."""
+    for name, text in content.items():
+        template = template.replace(f"<!--{name}-->", text)
+    return template
+
+
 def write(layout: Layout, output: Path) -> None:
-    """Write the page."""
+    """Write the page: explorer.html, whose part between two marks is that of one study."""
+    before, template, after = Path(__file__).with_name("explorer.html").read_text().split("<!--study-->\n")
     titles = {name: html.escape(chapter.study.title) for name, chapter in layout.chapters.items()}
     links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
-    sections = [section(layout, chapter) for chapter in layout.chapters.values()]
     scale = f"{'published' if layout.is_published else 'own'} results, scale {layout.config.scale_name}"
     colors = zip("abcdefghij", style.PALETTE, strict=True)
-    text = Path(__file__).with_name("explorer.html").read_text()
-    for mark, content in {
-        "SCALE": html.escape(scale),
-        "LINKS": "\n".join(links),
-        "STUDIES": "\n".join(sections),
-        "COLORS": "".join(f"--{name}: {color};" for name, color in colors),
-    }.items():
-        text = text.replace(f"<!--{mark}-->", content)
+    head = fill(
+        before,
+        scale=html.escape(scale),
+        links="\n".join(links),
+        colors="".join(f"--{name}: {color};" for name, color in colors),
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    sections = [section(layout, chapter, template) for chapter in layout.chapters.values()]
+    output.write_text("".join([head, *sections, after]), encoding="utf-8")
 
 
-def section(layout: Layout, chapter: Chapter) -> str:
-    """A study: what is seen without JavaScript, and the data of what is seen with it."""
+def section(layout: Layout, chapter: Chapter, template: str) -> str:
+    """A study: its claims and runs, which are seen without JavaScript, and the data of its curves."""
     study, name = chapter.study, chapter.contents.first_view
     tables = tidy.read(chapter, layout.tables(chapter.name))
-    claims = json.loads(layout.claims(chapter.name).read_text(encoding="utf-8"))
-    item = chapter.contents.figures[name] if name else None
+    claims = read_json(layout.claims(chapter.name))
     runs = describe(chapter, tables, layout.config.scale_name) if tables else []
     ids = [run["id"] for run in runs]
-    find_view, curves = study.find("explorer", "view"), study.find("explorer", "curves") or all_curves
-    view = View("", [])
-    if item and find_view and ids:
-        view = find_view(Tables({one: tables[one] for one in chapter.experiments_of(item)}))
-    shown = curves(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
-    lines, packed = columns(shown, ids)
+    curves = (study.find("explorer", "curves") or all_curves)(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
+    item = chapter.contents.figures[name] if name else None
+    view, image = View("", []), ""
+    if name and item and ids:
+        shown = tables.only(chapter.experiments_of(item))
+        if find_view := study.find("explorer", "view"):
+            view = find_view(shown)
+        else:
+            source = base64.b64encode(picture(study, name, shown)).decode()
+            image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(item.title)}">'
+            image += f'<p class="note">{to_html(item.caption)}</p>'
+    lines, packed = columns(curves, ids)
     data = {
         "runs": runs,
         "panels": [panel_data(panel, {one: place for place, one in enumerate(ids)}) for panel in view.panels],
-        "quantities": [one._asdict() for one in shown.quantities],
-        "x": shown.x._asdict(),
-        "line": shown.line,
+        "quantities": [one._asdict() for one in curves.quantities],
+        "x": curves.x._asdict(),
+        "line": curves.line,
         "lines": lines,
-        "colors": dict(shown.colors),
+        "colors": dict(curves.colors),
     }
-    image = ""
-    if name and item:
-        shown = Tables({one: tables[one] for one in chapter.experiments_of(item)})
-        source = base64.b64encode(picture(study, name, shown)).decode()
-        image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(item.title)}">'
-        image += f'<p class="note">{to_html(item.caption)}</p>'
-        image = f"<noscript>{image}</noscript>" if view.panels else image
-    texts = {
-        "ID": study.name,
-        "TITLE": html.escape(study.title),
-        "FOLLOWS": html.escape(study.follows),
-        "VIEW": html.escape(item.title) if item else "",
-        "NOTE": html.escape(view.note),
-        "PICTURE": image,
-        "CLAIMS": "\n".join(claim_html(study.name, one, claim) for one, claim in claims.items()),
-        "COUNT": f"{len(runs):,}",
-        "RUNS": "\n".join(run_row(study.name, run) for run in runs),
-        "DATA": embed(json.dumps(data, allow_nan=False).encode(), part="table")
+    return fill(
+        template,
+        id=study.name,
+        title=html.escape(study.title),
+        follows=html.escape(study.follows),
+        view=html.escape(item.title) if item else "",
+        note=html.escape(view.note),
+        picture=image,
+        claims="\n".join(claim_html(study.name, one, claim) for one, claim in claims.items()),
+        count=f"{len(runs):,}",
+        runs="\n".join(run_row(study.name, run) for run in runs),
+        data=embed(json.dumps(data, allow_nan=False).encode(), part="table")
         + "".join(embed(one.tobytes(), part=part, type=one.dtype.str) for part, one in packed.items()),
-    }
-    text = SECTION
-    for mark, content in texts.items():
-        text = text.replace(f"<!--{mark}-->", content)
-    return text
-
-
-SECTION = """
-<section id="<!--ID-->" aria-label="<!--TITLE-->">
-<div class="left">
-<h2><!--TITLE--></h2>
-<p class="follows">follows <!--FOLLOWS--></p>
-<div class="view"><h3><!--VIEW--></h3><!--PICTURE--><div class="panels"></div>
-<p class="note needs-script"><!--NOTE--></p></div>
-<div class="claims"><h3>Claims</h3>
-<!--CLAIMS-->
-</div>
-<div class="runs"><h3>Runs</h3>
-<p class="count"><!--COUNT--> runs, those that diverged first</p>
-<table>
-<thead><tr><th>run</th><th>result</th><th>experiments</th><th>seed</th><th>commit</th><th>host</th>
-<th>finished (UTC)</th><th>seconds</th></tr></thead>
-<tbody>
-<!--RUNS-->
-</tbody></table></div>
-</div>
-<aside class="detail" aria-label="chosen runs"></aside>
-<!--DATA-->
-</section>
-"""
+    )
 
 
 def panel_data(panel: Panel, places: dict[str, int]) -> dict[str, Any]:
@@ -320,15 +292,8 @@ def claim_html(study: str, name: str, claim: dict[str, Any]) -> str:
 
 def run_row(study: str, run: dict[str, Any]) -> str:
     """A line of the table of runs."""
-    cells = [
-        f'<a href="#{study}/{run["id"]}">{run["id"]}</a>',
-        html.escape(run["result"]),
-        " ".join(run["experiments"]),
-        str(run["seed"]),
-        run["commit"][:10],
-        html.escape(run["host"]),
-        run["finished"][:16].replace("T", " "),
-        f"{run['seconds']:.1f}",
-    ]
+    finished, link = run["finished"][:16].replace("T", " "), f'<a href="#{study}/{run["id"]}">{run["id"]}</a>'
+    cells = [link, html.escape(run["result"]), " ".join(run["experiments"]), str(run["seed"]), run["commit"][:10]]
+    cells += [html.escape(run["host"]), finished, f"{run['seconds']:.1f}"]
     kind = "" if run["diverged"] is None else ' class="diverged"'
     return f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

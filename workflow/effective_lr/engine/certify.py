@@ -1,10 +1,10 @@
 """Checks that changed training code of a study gives the same results, so that trained runs keep their key.
 
 The code of the last certified commit is unpacked beside this one, and both train the same sample of runs, on this
-machine, one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from the first
-step to the last, and each once more with an interruption and a checkpoint. Where all rows and weights are equal bit for
-bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
-`code.lock` beside the code.
+machine, one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from
+the first step to the last, and each once more with an interruption and a checkpoint. Where all rows and weights are
+equal bit for bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old
+one, in `code.lock` beside the code.
 
 A sample does not cover every setting: the lock records when, on which machine and against which commit, and a full
 retrain stays the audit (`--config retrain=true`, then `make compare`).
