@@ -55,6 +55,7 @@ def test_names_of_large_numbers_have_no_plus() -> None:
             ({"replay": "closed", **changes}, ["replay = closed", "optimizer = sgd", "l2 above 0"])
             for changes in ({"optimizer": "adam"}, {"l2": 0}, {"normalization": "none"}, {"projected": True})
         ),
+        ({"corrected_squares": True, "optimizer": "adam"}, ["corrected_squares = true", "optimizer = adam"]),
         ({"starts_at_equilibrium": True, "l2": 0}, ["starts_at_equilibrium = true", "l2 above 0"]),
         ({"batch_size": 1}, ["batch_size = 1", "normalization = batch"]),
         *(({key: value}, [f"{key} = {str(value).lower()}"]) for key in ("lr", "seed") for value in (True, False)),

@@ -28,8 +28,8 @@ from effective_lr.studies.normalization.analysis import (
 from effective_lr.studies.normalization.analysis import plane as plane_of
 from effective_lr.studies.normalization.words import NAMES, NORMALIZATIONS
 
-COLORS = dict(zip(PLANES, PALETTE, strict=False))
-MARKERS = dict(zip(PLANES, "osD^v", strict=True))
+COLORS = dict(zip([*PLANES, "adamw"], PALETTE, strict=False))
+MARKERS = dict(zip([*PLANES, "adamw"], "osD^v", strict=True))
 ERROR_COLORS = "viridis_r"
 
 
@@ -441,6 +441,7 @@ def lr_drop(tables: Tables) -> Figure:
 
 ARMS = {  # of the memorization experiment: (normalization, replay), with its name and style
     ("batch", "none"): ("penalty, batch normalization", PALETTE[0], "o", "-"),
+    ("batch", "slow"): ("one slow learning rate for each layer", PALETTE[4], "v", "-"),
     ("batch", "closed"): ("its effective learning rate alone", PALETTE[1], "s", "--"),
     ("batch", "open"): ("the same, of a recorded run", PALETTE[2], "D", ":"),
     ("none", "none"): ("penalty, no normalization", PALETTE[3], "^", "-"),
@@ -471,6 +472,7 @@ def lost_units(tables: Tables) -> Figure:
     """The share of units without a gradient against θ, by layer; where half of a layer is lost, against its width."""
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6), width_ratios=(1.3, 1))
     metrics, runs = tables["lost_units"]
+    runs = runs[runs["optimizer"].isin(["adam", "rmsprop"]) & ~runs["corrected_squares"]]
     shares = with_angle_scales(late_layers(metrics, runs[runs["diverged"].isna()]))
     shares = shares.assign(theta=shares["widest_theta"].round(3))
     sizes = np.sort(shares["group_size"].unique())
