@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean, t_estimate
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, pooled_mean, require_numbers, t_estimate
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
@@ -14,6 +14,7 @@ from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 USEFUL_ERROR = 0.3  # cells of a grid above it train badly, and scatter far more than those that are compared
 CHANCE_ERROR = 0.9  # of ten equally frequent classes; stands for a run that diverged
 EFFECTIVE_LR = {"norm_squared": "effective_lr", "late_norm_squared": "late_effective_lr"}
+NO_CELL = "no cell counts at this scale: needs the scale study"
 LARGEST_LOST_SHARE = 0.05  # of the scale groups of a layer without a gradient, up to which the layer has an equilibrium
 
 
@@ -37,14 +38,6 @@ def _effective_lr(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         norm = np.sqrt(norms.loc[rows.index, "value"])
         norms.loc[rows.index, "value"] = theory.effective_lr(optimizer, rows["lr"], norm, rows["momentum"], projected)
     return norms.assign(quantity=norms["quantity"].map(EFFECTIVE_LR))
-
-
-def median_error(experiment: Experiment, runs: pd.DataFrame) -> pd.Series:
-    """The median test error of the late evaluations of each run, which one bad checkpoint does not move; chance where
-    the run diverged."""
-    rows = experiment.metrics[experiment.metrics["quantity"] == "test_error"]
-    errors = runs["run_id"].map(rows.groupby("run_id")["value"].median())
-    return errors.where(runs["diverged"].isna(), CHANCE_ERROR)
 
 
 def error_or_chance(runs: pd.DataFrame, split: str = "test") -> pd.Series:
@@ -306,6 +299,73 @@ def balances(table: pd.DataFrame, optimizer: str) -> dict[str, pd.Series]:
         "memoryless": shrinking / theory.equilibrium_growth(optimizer, lr, gradient, 0.0, beta),
         "root_balance": table["late_norm_to_root"] * 4 * table["layer_l2"] / lr,
     }
+
+
+class Cells(NamedTuple):
+    """Rows for each run and layer, and what a reader must know of those that are left out."""
+
+    rows: pd.DataFrame
+    note: str = ""
+
+
+def finished(runs: pd.DataFrame) -> Cells:
+    """The runs that did not diverge; the note counts the others."""
+    diverged = int(runs["diverged"].notna().sum())
+    if diverged == len(runs):
+        raise Undecidable("every run diverged" if diverged else NO_CELL)
+    note = f"{diverged} of {len(runs)} runs diverged, and their cells are left out" if diverged else ""
+    return Cells(runs[runs["diverged"].isna()], note)
+
+
+def live(cells: Cells) -> Cells:
+    """The rows of cells and layers that have an equilibrium in every seed; the note names the others."""
+    table = cells.rows
+    if table.empty:
+        raise Undecidable(NO_CELL)
+    require_numbers(table["late_norm_squared"])
+    cell = ["layer", "lr", "l2"]
+    has_lost = ~is_live(table).groupby([table[key] for key in cell]).transform("all")
+    if has_lost.all():
+        raise Undecidable("no layer has an equilibrium")
+    count, lost = (rows.drop_duplicates(cell).groupby("layer").size() for rows in (table, table[has_lost]))
+    named = ", ".join(f"{layer} in {lost[layer]} of {count[layer]} cells" for layer in lost.index)
+    return Cells(table[~has_lost], "; ".join(filter(None, [cells.note, named and f"without equilibrium: {named}"])))
+
+
+def settled_runs(equilibrium: Experiment, optimizer: str) -> Experiment:
+    """With the runs of one optimizer that count as at equilibrium, by their settings."""
+    metrics, runs = equilibrium
+    runs = runs[runs["optimizer"] == optimizer]
+    if runs.empty:
+        raise Undecidable(f"no runs of {optimizer}")
+    return Experiment(metrics, runs[settled(runs)])
+
+
+def at_equilibrium(equilibrium: Experiment, optimizer: str) -> Cells:
+    """Measured and predicted values of the cells of one optimizer that have settled, by live layer."""
+    metrics, runs = settled_runs(equilibrium, optimizer)
+    chosen, note = finished(runs)
+    table = equilibrium_by_layer(metrics, chosen)
+    table = table.assign(norm_ratio_4=table["norm_ratio"] ** 4)  # ‖w*‖⁴ is linear in G²η/λ
+    return live(Cells(complete(table, runs["seed"].nunique()), note))
+
+
+def equilibrium_law(tables: Tables) -> pd.DataFrame:
+    """The balance by optimizer, layer and seed: shrinking by the penalty over growth by the steps (`balances`), with and
+    without the memory of the optimizer. Geometric means over the cells that are judged; 1 where it holds.
+
+    Columns: optimizer, layer, seed, with_memory, without_memory.
+    """
+    law = {"balance": "with_memory", "memoryless": "without_memory"}
+    found = []
+    for optimizer in BALANCED:
+        try:
+            cells = at_equilibrium(tables["equilibrium"], optimizer).rows
+        except Undecidable:  # no cell of this scale, or no layer
+            continue
+        logs = np.log(cells[[*law]]).groupby([cells[key] for key in ("optimizer", "layer", "seed")], sort=False).mean()
+        found.append(np.exp(logs).dropna().rename(columns=law).reset_index())
+    return pd.concat(found) if found else pd.DataFrame(columns=["optimizer", "layer", "seed", *law.values()])
 
 
 def equilibria(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:

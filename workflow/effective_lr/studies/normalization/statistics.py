@@ -2,13 +2,11 @@
 
 The repetition that an interval counts is the seed: cells of one seed share its images and weights. So a number is first
 taken over the cells of each seed, and its t interval is over seeds. A change between cells is taken by the two-way
-layout of cells and seeds (estimates.contrast), or paired by seed where the cells scatter differently. Where layers are
-judged, each has its own interval, and the statistic is that of the layer whose interval reaches farthest from the
-prediction: the others are nearer.
+layout of cells and seeds (estimates.contrast). Where layers are judged, each has its own interval, and the statistic is
+that of the layer whose interval reaches farthest from the prediction: the others are nearer.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,32 +16,16 @@ from effective_lr.evidence.estimates import (
     Undecidable,
     contrast,
     finite,
+    log_ratio,
     mean_interval,
     require_numbers,
 )
 from effective_lr.evidence.verdicts import NO_INTERVAL, Evidence, Statistic, statistic
-from effective_lr.studies.normalization import theory
-from effective_lr.studies.normalization.analysis import (
-    CLASSIFIER,
-    PLANES,
-    ROUNDING,
-    are_enough,
-    complete,
-    contour_cells,
-    critical_points,
-    equilibrium_by_layer,
-    error_or_chance,
-    has_small_angle,
-    is_live,
-    late_layers,
-    median_error,
-    settled,
-    slope_of_contours,
-    with_angle_scales,
-)
+from effective_lr.studies.normalization import analysis, theory
+from effective_lr.studies.normalization.analysis import ROUNDING, Cells, complete, finished, live
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 
-LOSS_ACTS = 2.0  # factor of the training loss, by which a penalty must act for its replay to be a test
+PENALTY_ACTS = 1.5  # points of error, by which a penalty must act for its replay to be a test
 FRACTIONS = (0.25, 0.5, 0.8, 0.9)  # of the critical λ, at which projected training has a partner without a penalty
 SAFE_THETA, LOSING_THETA = 0.05, 0.2  # of the widest layer, at which no unit is lost, and most are
 LOSING_STEPS = 5000  # for which the losses at LOSING_THETA are predicted: γ needs time to shrink
@@ -51,14 +33,8 @@ LOSING_STEPS = 5000  # for which the losses at LOSING_THETA are predicted: γ ne
 # Labels and digits of the float64 checks that are not residuals.
 CHECKS = {"norm_exponent": (r"exponent of $\|w\|$", 3)}
 
+Value = Callable[[pd.DataFrame], pd.Series]  # of each run
 Worst = Callable[[Estimate], float]  # the larger, the farther an interval reaches from what is predicted
-
-
-class Cells(NamedTuple):
-    """Rows for each run and layer, and what a reader must know of those that are left out."""
-
-    rows: pd.DataFrame
-    note: str = ""
 
 
 # Means over seeds, and the worst of several
@@ -68,45 +44,54 @@ def away_from(middle: float) -> Worst:
     return lambda one: float(np.nanmax([abs(x - middle) for x in (one.value, one.low, one.high)]))
 
 
-def highest(one: Estimate) -> float:
-    return float(np.nanmax([one.value, one.high]))
-
-
-def lowest(one: Estimate) -> float:
-    return -float(np.nanmin([one.value, one.low]))
+highest, lowest = away_from(-1e6), away_from(1e6)  # far beyond any number here
 
 
 def by_layer(
     label: str,
     cells: Callable[[Evidence, str], Cells],
-    measure: Callable[[pd.DataFrame], float],
+    measure: str | Callable[[pd.DataFrame], float],
     worst: Worst,
     by: str | list[str] = "layer",
-    scale: Callable[[float], float] = float,
     digits: int = 2,
+    is_log: bool = False,
 ) -> Statistic:
-    """A statistic of layers: `measure` of the cells of each seed, its mean over seeds in the worst layer, scaled."""
+    """A statistic of layers: `measure` of the cells of each seed, its mean over seeds in the worst layer.
+
+    A measure that is a column is its mean over cells; `is_log`: a geometric mean.
+    """
+
+    def of_cells(rows: pd.DataFrame) -> float:
+        if callable(measure):
+            return measure(rows)
+        return float((logs(rows[measure]) if is_log else rows[measure]).mean(skipna=False))
 
     def found(evidence: Evidence, subject: str) -> Estimate:
         table, note = cells(evidence, subject)
         layers = [
-            pd.Series({seed: measure(cells) for seed, cells in rows.groupby("seed")}, dtype=float)
-            for _, rows in table.groupby(by)
+            pd.Series({seed: of_cells(one) for seed, one in rows.groupby("seed")}) for _, rows in table.groupby(by)
         ]
-        estimate = max(map(mean_interval, layers), key=worst).map(scale)
+        estimate = max(map(mean_interval, layers), key=worst).map(np.exp if is_log else float)
         return (estimate.shown(NO_INTERVAL) if np.isnan(estimate.low) else estimate).noted(note)
 
+    what = measure.__doc__ if callable(measure) else "The geometric mean." if is_log else "The mean."
+    found.__doc__ = f"{what} Over the cells of each seed; mean over seeds, in the worst layer."
     return Statistic(found, label, digits)
 
 
-def mean(column: str) -> Callable[[pd.DataFrame], float]:
-    """The mean of a column; NaN where a value is."""
-    return lambda cells: float(cells[column].mean(skipna=False))
+def of_error_and_loss(
+    label: str, change: Callable[[Evidence, str, Value], Estimate], digits: int = 1
+) -> tuple[Statistic, Statistic]:
+    """Two statistics: a change of the test error, in points, and of the late training loss, as 100·log in percent."""
 
+    def of(value: Value, what: str, unit: str) -> Statistic:
+        def found(evidence: Evidence, subject: str) -> Estimate:
+            return change(evidence, subject, value)
 
-def mean_log(column: str) -> Callable[[pd.DataFrame], float]:
-    """The mean of the logarithm of a column; NaN where a value has none."""
-    return lambda cells: float(logs(cells[column]).mean(skipna=False))
+        found.__doc__ = f"{change.__doc__} Of the {what}."
+        return Statistic(found, f"{label} {what}, {unit}", digits)
+
+    return of(percent_error, "error", "points"), of(percent_loss, "training loss", r"\%")
 
 
 def logs(values: pd.Series) -> pd.Series:
@@ -125,16 +110,21 @@ def cells_and_seeds(runs: pd.DataFrame, value: pd.Series, by: list[str]) -> pd.D
     return runs.assign(value=value).groupby([*by, "seed"])["value"].mean().unstack("seed")
 
 
-def largest_change(runs: pd.DataFrame, value: pd.Series, by: str, reference: float | str) -> Estimate:
-    """The change of a value from the cell by = reference that reaches farthest, by the two-way layout."""
-    table = cells_and_seeds(runs, value, [by])
+def changes(runs: pd.DataFrame, value: Value, by: str, reference: float | str) -> dict[float | str, Estimate]:
+    """The change of a value from the cell by = reference in every other cell, by the two-way layout."""
+    table = cells_and_seeds(runs, value(runs), [by])
     if reference not in table.index or len(table) < 2:
         raise Undecidable("there is nothing to compare with")
-    return max((contrast(table, cell, reference) for cell in table.index if cell != reference), key=away_from(0))
+    return {cell: contrast(table, cell, reference) for cell in table.index if cell != reference}
+
+
+def largest_change(runs: pd.DataFrame, value: Value, by: str, reference: float | str) -> Estimate:
+    """The one of `changes` that reaches farthest from 0."""
+    return max(changes(runs, value, by, reference).values(), key=away_from(0))
 
 
 def percent_error(runs: pd.DataFrame) -> pd.Series:
-    return 100 * error_or_chance(runs)
+    return 100 * analysis.error_or_chance(runs)
 
 
 def percent_loss(runs: pd.DataFrame) -> pd.Series:
@@ -148,53 +138,13 @@ def percent_loss(runs: pd.DataFrame) -> pd.Series:
 def layers_of(evidence: Evidence, experiment: str, runs: pd.DataFrame) -> Cells:
     """`late_layers` of these runs of an experiment, of cells in which every seed has finished."""
     chosen, note = finished(runs)
-    return Cells(complete(late_layers(evidence.tables[experiment].metrics, chosen), runs["seed"].nunique()), note)
-
-
-def finished(runs: pd.DataFrame) -> Cells:
-    """The runs that did not diverge; the note counts the others."""
-    diverged = int(runs["diverged"].notna().sum())
-    if diverged == len(runs):
-        raise Undecidable("every run diverged" if diverged else "no cell counts at this scale: needs the scale study")
-    note = f"{diverged} of {len(runs)} runs diverged, and their cells are left out" if diverged else ""
-    return Cells(runs[runs["diverged"].isna()], note)
-
-
-def live(cells: Cells) -> Cells:
-    """The rows of cells and layers that have an equilibrium in every seed; the note names the others."""
-    table = cells.rows
-    if table.empty:
-        raise Undecidable("no cell counts at this scale: needs the scale study")
-    require_numbers(table["late_norm_squared"])
-    has_lost = ~is_live(table).groupby([table["layer"], table["lr"], table["l2"]]).transform("all")
-    count, lost = count_cells(table), count_cells(table[has_lost])
-    named = ", ".join(f"{layer} in {lost[layer]} of {count[layer]} cells" for layer in lost)
-    if has_lost.all():
-        raise Undecidable("no layer has an equilibrium")
-    return Cells(table[~has_lost], "; ".join(filter(None, [cells.note, named and f"without equilibrium: {named}"])))
-
-
-def count_cells(table: pd.DataFrame) -> dict[str, int]:
-    """How many cells there are of each layer."""
-    return {layer: len(rows[["lr", "l2"]].drop_duplicates()) for layer, rows in table.groupby("layer")}
-
-
-def settled_runs(evidence: Evidence, optimizer: str) -> pd.DataFrame:
-    """The runs of the experiment `equilibrium` that count as at equilibrium, by their settings."""
-    runs = evidence.runs("equilibrium")
-    runs = runs[runs["optimizer"] == optimizer]
-    if runs.empty:
-        raise Undecidable(f"no runs of {optimizer}")
-    return runs[settled(runs)]
+    table = analysis.late_layers(evidence.tables[experiment].metrics, chosen)
+    return Cells(complete(table, runs["seed"].nunique()), note)
 
 
 def at_equilibrium(evidence: Evidence, subject: str) -> Cells:
     """Measured and predicted values of the cells that have settled, by live layer."""
-    runs = settled_runs(evidence, subject)
-    chosen, note = finished(runs)
-    table = equilibrium_by_layer(evidence.tables["equilibrium"].metrics, chosen)
-    table = table.assign(norm_ratio_4=table["norm_ratio"] ** 4)  # ‖w*‖⁴ is linear in G²η/λ
-    return live(Cells(complete(table, runs["seed"].nunique()), note))
+    return analysis.at_equilibrium(evidence.tables["equilibrium"], subject)
 
 
 def on_diagonals(evidence: Evidence, subject: str) -> Cells:
@@ -206,28 +156,24 @@ def on_diagonals(evidence: Evidence, subject: str) -> Cells:
     return Cells(table[diagonals >= 3], note)
 
 
+def with_penalties(evidence: Evidence, subject: str) -> Cells:
+    """The same in the layers that have two λ at one η."""
+    table, note = at_equilibrium(evidence, subject)
+    penalties = table.groupby(["layer", "lr"])["l2"].transform("nunique").groupby(table["layer"]).transform("max")
+    if penalties.max() < 2:
+        raise Undecidable("no η has two λ in the window: needs the scale study")
+    return Cells(table[penalties >= 2], note)
+
+
 # C2: the family of one function, and a penalty replayed
 
 
-def family(evidence: Evidence, subject: str) -> pd.DataFrame:
-    """The runs of the symmetry family under a normalization, with the smallest ε."""
+def symmetry(evidence: Evidence, subject: str, value: Value) -> Estimate:
+    """The largest departure along the family, with the smallest ε, from a = 1."""
     runs = evidence.runs("symmetry")
     runs = runs[runs["normalization"] == subject]
-    return runs[runs["norm_eps"] == runs["norm_eps"].min()]
-
-
-@statistic("largest change of the error, points", digits=1)
-def symmetry_error(evidence: Evidence, subject: str) -> Estimate:
-    """The largest change of the median test error from that at a = 1."""
-    runs = family(evidence, subject)
-    return largest_change(runs, 100 * median_error(evidence.tables["symmetry"], runs), "initial_norm", 1.0)
-
-
-@statistic(r"largest change of the loss, \%", digits=1)
-def symmetry_loss(evidence: Evidence, subject: str) -> Estimate:
-    """The largest change of the late training loss from that at a = 1, in percent of it."""
-    runs = family(evidence, subject)
-    return largest_change(runs, percent_loss(runs), "initial_norm", 1.0)
+    runs = runs[runs["norm_eps"] == runs["norm_eps"].min()]
+    return largest_change(runs, value, "initial_norm", 1.0).unsigned()
 
 
 def memorizing(evidence: Evidence, normalization: str, *replays: str) -> pd.DataFrame:
@@ -236,114 +182,62 @@ def memorizing(evidence: Evidence, normalization: str, *replays: str) -> pd.Data
     return runs[(runs["normalization"] == normalization) & runs["replay"].isin(["none", *replays])]
 
 
-@statistic(r"largest change of the error by $\lambda$, points", digits=1)
-def penalty_change(evidence: Evidence, subject: str) -> Estimate:
-    """The largest change of the median test error from that at λ = 0: whether there is something to regularize."""
-    runs = memorizing(evidence, subject)
-    return largest_change(runs, 100 * median_error(evidence.tables["memorization"], runs), "l2", 0.0).unsigned()
-
-
-def replayed(evidence: Evidence, subject: str, value: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
-    """A value of a replay (subject: slow, closed or open replay) less that of the penalty, by λ (rows) and seed.
-
-    Raises Undecidable where no penalty changes the training loss by a factor of LOSS_ACTS: its replay is no test then.
-    """
+def replay(evidence: Evidence, subject: str, value: Value) -> Estimate:
+    """The largest difference, over λ, of a replay (subject: closed or open replay) from the penalty itself, by the
+    two-way layout of both arms, if the penalty changes the error by PENALTY_ACTS: its replay is no test otherwise."""
+    effects = [one.unsigned() for one in changes(memorizing(evidence, "batch"), percent_error, "l2", 0.0).values()]
+    if not any(np.isnan(one.low) or one.low > PENALTY_ACTS for one in effects):  # NaN: one seed, which decides nothing
+        raise Undecidable(f"no penalty changes the error by more than {PENALTY_ACTS} points, so none is to be replayed")
     kind = subject.split()[0]
     runs = memorizing(evidence, "batch", kind)
     seeds = runs.loc[runs["replay"] == kind, "seed"]  # the penalty may have others, too
-    runs = runs[runs["seed"].isin(seeds)]
-    if runs.empty:
+    runs = runs[(runs["l2"] > 0) & runs["seed"].isin(seeds)]
+    table = cells_and_seeds(runs, value(runs), ["l2", "replay"])
+    penalties = [l2 for l2, arm in table.index if arm == kind and (l2, "none") in table.index]
+    if not penalties:
         raise Undecidable(f"no {subject}")
-    free = runs[runs["replay"] == "none"]
-    losses = cells_and_seeds(free, logs(free["late_train_loss"]), ["l2"]).mean(axis=1)
-    require_numbers(losses)
-    if 0.0 not in losses.index or (losses - losses.loc[0.0]).abs().max() < np.log(LOSS_ACTS):
-        raise Undecidable(f"no penalty changes the training loss {LOSS_ACTS:g} times, so none is to be replayed")
-    of_replay, of_penalty = (
-        cells_and_seeds(arm, value(arm), ["l2"]) for arm in (runs[runs["replay"] == kind], free[free["l2"] > 0])
-    )
-    return of_replay - of_penalty.loc[of_replay.index]
+    return max((contrast(table, (l2, kind), (l2, "none")) for l2 in penalties), key=away_from(0))
 
 
-def errors_of(evidence: Evidence) -> Callable[[pd.DataFrame], pd.Series]:
-    return lambda runs: 100 * median_error(evidence.tables["memorization"], runs)
+symmetry_error, symmetry_loss = of_error_and_loss("largest change of the", symmetry)
+replay_error, replay_loss = of_error_and_loss("replay less penalty,", replay)
 
 
-def log_loss(runs: pd.DataFrame) -> pd.Series:
-    return logs(runs["late_train_loss"])
-
-
-def at_worst(table: pd.DataFrame) -> Estimate:
-    """The mean over seeds, of the row whose interval reaches farthest from 0."""
-    return max((mean_interval(seeds) for _, seeds in table.iterrows()), key=away_from(0))
-
-
-@statistic("error, replay less penalty, points", digits=1)
-def replay_error(evidence: Evidence, subject: str) -> Estimate:
-    """The median test error of a replay less that of the penalty, paired by seed, at the worst λ."""
-    return at_worst(replayed(evidence, subject, errors_of(evidence)))
-
-
-@statistic(r"the same, mean over $\lambda$", digits=1)
-def replay_error_mean(evidence: Evidence, subject: str) -> Estimate:
-    """The same, mean over λ."""
-    return mean_interval(replayed(evidence, subject, errors_of(evidence)).mean(skipna=False))
-
-
-@statistic("training loss, replay over penalty", digits=2)
-def replay_loss(evidence: Evidence, subject: str) -> Estimate:
-    """The late training loss of a replay over that of the penalty: geometric mean over seeds, at the worst λ."""
-    return at_worst(replayed(evidence, subject, log_loss)).map(np.exp)
-
-
-@statistic(r"the same, mean over $\lambda$", digits=2)
-def replay_loss_mean(evidence: Evidence, subject: str) -> Estimate:
-    """The same, geometric mean over λ."""
-    return mean_interval(replayed(evidence, subject, log_loss).mean(skipna=False)).map(np.exp)
+@statistic(r"largest change of the error by $\lambda$, points", digits=1)
+def penalty_change(evidence: Evidence, subject: str) -> Estimate:
+    """The largest change of the test error from that at λ = 0: whether there is something to regularize."""
+    return largest_change(memorizing(evidence, subject), percent_error, "l2", 0.0).unsigned()
 
 
 @statistic(r"error at $\lambda=0$ less that at the best $\lambda$, points", digits=1)
 def penalty_gain(evidence: Evidence, subject: str) -> Estimate:
     """What the λ > 0 with the lowest mean validation error gains over λ = 0 in test error."""
     runs = memorizing(evidence, subject)
-    table = cells_and_seeds(runs, percent_error(runs), ["l2"])
-    if 0.0 not in table.index or len(table) < 2:
-        raise Undecidable("there is nothing to compare with")
-    validation = error_or_chance(runs, "validation")
+    gains = changes(runs, lambda some: -percent_error(some), "l2", 0.0)
+    validation = analysis.error_or_chance(runs, "validation")
     require_numbers(validation)
-    best = validation[runs["l2"] > 0].groupby(runs["l2"]).mean().idxmin()
-    return contrast(table, 0.0, best)
+    return gains[validation[runs["l2"] > 0].groupby(runs["l2"]).mean().idxmin()]
 
 
 # C4: equilibrium, and C7: what remains of λ under Adam and RMSProp
 
 
-def slope_within_lr(cells: pd.DataFrame) -> float:
+def angle_in_product(cells: pd.DataFrame) -> float:
+    """The slope of the logarithm of the angle per step on log ηλ."""
+    return slope(cells["lr"] * cells["l2"], cells["angle"])
+
+
+def rate_in_penalty(cells: pd.DataFrame) -> float:
     """The exponent of λ in η_eff: least squares of its logarithm on log λ, with an intercept for each η."""
     x, y = np.log(cells["layer_l2"]), logs(cells["late_effective_lr"])
     x, y = (values - values.groupby(cells["lr"]).transform("mean") for values in (x, y))
     return float((x * y).sum(skipna=False) / (x * x).sum())
 
 
-def with_penalties(evidence: Evidence, subject: str) -> Cells:
-    """`at_equilibrium` in the layers that have two λ at one η."""
-    table, note = at_equilibrium(evidence, subject)
-    penalties = table.groupby(["layer", "lr"])["l2"].transform("nunique").groupby(table["layer"]).transform("max")
-    if penalties.max() < 2:
-        raise Undecidable("no η has two λ in the window: needs the scale study")
-    return Cells(table[penalties >= 2], note)
-
-
-angle_slope = by_layer(
-    r"slope of the angle in $\eta\lambda$",
-    on_diagonals,
-    lambda cells: slope(cells["lr"] * cells["l2"], cells["angle"]),
-    away_from(0.5),
-)
-l2_exponent = by_layer(r"exponent of $\lambda$ in $\eta_{\mathrm{eff}}$", with_penalties, slope_within_lr, lowest)
-# What was measured over what is predicted: geometric means over cells.
+angle_slope = by_layer(r"slope of the angle in $\eta\lambda$", on_diagonals, angle_in_product, away_from(0.5))
+l2_exponent = by_layer(r"exponent of $\lambda$ in $\eta_{\mathrm{eff}}$", with_penalties, rate_in_penalty, lowest)
 angle_factor, norm_factor, balance, balance_memoryless, root_balance = (
-    by_layer(label, at_equilibrium, mean_log(column), away_from(0), scale=np.exp)
+    by_layer(label, at_equilibrium, column, away_from(0), is_log=True)
     for label, column in [
         ("angle / predicted", "angle_ratio"),
         (r"$\|w\|^4$ / predicted", "norm_ratio_4"),
@@ -358,14 +252,14 @@ angle_factor, norm_factor, balance, balance_memoryless, root_balance = (
 def equilibrium_share(evidence: Evidence, subject: str) -> Estimate:
     """The share of pairs of a cell and a hidden layer that have an equilibrium: at most one unit in twenty is without a
     gradient. A run that diverged has none."""
-    runs = settled_runs(evidence, subject)
-    table = late_layers(evidence.tables["equilibrium"].metrics, runs)
-    table = table[table["layer"] != CLASSIFIER]
+    metrics, runs = analysis.settled_runs(evidence.tables["equilibrium"], subject)
+    table = analysis.late_layers(metrics, runs)
+    table = table[table["layer"] != analysis.CLASSIFIER]
     if table.empty:
-        raise Undecidable("no cell counts at this scale: needs the scale study")
+        raise Undecidable(analysis.NO_CELL)
     require_numbers(table["late_norm_squared"])
-    layers = table["layer"].nunique()
-    return mean_interval(is_live(table).groupby(table["seed"]).sum() / (layers * runs.groupby("seed").size()))
+    pairs = table["layer"].nunique() * runs.groupby("seed").size()
+    return mean_interval(analysis.is_live(table).groupby(table["seed"]).sum() / pairs)
 
 
 # C5: diagonals
@@ -375,12 +269,11 @@ def equilibrium_share(evidence: Evidence, subject: str) -> Estimate:
 def contour_slope(evidence: Evidence, subject: str) -> Estimate:
     """s of the contours log η = −s·log λ + const of the test error: a regression over cell means, which for cells with
     every seed is the mixed model with effects of cells and seeds."""
-    runs = evidence.runs(PLANES[subject])
-    cells = contour_cells(runs)
-    if not are_enough(cells):
+    runs = evidence.runs(analysis.PLANES[subject])
+    if not analysis.are_enough(cells := analysis.contour_cells(runs)):
         raise Undecidable("fewer than three diagonals or six cells")
     require_numbers(cells["test_error"])
-    found = finite(slope_of_contours(runs))
+    found = finite(analysis.slope_of_contours(runs))
     return found if runs["seed"].nunique() > 1 else found.shown(NO_INTERVAL)
 
 
@@ -390,10 +283,18 @@ def contour_slope(evidence: Evidence, subject: str) -> Estimate:
 def growing(evidence: Evidence, subject: str) -> Cells:
     """The runs without a penalty, by live layer."""
     runs = evidence.runs("growth")
-    return live(layers_of(evidence, "growth", runs[(runs["optimizer"] == subject) & (runs["l2"] == 0)]))
+    table, note = live(layers_of(evidence, "growth", runs[(runs["optimizer"] == subject) & (runs["l2"] == 0)]))
+    return Cells(table.assign(excess=table["measured_slope"] - table["implied_slope"]), note)
 
 
-EVERY_LR = ["layer", "lr"]  # judged at each η
+def grown(evidence: Evidence, subject: str) -> Cells:
+    """The runs without a penalty whose predicted growth 2η²G²T is at least 8‖w₀‖⁴ at a typical G, by live layer."""
+    table, note = growing(evidence, subject)
+    growth = 2 * table["lr"] ** 2 * TYPICAL_GRADIENT**2 * table["steps"]
+    table = table[growth >= 8 * table["initial_norm"] ** 4]
+    if table.empty:
+        raise Undecidable("no run has grown enough: needs the scale study")
+    return Cells(table, note)
 
 
 @statistic(r"$(\|w_T\|^2-\|w_0\|^2)/\eta^2\sum\|g\|^2$", digits=4)
@@ -408,29 +309,13 @@ def growth_balance(evidence: Evidence, subject: str) -> Estimate:
     return found if len(worst) > 1 else found.shown(NO_INTERVAL)
 
 
-def grown(evidence: Evidence, subject: str) -> Cells:
-    """The runs without a penalty whose predicted growth 2η²G²T is at least 8‖w₀‖⁴ at a typical G, by live layer."""
-    table, note = growing(evidence, subject)
-    growth = 2 * table["lr"] ** 2 * TYPICAL_GRADIENT**2 * table["steps"]
-    table = table[growth >= 8 * table["initial_norm"] ** 4]
-    if table.empty:
-        raise Undecidable("no run has grown enough: needs the scale study")
-    return Cells(table, note)
-
-
 # R₄ = (‖w_T‖⁴ − ‖w_1‖⁴)/(2η²⟨G²⟩(T − t₁)) over the late part; slopes are of log η_eff in log t over it.
-growth_factor = by_layer(
-    r"growth of $\|w\|^4$ / predicted", growing, mean("fourth_power_ratio"), away_from(1), EVERY_LR, digits=3
-)
+AT_WORST_LR = (["layer", "lr"], 3)
+growth_factor = by_layer(r"growth of $\|w\|^4$ / predicted", growing, "fourth_power_ratio", away_from(1), *AT_WORST_LR)
 growth_excess = by_layer(
-    r"slope of $\eta_{\mathrm{eff}}$ less that by $\langle G^2\rangle$",
-    growing,
-    lambda cells: mean("measured_slope")(cells) - mean("implied_slope")(cells),
-    away_from(0),
-    EVERY_LR,
-    digits=3,
+    r"slope of $\eta_{\mathrm{eff}}$ less that by $\langle G^2\rangle$", growing, "excess", away_from(0), *AT_WORST_LR
 )
-growth_slope = by_layer(r"slope of $\eta_{\mathrm{eff}}$ in $t$", grown, mean("measured_slope"), highest)
+growth_slope = by_layer(r"slope of $\eta_{\mathrm{eff}}$ in $t$", grown, "measured_slope", highest)
 
 
 @statistic("the same, median over layers", digits=2)
@@ -446,26 +331,23 @@ def growth_slope_predicted(evidence: Evidence, subject: str) -> Estimate:
 
     d‖w‖⁴/dt = 2η²G² with η_eff = η/‖w‖² gives ‖w‖² ∝ t^(1/(2−x)); −½ is the case of a constant G.
     """
-    table = on_diagonals(evidence, subject).rows
-    slopes = [
-        (seed, -1 / (2 + slope(cells["effective_lr"], cells["late_g_squared"])))
-        for (seed, _), cells in table.groupby(["seed", "layer"])
-    ]
-    return mean_interval(pd.DataFrame(slopes, columns=["seed", "slope"]).groupby("seed")["slope"].median())
+    groups = on_diagonals(evidence, subject).rows.groupby(["seed", "layer"])
+    exponents = pd.Series({key: slope(cells["effective_lr"], cells["late_g_squared"]) for key, cells in groups})
+    return mean_interval((-1 / (2 + exponents)).groupby(level=0).median())
 
 
 # C8: normalized weights
 
 
 def projected_runs(evidence: Evidence, subject: str) -> tuple[pd.DataFrame, float, float]:
-    """The runs with ‖w‖ = 1 and their errors, the learning rate that has a penalty, and its critical λ."""
+    """The runs with ‖w‖ = 1, the learning rate that has a penalty, and its critical λ."""
     runs = evidence.runs(f"projection_{subject}")
     runs = runs[runs["projected"]]
     penalized = runs[runs["l2"] > 0]
     if penalized.empty:
         raise Undecidable("no penalty acts on projected weights")
     lr = float(penalized["lr"].iloc[0])
-    return runs.assign(error=percent_error(runs)), lr, float(theory.critical_l2(subject, lr))
+    return runs, lr, float(theory.critical_l2(subject, lr))
 
 
 @statistic(r"largest change of the error up to $0.1\lambda_{\mathrm{c}}$, points", digits=1)
@@ -473,7 +355,7 @@ def projected_change(evidence: Evidence, subject: str) -> Estimate:
     """The largest departure of the test error from that at λ = 0, up to 0.1 λc."""
     runs, lr, critical = projected_runs(evidence, subject)
     runs = runs[(runs["lr"] == lr) & (runs["l2"] <= 0.1 * critical * ROUNDING)]
-    return largest_change(runs, runs["error"], "l2", 0.0).unsigned()
+    return largest_change(runs, percent_error, "l2", 0.0).unsigned()
 
 
 @statistic(r"error at $\lambda$ less that at $\eta/(1-\lambda/\lambda_{\mathrm{c}})$, points", digits=1)
@@ -489,7 +371,7 @@ def projected_match(evidence: Evidence, subject: str) -> Estimate:
             raise Undecidable(f"no pair of runs at {fraction:g} λc")
         pairs += [runs[is_held].assign(arm=f"{fraction:g} held"), runs[is_free].assign(arm=f"{fraction:g} free")]
     cells = pd.concat(pairs)
-    table = cells_and_seeds(cells, cells["error"], ["arm"])
+    table = cells_and_seeds(cells, percent_error(cells), ["arm"])
     return max((contrast(table, f"{f:g} held", f"{f:g} free") for f in FRACTIONS), key=away_from(0))
 
 
@@ -500,30 +382,20 @@ def projected_beyond(evidence: Evidence, subject: str) -> Estimate:
     beyond = runs[np.isclose(runs["l2"], 1.2 * critical, rtol=1e-3)]
     if beyond.empty:
         raise Undecidable("no run at 1.2 λc")
-    found = mean_interval(beyond.groupby("seed")["error"].mean())
+    found = mean_interval(percent_error(beyond).groupby(beyond["seed"]).mean())
     return found._replace(high=float(np.minimum(found.high, 100.0)))
 
 
 # C9: γ and β
 
 
-def affine_change(evidence: Evidence, value: Callable[[pd.DataFrame], pd.Series]) -> Estimate:
-    """The change of a value by a penalty on γ and β of the hidden layers, paired by seed."""
+def affine(evidence: Evidence, subject: str, value: Value) -> Estimate:
+    """The change by a penalty on γ and β of the hidden layers, paired by seed."""
     runs = evidence.runs("affine_penalty")
-    runs = runs[runs["affine_l2"].isin(["none", "hidden"])]
-    return largest_change(runs, value(runs), "affine_l2", "none")
+    return largest_change(runs[runs["affine_l2"].isin(["none", "hidden"])], value, "affine_l2", "none")
 
 
-@statistic("change of the error, points", digits=1)
-def affine_penalty(evidence: Evidence, subject: str) -> Estimate:
-    """The change of the test error by a penalty on γ and β of the hidden layers."""
-    return affine_change(evidence, percent_error)
-
-
-@statistic(r"change of the training loss, \%", digits=1)
-def affine_penalty_loss(evidence: Evidence, subject: str) -> Estimate:
-    """The same of the late training loss, as 100·log: the penalty changes the effective learning rate of γ and β."""
-    return affine_change(evidence, percent_loss)
+affine_penalty, affine_penalty_loss = of_error_and_loss("change of the", affine)
 
 
 # C10: lost units
@@ -534,31 +406,29 @@ def scanned(evidence: Evidence, subject: str) -> pd.DataFrame:
     optimizer, *arm = subject.split()
     runs = evidence.runs("lost_units")
     runs = runs[(runs["optimizer"] == optimizer) & (runs["corrected_squares"] == bool(arm))]
-    table = with_angle_scales(layers_of(evidence, "lost_units", runs).rows)
+    table = analysis.with_angle_scales(layers_of(evidence, "lost_units", runs).rows)
     require_numbers(table["late_without_gradient"])
     return table
 
 
 @statistic(r"critical $\eta^2\lambda$, next layer over widest", digits=2)
 def first_lost_layer(evidence: Evidence, subject: str) -> Estimate:
-    """The η²λ at which half the units of a layer are lost: the smallest of the other layers over that of the widest.
-
-    Above 1 the widest is the first. Geometric mean over seeds. A layer that keeps its units counts with the end of the
-    scan, which the ratio then exceeds.
-    """
-    points = critical_points(scanned(evidence, subject))
+    """The η²λ at which half the units of a layer are lost: the smallest of the other layers over that of the widest, a
+    geometric mean over seeds. Above 1 the widest is the first. A layer that keeps its units counts with the end of the
+    scan, which the ratio then exceeds."""
+    points = analysis.critical_points(scanned(evidence, subject))
     is_widest = points["group_size"] == points["group_size"].max()
     if not points.loc[is_widest, "is_reached"].all():
         raise Undecidable("the widest layer keeps half its units")
     widest, next_ = (rows.groupby("seed")["critical"].min() for rows in (points[is_widest], points[~is_widest]))
-    return mean_interval(np.log(next_ / widest)).map(np.exp)
+    return log_ratio(next_, widest)
 
 
 @statistic(r"exponent of $d$ in the critical $\eta^2\lambda$", digits=2)
 def lost_exponent(evidence: Evidence, subject: str) -> Estimate:
     """The exponent of d in the η²λ at which half the units of a layer are lost, over the layers that lose half within
     the scan in every seed."""
-    points = critical_points(scanned(evidence, subject))
+    points = analysis.critical_points(scanned(evidence, subject))
     points = points[points.groupby("layer")["is_inside"].transform("all")]
     if points["group_size"].nunique() < 2:
         raise Undecidable("fewer than two layers lose half their units within the scan")
@@ -576,12 +446,12 @@ def lost_share(evidence: Evidence, subject: str) -> Estimate:
         experiment = "plane_sgd" if subject == "sgd" else "lost_units"
         runs = evidence.runs(experiment)
         runs = runs[(runs["optimizer"] == subject) & (runs["l2"] > 0)]
-        table = layers_of(evidence, experiment, runs[has_small_angle(runs)] if len(runs) else runs).rows
+        table = layers_of(evidence, experiment, runs[analysis.has_small_angle(runs)] if len(runs) else runs).rows
     else:
         table = scanned(evidence, subject)
         table = table[table["widest_theta"] <= SAFE_THETA * ROUNDING]
     if table.empty:
-        raise Undecidable("no cell counts at this scale")
+        raise Undecidable(analysis.NO_CELL)
     return mean_interval(table.groupby("seed")["late_without_gradient"].agg(lambda shares: shares.max(skipna=False)))
 
 
@@ -611,5 +481,5 @@ def lost(evidence: Evidence, subject: str) -> Cells:
 
 
 # Every weight of a lost unit swings between ±η/2. Arithmetic means over cells, as a norm that underflows is 0.
-lost_norm = by_layer(r"$\|w\|$ of lost units / $\frac12\eta\sqrt{d}$", lost, mean("norm"), away_from(1))
-lost_angle = by_layer(r"angle per step of lost units / $\pi$", lost, mean("angle"), away_from(1))
+lost_norm = by_layer(r"$\|w\|$ of lost units / $\frac12\eta\sqrt{d}$", lost, "norm", away_from(1))
+lost_angle = by_layer(r"angle per step of lost units / $\pi$", lost, "angle", away_from(1))
