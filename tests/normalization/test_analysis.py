@@ -52,7 +52,7 @@ PLANES = {
 
 def slope_of(runs: pd.DataFrame) -> Estimate:
     optimizer = runs["optimizer"].iloc[0]
-    tables = Tables.of({analysis.PLANES[optimizer]: Experiment(pd.DataFrame(), runs)})
+    tables = Tables({analysis.PLANES[optimizer]: Experiment(pd.DataFrame(), runs)})
     return statistics.contour_slope(Evidence(tables, pd.DataFrame()), optimizer)
 
 
@@ -153,7 +153,7 @@ def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
     # A layer whose units have lost their gradient is no part of the comparison that figures show.
     lost = [(run_id, 1000, "b", "late_without_gradient", 0.1) for run_id in runs["run_id"]]
     metrics = pd.concat([metrics, pd.DataFrame(lost, columns=metrics.columns)], ignore_index=True)
-    tables = Tables.of({"equilibrium": Experiment(metrics, runs)})
+    tables = Tables({"equilibrium": Experiment(metrics, runs)})
     [shown] = figures.with_gradients(tables).values()
     assert shown["layer"].tolist() == ["a", "c"] and np.isfinite(shown["norm_ratio"]).all()
 

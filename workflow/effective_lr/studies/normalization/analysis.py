@@ -237,7 +237,7 @@ CLASSIFIER = "linear"  # the layer that is not hidden
 def late_layers(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The values of LATE, one row for each run and layer, NaN where a run has none, with settings of the run."""
     rows = metrics[metrics["run_id"].isin(runs["run_id"]) & metrics["quantity"].isin(LATE) & (metrics["layer"] != "")]
-    wide = rows.pivot_table(index=["run_id", "layer"], columns="quantity", values="value", dropna=False)
+    wide = rows.set_index(["run_id", "layer", "quantity"])["value"].unstack("quantity")
     table = wide.reindex(columns=LATE).reset_index().merge(runs[SETTINGS], on="run_id")
     # The first study recorded no penalty by layer: its layers had that of the run.
     return table.assign(layer_l2=table["layer_l2"].fillna(table["l2"]))
@@ -351,8 +351,8 @@ def at_equilibrium(equilibrium: Experiment, optimizer: str) -> Cells:
 
 
 def equilibrium_law(tables: Tables) -> pd.DataFrame:
-    """The balance by optimizer, layer and seed: shrinking by the penalty over growth by the steps (`balances`), with and
-    without the memory of the optimizer. Geometric means over the cells that are judged; 1 where it holds.
+    """The balance by optimizer, layer and seed, with and without the memory of the optimizer: shrinking by the penalty
+    over growth by the steps (`balances`). Geometric means over the cells that are judged; 1 where it holds.
 
     Columns: optimizer, layer, seed, with_memory, without_memory.
     """

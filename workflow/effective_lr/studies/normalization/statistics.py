@@ -52,7 +52,7 @@ def by_layer(
     cells: Callable[[Evidence, str], Cells],
     measure: str | Callable[[pd.DataFrame], float],
     worst: Worst,
-    by: str | list[str] = "layer",
+    by: tuple[str, ...] = ("layer",),
     digits: int = 2,
     is_log: bool = False,
 ) -> Statistic:
@@ -61,17 +61,16 @@ def by_layer(
     A measure that is a column is its mean over cells; `is_log`: a geometric mean.
     """
 
-    def of_cells(rows: pd.DataFrame) -> float:
-        if callable(measure):
-            return measure(rows)
-        return float((logs(rows[measure]) if is_log else rows[measure]).mean(skipna=False))
-
     def found(evidence: Evidence, subject: str) -> Estimate:
         table, note = cells(evidence, subject)
-        layers = [
-            pd.Series({seed: of_cells(one) for seed, one in rows.groupby("seed")}) for _, rows in table.groupby(by)
-        ]
-        estimate = max(map(mean_interval, layers), key=worst).map(np.exp if is_log else float)
+        if isinstance(measure, str):
+            values = logs(table[measure]) if is_log else table[measure]
+            require_numbers(values)
+            seeds = values.groupby([table[key] for key in (*by, "seed")]).mean()
+        else:
+            seeds = pd.Series({key: measure(rows) for key, rows in table.groupby([*by, "seed"])})
+        layers = (mean_interval(one) for _, one in seeds.groupby(level=list(range(len(by)))))
+        estimate = max(layers, key=worst).map(np.exp if is_log else float)
         return (estimate.shown(NO_INTERVAL) if np.isnan(estimate.low) else estimate).noted(note)
 
     what = measure.__doc__ if callable(measure) else "The geometric mean." if is_log else "The mean."
@@ -310,7 +309,7 @@ def growth_balance(evidence: Evidence, subject: str) -> Estimate:
 
 
 # R₄ = (‖w_T‖⁴ − ‖w_1‖⁴)/(2η²⟨G²⟩(T − t₁)) over the late part; slopes are of log η_eff in log t over it.
-AT_WORST_LR = (["layer", "lr"], 3)
+AT_WORST_LR = (("layer", "lr"), 3)
 growth_factor = by_layer(r"growth of $\|w\|^4$ / predicted", growing, "fourth_power_ratio", away_from(1), *AT_WORST_LR)
 growth_excess = by_layer(
     r"slope of $\eta_{\mathrm{eff}}$ less that by $\langle G^2\rangle$", growing, "excess", away_from(0), *AT_WORST_LR
