@@ -31,9 +31,10 @@ def wanted(name: str, holds: bool) -> Values:
         low, high = part.within
         if math.isinf(low) or math.isinf(high):
             bound = high if math.isinf(low) else low
-            values[part.name, part.subject] = 2 * bound if holds else bound / 2
+            share = min(2 * bound, 1.0) if part.name == "equilibrium_share" else 2 * bound
+            values[part.name, part.subject] = share if holds else bound / 2
             continue
-        side = -1 if high == 100 or part.name == "equilibrium_share" else 1  # no error is above 100 %, no share above 1
+        side = -1 if high == 100 else 1  # no error is above 100 %
         values[part.name, part.subject] = (low + high) / 2 + (0 if holds else side * (high - low))
     return values
 

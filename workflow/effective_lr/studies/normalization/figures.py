@@ -295,7 +295,7 @@ def angles(tables: Tables) -> Figure:
     axes[1].axhline(1, color="0.5", linewidth=0.8, zorder=0)
     axes[1].set(yscale="log", ylabel="angle per step / predicted")
     axes[1].set_xticks(range(len(found)), [NAMES[optimizer] for optimizer in found])
-    few_ticks(axes[1].yaxis, (1, 1.5, 2, 3, 5, 7))
+    few_ticks(axes[1].yaxis, (1, 1.2, 1.5, 2, 3, 5, 6, 7, 8))
     axes[1].legend(ncols=2, loc="best")
     return figure
 
@@ -329,7 +329,7 @@ def equilibrium_law(tables: Tables) -> Figure:
             annotate_empty(axis, "no run has reached equilibrium")
     axes[0].set_ylabel("shrinking by the penalty\n/ growth by the steps")
     if len(law):
-        few_ticks(axes[0].yaxis, (1, 1.5, 2, 3, 5, 7))
+        few_ticks(axes[0].yaxis, (1, 1.1, 6, 7, 8, 9))
         axes[0].legend(ncols=2)
     return figure
 
