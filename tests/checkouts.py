@@ -37,10 +37,6 @@ class Checkout:
     @classmethod
     def new(cls, root: Path, stands_in: bool = False) -> "Checkout":
         copy_repository(root, {"scale": "smoke"})
-        known = Path(".snakemake/code.json")  # what `snakemake --lint` read of the same code: each start saves seconds
-        if (ROOT / known).exists():
-            (root / known).parent.mkdir()
-            shutil.copy(ROOT / known, root / known)
         return cls(root, stands_in)
 
     def copy(self, root: Path) -> "Checkout":
@@ -51,7 +47,12 @@ class Checkout:
         if self.stands_in:
             variables["BASH_ENV"] = str(STAND_IN)
         return subprocess.run(
-            command, cwd=folder or self.root, env={**environment, **variables}, capture_output=True, text=True
+            command,
+            cwd=folder or self.root,
+            env={**environment, **variables},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # LaTeX prints in Latin-1
         )
 
     def snakemake(self, *words: str, broken: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
