@@ -12,7 +12,7 @@ from pathlib import Path
 
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.inputs import Layout
-from shared import ROOT, copy_repository
+from shared import copy_repository
 
 Plan = dict[str, set[str]]  # rule: the wildcards of its jobs, joined by slashes
 STAND_IN = Path(__file__).parent / "workflow" / "stand_in.sh"

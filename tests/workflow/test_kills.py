@@ -23,7 +23,11 @@ class Making:
     def __init__(self, checkout: Checkout, job: str) -> None:
         self.checkout = checkout
         results = checkout.root / "results/smoke/normalization"
-        self.output, self.log, self.cache = results / f"jobs/{job}.parquet", results / f"logs/{job}.log", results / "runs"
+        self.output, self.log, self.cache = (
+            results / f"jobs/{job}.parquet",
+            results / f"logs/{job}.log",
+            results / "runs",
+        )
         (checkout.root / "workflow/setup.sh").write_text("")  # the environment is there
         self.item = str(self.output.relative_to(checkout.root))
 

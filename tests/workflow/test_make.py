@@ -21,7 +21,26 @@ from packaging.utils import canonicalize_name
 from shared import ROOT
 
 MAKE = shutil.which("make") or "make"
-TOOLS = "bash basename cat chmod dirname env flock grep head id ls mkdir nproc rm sed sha256sum tee touch".split()
+TOOLS = [
+    "bash",
+    "basename",
+    "cat",
+    "chmod",
+    "dirname",
+    "env",
+    "flock",
+    "grep",
+    "head",
+    "id",
+    "ls",
+    "mkdir",
+    "nproc",
+    "rm",
+    "sed",
+    "sha256sum",
+    "tee",
+    "touch",
+]
 LATEX = ("latexmk", "pdflatex", "kpsewhich")
 # The stubs behave well, except for what the variables of a test name as broken.
 STUBS = {
@@ -181,7 +200,9 @@ def test_a_run_that_was_killed_leaves_a_mark_and_the_next_one_frees_the_lock(mac
 
 def test_a_lock_is_installed_again_only_when_its_contents_change(machine: Machine) -> None:
     machine.make("test")
-    assert machine.calls("python3 -m pip") == [f"{INSTALL} {name}.lock" for name in ("requirements", "requirements-dev")]
+    assert machine.calls("python3 -m pip") == [
+        f"{INSTALL} {name}.lock" for name in ("requirements", "requirements-dev")
+    ]
     for lock, contents, is_installed in [
         ("requirements.lock", "torch==2.0\n", False),
         ("requirements.lock", "torch==2.1\n", True),

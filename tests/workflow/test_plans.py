@@ -4,8 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 from checkouts import Checkout, jobs_in, jobs_of, listed_jobs, plan_of
@@ -36,7 +34,9 @@ def placed_figures(checkout: Checkout) -> set[str]:
 
 def of_study(plan: dict[str, set[str]], study: str) -> dict[str, set[str]]:
     """The jobs of a study alone, by rule."""
-    found = {rule: {job for job in jobs if job.split("/")[0] == study} for rule, jobs in plan.items() if rule != "notebook"}
+    found = {
+        rule: {job for job in jobs if job.split("/")[0] == study} for rule, jobs in plan.items() if rule != "notebook"
+    }
     return {rule: jobs for rule, jobs in found.items() if jobs}
 
 
@@ -100,7 +100,10 @@ def test_every_scale_plans_its_own_runs_by_short_commands_the_longest_first(unto
         chapters = untouched.chapters(scale)
         told = untouched.dry_run("--config", f"scale={scale}")
         assert plan_of(told)["train"] == jobs_of(chapters)
-        lowest = min(int(number) for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, re.M))
+        lowest = min(
+            int(number)
+            for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, re.M)
+        )
         for job in jobs_in(told):
             if job.startswith("train:"):
                 [command] = re.findall(r"^Shell command: (.*)$", job, flags=re.MULTILINE)
@@ -302,7 +305,13 @@ def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checko
             expected[number] = expected[target] if target else everything
     expected |= dict.fromkeys(("paper", "verdicts", "notebooks", "explore", "report"), everything)
     listing = finished.snakemake("--list-target-rules").stdout
-    rules = {"all", "pdf", "verdicts_figure", "explorer", *(f"{study}_pages" for study in chapters)}  # of which targets are made
+    rules = {
+        "all",
+        "pdf",
+        "verdicts_figure",
+        "explorer",
+        *(f"{study}_pages" for study in chapters),
+    }  # of which targets are made
     assert expected.keys() | rules == {*re.findall(r"^(\w+)", listing, flags=re.MULTILINE)}
     # One plan for all of them: what a target lists, and has not, is made.
     told = finished.dry_run(*expected)

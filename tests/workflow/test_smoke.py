@@ -99,9 +99,7 @@ def test_figures_have_ink_in_every_panel(smoke: Checkout, study: str) -> None:
 
 def test_tables_have_their_rows(smoke: Checkout) -> None:
     for study, chapter in smoke.chapters().items():
-        latex = {
-            name: (build(smoke) / study / f"tables/{name}.tex").read_text() for name in chapter.contents.tables
-        }
+        latex = {name: (build(smoke) / study / f"tables/{name}.tex").read_text() for name in chapter.contents.tables}
         for name, text in latex.items():
             assert text.split(r"\midrule", 1)[1].count(r"\\") > 0, name
         if costs := latex.get("costs"):

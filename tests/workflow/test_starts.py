@@ -36,7 +36,10 @@ def test_jobs_import_what_they_need(smoke: Checkout, tmp_path: Path) -> None:
     jobs = [(study, next(iter(chapter.jobs))) for study, chapter in chapters.items()]
     for allowed, commands in [
         ({"pandas"}, [*(f"chapter --study {study}" for study in chapters), "paper"]),
-        ({"pandas", "matplotlib", "seaborn"}, [f"figure --study {one} --name {name} --output x.pdf" for one, name in figures]),
+        (
+            {"pandas", "matplotlib", "seaborn"},
+            [f"figure --study {one} --name {name} --output x.pdf" for one, name in figures],
+        ),
         ({"pandas"}, [f"train --study {one} --job {name} --output x" for one, name in jobs]),  # all is in the run cache
     ]:
         for words, libraries in imported(checkout, *commands).items():
