@@ -135,9 +135,9 @@ def test_a_click_shows_the_curves_and_a_second_one_the_difference(browser: webdr
     second = shown_run(browser, "b")
     assert shown_run(browser, "a") == run
     rows = browser.find_elements(By.CSS_SELECTOR, "section.open .differences tbody tr")
-    told = {str(row.get_attribute("data-setting")) for row in rows}
+    shown_settings = {str(row.get_attribute("data-setting")) for row in rows}
     first, then = settings_of(run), settings_of(second)
-    assert told == {name for name in first if first[name] != then[name]} >= {"optimizer", "lr", "l2"}
+    assert shown_settings == {name for name in first if first[name] != then[name]} >= {"optimizer", "lr", "l2"}
     assert all(len(values) == 4 for values in numbers(browser).values())
 
     asked = [url for url in asked_for(browser) if not url.startswith(("file:", "data:", "blob:", "chrome"))]

@@ -98,13 +98,13 @@ def test_targets_are_what_the_contents_name_with_their_titles(untouched: Checkou
 def test_every_scale_plans_its_own_runs_by_short_commands_the_longest_first(untouched: Checkout) -> None:
     for scale in SCALES:
         chapters = untouched.chapters(scale)
-        told = untouched.dry_run("--config", f"scale={scale}")
-        assert plan_of(told)["train"] == jobs_of(chapters)
+        text = untouched.dry_run("--config", f"scale={scale}")
+        assert plan_of(text)["train"] == jobs_of(chapters)
         lowest = min(
             int(number)
-            for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, re.M)
+            for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", text, re.M)
         )
-        for job in jobs_in(told):
+        for job in jobs_in(text):
             if job.startswith("train:"):
                 [command] = re.findall(r"^Shell command: (.*)$", job, flags=re.MULTILINE)
                 assert command.startswith("python -m effective_lr train ") and len(command) <= LONGEST_COMMAND
@@ -118,19 +118,19 @@ def test_every_scale_plans_its_own_runs_by_short_commands_the_longest_first(unto
 
 def test_published_runs_are_redrawn_without_training(untouched: Checkout) -> None:
     layout = untouched.layout(scale="study", metrics="published")
-    told = untouched.dry_run("all", "report", "--config", "metrics=published", "scale=study")
-    plan = plan_of(told)
+    text = untouched.dry_run("all", "report", "--config", "metrics=published", "scale=study")
+    plan = plan_of(text)
     assert {"data", "train", "checks"}.isdisjoint(plan.keys() - {"data"})
     assert plan["chapter"] == set(layout.chapters) and plan["pdf"] == {""}
-    for job in jobs_in(told):  # what is published is an input alone
+    for job in jobs_in(text):  # what is published is an input alone
         outputs = re.findall(r"^    output: (.*)$", job, flags=re.MULTILINE)
         assert "results/published/" not in "".join(outputs)
 
 
 def test_the_whole_paper_needs_no_published_results(fresh: Checkout) -> None:
     shutil.rmtree(fresh.root / "results/published")
-    told = fresh.dry_run("all", "report", "--config", "scale=laptop")
-    assert plan_of(told)["pdf"] == {""} and "results/published/" not in told
+    text = fresh.dry_run("all", "report", "--config", "scale=laptop")
+    assert plan_of(text)["pdf"] == {""} and "results/published/" not in text
 
 
 def test_what_is_measured_here_goes_before_what_is_published(fresh: Checkout) -> None:
@@ -314,10 +314,10 @@ def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checko
     }  # of which targets are made
     assert expected.keys() | rules == {*re.findall(r"^(\w+)", listing, flags=re.MULTILINE)}
     # One plan for all of them: what a target lists, and has not, is made.
-    told = finished.dry_run(*expected)
+    text = finished.dry_run(*expected)
     for target, jobs in expected.items():
         if jobs:  # what rests on none is finished
-            assert listed_jobs(told, target) == jobs, target
+            assert listed_jobs(text, target) == jobs, target
 
 
 def test_a_job_of_a_thousand_runs_starts_and_writes_its_table(fresh: Checkout) -> None:

@@ -32,15 +32,17 @@ def imported(checkout: Checkout, *commands: str) -> dict[str, set[str]]:
 def test_jobs_import_what_they_need(smoke: Checkout, tmp_path: Path) -> None:
     checkout = smoke.copy(tmp_path / "copy")
     chapters = checkout.chapters()
-    figures = [(study, name) for study, chapter in chapters.items() for name in chapter.contents.figures]
+    figures = [
+        f"figure --study {study} --name {name} --output x.pdf"
+        for study, chapter in chapters.items()
+        for name in chapter.contents.figures
+    ]
     jobs = [(study, next(iter(chapter.jobs))) for study, chapter in chapters.items()]
     for allowed, commands in [
         ({"pandas"}, [*(f"chapter --study {study}" for study in chapters), "paper"]),
-        (
-            {"pandas", "matplotlib", "seaborn"},
-            [f"figure --study {one} --name {name} --output x.pdf" for one, name in figures],
-        ),
-        ({"pandas"}, [f"train --study {one} --job {name} --output x" for one, name in jobs]),  # all is in the run cache
+        ({"pandas", "matplotlib", "seaborn"}, ["verdicts --output x.pdf", *figures]),
+        # All runs are in the run cache.
+        ({"pandas"}, [f"train --study {study} --job {job} --output x.parquet" for study, job in jobs]),
     ]:
         for words, libraries in imported(checkout, *commands).items():
             assert libraries <= allowed, words
