@@ -16,15 +16,11 @@ from shared import copy_repository
 
 Plan = dict[str, set[str]]  # rule: the wildcards of its jobs, joined by slashes
 STAND_IN = Path(__file__).parent / "workflow" / "stand_in.sh"
-LARGE = 100_000  # bytes
 
 
 def linked_or_copied(source: str, target: str) -> None:
-    """A large file is written once and renamed, or deleted before it is made anew: never written in place."""
-    if os.path.getsize(source) > LARGE:
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
+    """Tables and tensors, which are renamed into their place and never written there, have one copy on the disk."""
+    (os.link if source.endswith((".parquet", ".pt")) else shutil.copy2)(source, target)
 
 
 @dataclass
