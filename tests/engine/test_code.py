@@ -1,5 +1,6 @@
 """The key of training code: what changes it, what does not, what it covers, and what the lock makes of it."""
 
+import ast
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from effective_lr.engine import code
 from effective_lr.engine.study import load, names
 from effective_lr.errors import UserError
-from shared import ENVIRONMENT, STUDY
+from shared import ENVIRONMENT, ROOT, STUDY
 
 SOURCE = '''"""Module."""
 
@@ -113,6 +114,19 @@ def test_every_python_gives_the_same_keys() -> None:
 # What the key covers
 
 
+def test_imports_are_those_of_the_syntax_tree() -> None:
+    """Also in functions, over several lines, and by another name."""
+    for path in [*code.PACKAGE.rglob("*.py"), *(ROOT / "notebooks").rglob("*.py")]:
+        expected: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                expected |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module is not None
+                expected |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        assert expected <= set(code.imports(path)), path
+
+
 def test_the_closure_of_training_is_what_python_imports_and_lies_in_the_folder_of_the_study() -> None:
     """So no edit outside a study retrains anything. What all studies share, settings and errors, decides no result."""
     show = "import sys\n" + "\n".join(f"import effective_lr.studies.{name}.training" for name in names())
@@ -190,6 +204,3 @@ def test_an_unknown_tree_is_its_own_key_and_a_listed_one_has_the_listed_key(stud
     lock.write_text("0123456789abcdef\n")  # damaged
     with pytest.raises(UserError, match=str(lock)):
         code.training_key(STUDY, studies)
-
-
-# What is kept between starts
