@@ -89,7 +89,7 @@ def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_wit
     assert not agree and "not decided" in text
 
     path = published_claims(Path("root"), STUDY.name, "scale")
-    text = path.read_text() + "\n"  # to be told from one that was written
+    text = path.read_text() + "\n"  # by which it differs from one that was written
     path.write_text(text)
     published.write_claims(Path("root"), CHAPTER, "scale")
     assert path.read_text() == text
