@@ -161,6 +161,58 @@ def test_adamw_is_that_of_torch_with_the_settings_of_each_matrix(make_run: MakeR
         torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-14)
 
 
+def test_adam_starts_with_steps_as_long_as_later_ones(make_run: MakeRun) -> None:
+    """With the warm-up the first step of AdamW is k·η in every entry, that of independent gradients ever after."""
+    for warm_up, expected in [(True, math.sqrt(0.1 / 1.9)), (False, 1.0)]:
+        run = make_run(optimizer="adam0", warm_up=warm_up)
+        network = GPT(run, torch.float64)
+        before = [network.up.detach().clone(), network.positions.detach().clone()]
+        stepper = Optimizer(run, network)
+        gradients(network, 0)
+        stepper.step()
+        for old, weight, lr in zip(
+            before, (network.up, network.positions), (block_settings(run, (1, 8))[0], 3e-3), strict=True
+        ):
+            torch.testing.assert_close((weight.detach() - old).abs(), torch.full_like(old, expected * lr))
+        resumed = Optimizer(run, network)
+        resumed.load(stepper.state())
+        assert resumed.steps == 1
+
+
+def test_the_balance_of_adamw_holds_for_correlated_and_radial_gradients(make_run: MakeRun) -> None:
+    """Random gradients, each with a part of the one before; with a radial part, as where the scale matters."""
+    run = make_run(layers=1, width=24, decay_per_step=1 / 240, initial_norm=1.0)
+    for correlation, radial in [(0.0, 0.0), (-0.33, 0.0), (0.33, 1.0)]:
+        network = GPT(run, torch.float64)
+        stepper, weight = Optimizer(run, network), network.attention
+        generator = torch.Generator().manual_seed(0)
+        last = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+        scale = torch.randn(weight.shape, generator=generator, dtype=torch.float64).mul(0.7).exp()
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        sums: dict[str, Tensor] = {}
+        for step in range(2400):
+            new = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            tangent = project(scale * (new + correlation * last), weight.detach())
+            weight.grad = (
+                tangent / frobenius(weight.detach()) + radial * weight.detach() / frobenius(weight.detach()) ** 2
+            )
+            last = new
+            if step >= 1000:
+                sums = {what: sums.get(what, 0) + value for what, value in stepper.balance(weight).items()}
+            with torch.no_grad():
+                stepper.adam.step()
+            stepper.steps += 1
+        lr, decay = block_settings(run, weight.shape)
+        left = 2 * decay * sums["weighted_square"] + 2 * sums["radial"]
+        right = lr * (sums["noise"] + 18 * sums["memory"])
+        assert float((left / right).mean()) == pytest.approx(0.98, abs=0.04), (correlation, radial)
+        if correlation:
+            assert abs(float((left / (lr * sums["noise"])).mean()) - 1) > 0.2
+        if radial:
+            assert float(((left - 2 * sums["radial"]) / right).mean()) < 0.9
+
+
 def test_adam_direction_is_that_of_torch(make_run: MakeRun) -> None:
     weight = torch.nn.Parameter(random(1, 3, 4))
     start = weight.detach().clone()

@@ -10,7 +10,6 @@ from effective_lr.evidence.tidy import Tables
 from effective_lr.evidence.verdicts import Evidence
 from effective_lr.studies.manifold.bijection import matched_angle
 
-LOST_LOSS = 20.0  # nats: what a diverged run counts as, the loss at which a run is stopped
 ROUNDING = 1e-4  # of activations in float32, against a bound in float64
 
 # Cross-entropy of the validation blocks of the plays, nats per character, given the 0, 1, 2, 3 characters before;
@@ -19,16 +18,36 @@ CONTEXT_MODELS = (3.3002, 2.4682, 1.8586, 1.5232)
 
 
 def derive(metrics: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables as they are, if no residual stream grew more than its bound (D7): that would be a mistake in the
-    code."""
-    used = metrics[metrics["quantity"] == "bound_used"]
+    """The tables, with the step at which a run is lost, if no residual stream grew more than its bound (D7): that would
+    be a mistake in the code."""
+    used = metrics[(metrics["quantity"] == "bound_used") & np.isfinite(metrics["value"])]
     if len(used) and used["value"].max() > 1 + ROUNDING:
         worst = used.loc[used["value"].idxmax()]
         raise AssertionError(
             f"{worst['run_id']}, step {worst['step']}, {worst['layer']}: the residual stream grew {worst['value']:.6g} "
             "times as much as its bound allows; the bound is a theorem, so the network or its measurement is wrong"
         )
-    return metrics, runs
+    return metrics, runs.assign(lost=lost_steps(metrics, runs))
+
+
+def lost_steps(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.Series:
+    """The first of two successive evaluations of the late part at which a run is worse than a uniform guess, or the
+    step at which it ended; NaN for a run that is not lost. Before the late part every run is once so bad."""
+    rows = metrics[metrics["quantity"] == "validation_loss"].merge(runs, on="run_id").sort_values("step")
+    late = rows[rows["step"] > (rows["steps"] * (1 - rows["late_fraction"])).round()]
+    late = late.assign(above=late["value"] > np.log(late["vocabulary"]))
+    twice = late[late["above"] & late.groupby("run_id")["above"].shift(-1, fill_value=False)]
+    return runs["diverged"].astype(float).fillna(runs["run_id"].map(twice.groupby("run_id")["step"].min()))
+
+
+def main(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the e of the study, without those with a quarter of it."""
+    return runs[runs["decay_per_step"] == runs["decay_per_step"].max()]
+
+
+def on_grid(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs from R with the e of the study and f up to 1: a larger f is a stress test that decides nothing."""
+    return main(runs[(runs["lr_factor"] <= 1) & (runs["initial_norm"] == 1)])
 
 
 def select(runs: pd.DataFrame, **settings: object) -> pd.DataFrame:
@@ -42,21 +61,21 @@ def arm(evidence: Evidence, experiment: str, **settings: object) -> pd.DataFrame
     """The runs of an experiment with these settings, for a statistic. Raises Undecidable where there are none."""
     runs = select(evidence.tables[experiment].runs, **settings)
     if runs.empty:
-        raise Undecidable("no such runs at this scale")
+        raise Undecidable("no such runs at this scale: needs the scale study")
     return runs
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that did not diverge. Raises Undecidable where there are none."""
-    runs = runs[runs["diverged"].isna()]
+    """The runs that are not lost. Raises Undecidable where there are none."""
+    runs = runs[runs["lost"].isna()]
     if runs.empty:
-        raise Undecidable("all runs diverged")
+        raise Undecidable("all runs are lost")
     return runs
 
 
 def losses(runs: pd.DataFrame) -> pd.Series:
-    """The late validation loss, nats per symbol, with a diverged run counted as the loss at which it was stopped."""
-    return runs["late_validation_loss"].where(runs["diverged"].isna(), LOST_LOSS)
+    """The late validation loss, nats per symbol; a lost run counts as a uniform guess."""
+    return runs["late_validation_loss"].where(runs["lost"].isna(), np.log(runs["vocabulary"]))
 
 
 def angle(run: pd.Series) -> float:
@@ -89,8 +108,6 @@ def curve(tables: Tables, experiment: str, runs: pd.DataFrame, quantity: str) ->
 
 def arms(runs: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
     """The runs that differ in their seeds alone, with the settings that tell them apart."""
-    for (rms_norm, optimizer, factor, start), group in runs.groupby(
-        ["rms_norm", "optimizer", "lr_factor", "initial_norm"], sort=False
-    ):
-        names = {"rms_norm": rms_norm, "optimizer": optimizer, "lr_factor": factor, "initial_norm": start}
-        yield names, group
+    keys = ["rms_norm", "optimizer", "decay_per_step", "lr_factor", "initial_norm"]
+    for values, group in runs.groupby(keys, sort=False):
+        yield dict(zip(keys, values, strict=True)), group

@@ -280,10 +280,13 @@ def starting_rms_of(stack: str, weight: Tensor) -> float:
 
 
 def spectral_norms(stack: Tensor) -> Tensor:
-    """‖W‖₂ (n,) of each matrix in float64, from the smaller Gram matrix."""
+    """‖W‖₂ (n,) of each matrix in float64, from the smaller Gram matrix; NaN where one is not finite."""
     wide = stack.double()
     wide = wide.mT if wide.shape[-2] > wide.shape[-1] else wide
-    largest: Tensor = torch.linalg.eigvalsh(wide @ wide.mT)[:, -1]
+    gram = wide @ wide.mT
+    if not gram.isfinite().all():  # of a run that is lost, which LAPACK refuses
+        return torch.full_like(gram[:, 0, 0], torch.nan)
+    largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
     return largest.clamp(min=0).sqrt()
 
 
