@@ -4,200 +4,141 @@
 # PYTHON   the Python, 3.11 or newer, that creates the virtual environment
 # VENV     the virtual environment; several checkouts may share one by its absolute path
 # SYSTEM   no: never install system packages (LaTeX, Fashion-MNIST)
-# SCALE    smoke, laptop, study, cifar or paper (config/README.md)
+# SCALE    smoke, laptop, study, cifar or paper (config/README.md); without it, that of config/config.yaml, else laptop
 # METRICS  published: train nothing, redraw from the committed results of SCALE (study where that is not given)
 # STUDY    one study, where a command goes through all
-# TARGET, NUMBER, WHERE, CSV, TENSORBOARD   what `make why`, `make trace` and `make runs` are asked
+# ITEM     of `make only`: a target of `snakemake --list-target-rules`
 # CORES    how many cores Snakemake may use
-# GPU_SPEED  of `make plan`: operations per second of a GPU to reckon by, in place of those measured
-# JSON     of `make plan`: a file to write for benchmarks/gpu.py
-# AGENT    who runs the workflow, as `make crate` names it; nobody where it is not given
+# REMOVE   yes: `make clean-runs` deletes what it lists
 
 PYTHON ?= python3
 VENV ?= .venv
 SYSTEM ?= yes
-SCALE ?=
-METRICS ?=
 CORES ?= all
+export PYTHON VENV SYSTEM SCALE METRICS STUDY ITEM CORES REMOVE
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 
-scale = $(or $(SCALE),$(if $(METRICS),study,laptop))
-built = $(if $(METRICS),published-)$(scale)
-pdf = paper/build/$(built)/main.pdf
-jobs = $(if $(filter all,$(CORES)),$$(nproc),$(CORES))
-settings = $(if $(SCALE),scale=$(SCALE)) $(if $(METRICS),metrics=$(METRICS))
-activate = @source '$(VENV)/bin/activate'; export PYTHONPATH=workflow
-whole = --scale '$(SCALE)' --study '$(STUDY)'
-
-# The target precedes the options, because --cores and --config take every word that follows.
-define snakemake
-$(activate)
-python -m effective_lr run $(1) --cores $(CORES) $(if $(strip $(settings)),--config $(settings)) $(force)
+# Recipes read variables from their environment, so that any character may be in them. The file `lock` is held by every process
+# of a run; the file `running` outlives a run that was killed: where it exists and the lock is free, Snakemake's own locks
+# are left over.
+define activate
+@export PATH="$$(cd "$$VENV" && pwd)/bin:$$PATH" PYTHONPATH=workflow
+settings=(); [ -z "$$SCALE" ] || settings+=("scale=$$SCALE"); [ -z "$$METRICS" ] || settings+=("metrics=$$METRICS")
+config=(); [ "$${#settings[@]}" = 0 ] || config=(--config "$${settings[@]}")
+run() { # [TARGET]: Snakemake, one at a time in this folder
+    mkdir -p .snakemake; exec 9>>.snakemake/lock
+    flock --nonblock --conflict-exit-code 75 9 2>/dev/null || [ "$$?" != 75 ] || # without flock, or on a disk without locks
+        { echo "$$PWD: another run is at work here; wait for it, or stop it, and try again" >&2; exit 1; }
+    [ ! -e .snakemake/running ] || snakemake --unlock >/dev/null 2>&1 || true
+    touch .snakemake/running
+    code=0; snakemake "$$@" --cores "$$CORES" $$([ ! -t 2 ] || echo --logger rich) "$${config[@]}" || code=$$?
+    [ "$$code" -ge 128 ] || rm -f .snakemake/running
+    return "$$code"
+}
+tool() { python -m effective_lr "$$@" --scale "$$SCALE" --study "$$STUDY"; }
+build() { cat .snakemake/build; } # the folder of the paper, as the last run of Snakemake noted it
 endef
 
-.PHONY: all only paper report explore crate notebooks lab plan why trace runs watch bench bench-gpu retrain clean-runs compare \
-    reuse-published push-runs pull-runs publish certify pages test test-slow archive capsule unlock lock clean setup help
+.PHONY: all report explore notebooks lab only plan clean-runs compare reuse-published publish certify bench docs test \
+    test-slow capsule clean setup setup-dev help
 
-all: setup ## Train what is missing and build the whole paper (the default)
-	$(call snakemake)
-	echo "The paper: $(pdf)"
+all: setup ## Train what is missing and build the paper (the default)
+	$(activate)
+	run
+	echo "The paper: $$(build)/main.pdf"
 
-paper: setup ## Build the PDF and what it rests on
-	$(call snakemake,paper)
-	echo "The paper: $(pdf)"
+figure_% table_% claim_%: setup ## Make one figure or table by its number, or decide one claim: `make figure_2`, `make claim_C5`
+	$(activate)
+	run '$@'
 
-report: setup ## Write one self-contained HTML page with all figures, tables, verdicts, notebooks and provenance
-	$(call snakemake,report)
-	snakemake report --report '$(dir $(pdf))report.html' --cores 1 $(if $(strip $(settings)),--config $(settings))
+only: setup ## Make any target of `snakemake --list-target-rules`: ITEM=plane, ITEM=normalization, ...
+	$(activate)
+	run "$$ITEM"
+
+report: setup-dev ## Write one self-contained HTML page with all figures, tables, verdicts, notebooks and provenance
+	$(activate)
+	run report
+	snakemake report --report "$$(build)/report.html" --cores 1 "$${config[@]}"
 
 explore: setup ## Write one HTML page, which opens from disk, with every run, its curves beside the theory, and every claim
-	$(call snakemake,$@)
-	echo 'The explorer: $(dir $(pdf))explorer.html'
+	$(activate)
+	run explore
+	echo "The explorer: $$(build)/explorer.html"
 
-crate: force = --forcerun bundle
-crate: setup ## Bundle the run with its provenance as an RO-Crate; AGENT='your name' says who ran it
-	$(call snakemake,$@)
-	echo "The crate: $(dir $(pdf))crate.zip"
+notebooks: setup-dev ## Execute the notebooks and write them as pages of HTML
+	$(activate)
+	run notebooks
+	echo "The notebooks: results/$$(basename "$$(build)")/*/notebooks/*.html"
 
-figure_%: setup ## Redraw one figure by its number; `make only ITEM=plane` by its name
-	$(call snakemake,$@)
-
-table_%: setup ## Redo one table, e.g. `make table_1`
-	$(call snakemake,$@)
-
-claim_%: setup ## Decide on one claim, e.g. `make claim_C5`
-	$(call snakemake,$@)
-
-only: setup ## Make one target of `snakemake --list-target-rules`: ITEM=plane, ITEM=normalization, ...
-	$(call snakemake,$(ITEM))
-
-notebooks: setup ## Execute the notebooks and write them as pages of HTML
-	$(call snakemake,$@)
-	echo "The notebooks: results/$(built)/*/notebooks/*.html"
-
-lab: setup ## Open the notebooks in Jupyter
+lab: setup-dev ## Open the notebooks in Jupyter
 	$(activate)
 	# Known to this environment alone: a click on a .py file opens it as a notebook.
-	jupytext-config --settings-file '$(VENV)/etc/jupyter/labconfig/default_setting_overrides.json' \
+	jupytext-config --settings-file "$$VENV/etc/jupyter/labconfig/default_setting_overrides.json" \
 	    set-default-viewer python
 	PYTHONPATH="$$PWD/workflow" jupyter lab --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 plan: setup ## Print what is left to train and how long it takes, and train nothing
 	$(activate)
-	python -m effective_lr plan $(whole) --cores $(jobs) $(if $(GPU_SPEED),--gpu-speed $(GPU_SPEED)) \
-	    $(if $(JSON),--json '$(JSON)')
+	tool plan --cores "$$([ "$$CORES" = all ] && nproc || echo "$$CORES")"
 
-retrain: settings += retrain=true
-retrain: force = --forcerun train
-retrain: setup ## Train every network anew, then build the paper
-	$(call snakemake)
-	echo "The paper: $(pdf)"
-
-why: setup ## Print what would be made again, and which setting, function or file changed (TARGET=figure_2)
+clean-runs: setup ## List trained runs that the present config and code do not use; REMOVE=yes deletes them
 	$(activate)
-	python -m effective_lr why $(whole) --metrics '$(METRICS)' --target '$(TARGET)'
+	tool clean $(if $(filter yes,$(REMOVE)),--remove)
 
-trace: setup ## Print where a number of the paper comes from: NUMBER=contour_slope/sgd
+compare: setup ## Compare a finished scale (SCALE=study) with its published results; fails when a verdict differs
 	$(activate)
-	python -m effective_lr trace $(whole) --metrics '$(METRICS)' --number '$(NUMBER)'
-
-runs: setup ## List finished runs: WHERE="optimizer=adam lr<0.01", exported by CSV=file or TENSORBOARD=folder
-	$(activate)
-	python -m effective_lr runs $(whole) --metrics '$(METRICS)' --where "$${WHERE:-}" --csv '$(CSV)' --tensorboard '$(TENSORBOARD)'
-
-watch: setup ## Show what is training now, until Ctrl-C
-	$(activate)
-	python -m effective_lr watch $(whole)
-
-clean-runs: setup ## Remove trained runs that the present config and code cannot use
-	$(activate)
-	python -m effective_lr clean $(whole)
-
-compare: setup ## Put a finished scale (SCALE=study) beside its published results; fails when a verdict differs
-	$(activate)
-	python -m effective_lr compare --scale '$(or $(SCALE),study)' --study '$(STUDY)'
+	tool compare
 
 reuse-published: setup ## Put the published runs into the run cache of their scale: only what differs is trained then
 	$(activate)
-	python -m effective_lr reuse --scale '$(or $(SCALE),study)' --study '$(STUDY)'
-
-push-runs: setup ## Copy finished runs to TO=, a folder, host:folder or URL, from which other machines take them
-	$(activate)
-	python -m effective_lr push $(whole) --to '$(TO)'
-
-pull-runs: setup ## Take finished runs from FROM=, a folder, host:folder or URL: only what is missing is trained then
-	$(activate)
-	python -m effective_lr pull $(whole) --from '$(FROM)'
+	tool reuse
 
 publish: setup ## Write results/published from a finished scale (SCALE=study)
 	$(activate)
-	python -m effective_lr publish --scale '$(or $(SCALE),study)' --study '$(STUDY)'
+	tool publish
 
-certify: setup ## Prove that changed training code (STUDY=normalization) gives the same results, so that trained runs keep
+certify: setup ## Check that changed training code (STUDY=normalization) gives the same results, so that trained runs keep their key
 	$(activate)
-	python -m effective_lr certify --study '$(or $(STUDY),normalization)'
+	python -m effective_lr certify --study "$${STUDY:-normalization}"
 
-bench: setup ## Measure speed against usual scripts, and what the workflow adds (16 minutes on an idle machine)
+bench: setup-dev ## Measure speed against usual scripts, and what the workflow adds (on an idle machine)
 	$(activate)
-	python benchmarks/normalization.py measure --output results/benchmark.json
-	python benchmarks/normalization.py figure --input results/benchmark.json --output results/benchmark.png
+	python benchmarks/normalization.py --output results/benchmark.json
 	python benchmarks/norms.py > results/benchmark_norms.json
-	echo 'Written: results/benchmark.json, .png, benchmark_norms.json, which the next paper shows;'
-	echo 'docs/performance.md shows results/published/normalization/benchmark.json.'
+	echo 'Written: results/benchmark.json and benchmark_norms.json, which the next paper shows.'
 
-bench-gpu: setup ## Measure a GPU: agreement with the CPU, speed by several ways, what SCALE=paper costs (8 minutes)
+docs: setup-dev ## Write the generated parts of the documentation anew
 	$(activate)
-	python -m effective_lr plan --scale '$(or $(SCALE),paper)' --study normalization --json results/plan.json
-	python benchmarks/gpu.py --plan results/plan.json --output results/gpu.json
+	python -m effective_lr docs
 
-pages: setup ## Write the generated pages and sections of the documentation anew
+test: setup-dev ## Run all that CI runs: linters, types, tests
 	$(activate)
-	python -m effective_lr pages
-	python benchmarks/normalization.py page --input results/published/normalization/benchmark.json --output docs/performance.md
-	python benchmarks/normalization.py figure --input results/published/normalization/benchmark.json --output docs/performance.png
-
-test: setup ## Run all that CI runs: linters, types, tests
-	$(activate)
-	ruff check
-	ruff format --check
-	mypy
-	snakefmt --check Snakefile workflow/Snakefile workflow/rules
-	snakemake --lint
+	tests/lint.sh & lint=$$!
 	pytest -n 2 -m 'not slow'
+	wait "$$lint"
 
-test-slow: setup ## Run the slow tests, which train and build for real
+test-slow: setup-dev ## Run the slow tests, which train and build for real
 	$(activate)
 	pytest -m slow
-
-archive: ## Bundle the last commit, published results included, for an archive that gives it a DOI
-	@name=effective-lr-$$(sed -n 's/^version: //p' CITATION.cff)
-	mkdir -p dist
-	git archive --prefix="$$name/" --output="dist/$$name.tar.gz" HEAD
-	echo "dist/$$name.tar.gz: $$(git describe --always --dirty), $$(du -h "dist/$$name.tar.gz" | cut -f1)"
 
 capsule: setup ## Bundle the last commit, the Python packages and the raw data: the paper without a network (4 GB)
 	$(activate)
 	bash workflow/capsule.sh
 
-unlock: setup ## Free the folder after a run on another machine was killed; on this one `make` does so by itself
-	$(activate)
-	snakemake --unlock
-
-lock: ## Write requirements.lock anew after a change of pyproject.toml (needs uv)
-	@uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-header --quiet --output-file requirements.lock
-
 clean: ## Remove built papers and caches; keep trained results, data and the environment
 	@rm -rf paper/build .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	echo "Removed paper/build and caches; results, data and $(VENV) are kept."
+	echo 'Removed paper/build and caches; results, data and the environment are kept.'
 
-setup: ## Install what is missing, and stop there
-	@PYTHON='$(PYTHON)' VENV='$(VENV)' SYSTEM='$(SYSTEM)' bash workflow/setup.sh
+setup: ## Install what the paper needs, where it is missing, and stop there
+	@bash workflow/setup.sh
+
+setup-dev:
+	@bash workflow/setup.sh requirements-dev.lock
 
 help: ## List the targets
-	@sed -n 's/^\([a-z_%-]*\):[^#]*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r target what; do
-	    printf 'make %-16s %s\n' "$$target" "$$what"
+	@sed -n 's/^\([a-z_% -]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target what; do
+	    printf 'make %-28s %s\n' "$$target" "$$what"
 	done

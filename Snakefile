@@ -1,5 +1,5 @@
-# From raw data to the paper. Settings: config/config.yaml and config/<study>/. What there is to make: the contents.yaml of each
-# study, from which workflow/rules/targets.smk takes its targets; `snakemake --list-target-rules` lists them.
+# From raw data to the paper. Settings: config/config.yaml and config/<study>/. Figures, tables and claims: paper/<study>/, from
+# which workflow/rules/targets.smk takes its targets; `snakemake --list-target-rules` lists them.
 
 from snakemake.utils import min_version
 
@@ -13,16 +13,14 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evidence.smk"
-include: "workflow/rules/items.smk"
+include: "workflow/rules/figure.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/crate.smk"
 include: "workflow/rules/targets.smk"
 
 
 rule all:
-    """The paper and the executed notebooks: what plain `snakemake` makes"""
+    """The paper: what plain `snakemake` makes"""
     default_target: True
     input:
         rules.paper.input,
-        rules.notebooks.input,

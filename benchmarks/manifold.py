@@ -1,11 +1,11 @@
-"""What a step of each optimizer costs beside torch.optim.AdamW on the same network, and the loop beside a plain one.
+"""What a step of each optimizer costs beside torch.optim.AdamW on the same network.
 
-A maintainer's tool outside the package: PYTHONPATH=workflow python benchmarks/manifold.py --text
-results/data/shakespeare.pt
+    PYTHONPATH=workflow python benchmarks/manifold.py
 
-All strategies take turns in one process, one step each, for many rounds; the median over rounds is what counts, and
-ratios of medians of one such run. Times of different runs or machines must not be compared. Targets: a constraint costs
-Adam at most a tenth of a step, the matrix sign at most 35 %.
+A maintainer's tool. All strategies take turns in one process, one step each, for many rounds; what counts is the median
+over rounds, and the ratio of two medians of one call. Times of different calls or machines must not be compared. The
+text is random, since speed does not depend on what it says. Targets: a constraint costs Adam at most a tenth of a step,
+the matrix sign at most 35 %.
 """
 
 import argparse
@@ -17,82 +17,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from effective_lr.engine import grid
 from effective_lr.engine.study import load
 from effective_lr.studies.manifold import training
 from effective_lr.studies.manifold.data import Data
-from effective_lr.studies.manifold.networks import GPT, loss
+from effective_lr.studies.manifold.networks import loss
 from effective_lr.studies.manifold.settings import Run
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("adamw", "adam0", "adamh", "macro-F", "macro-S", "muonh")
 TARGETS = {"adamh": 1.10, "macro-F": 1.35}  # at most, over torch.optim.AdamW on the same network, with RMSNorm
 WARM_UP = 3  # rounds
+SYMBOLS = 100_000  # of the text
 
 
-class PlainBlock(nn.Module):
-    """A block as tutorials write it: one matrix for queries, keys and values, modules of torch.nn throughout."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm_1, self.norm_2 = nn.RMSNorm(width, eps=1e-6), nn.RMSNorm(width, eps=1e-6)
-        self.qkv, self.output = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width, bias=False), nn.GELU(), nn.Linear(4 * width, width, bias=False)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        shape = (x.shape[0], x.shape[1], self.heads, -1)
-        q, k, v = (part.view(shape).transpose(1, 2) for part in self.qkv(self.norm_1(x)).chunk(3, dim=-1))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.output(mixed.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.norm_2(x))
-
-
-class PlainGPT(nn.Module):
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.tokens, self.positions = nn.Embedding(run.vocabulary, run.width), nn.Embedding(run.context, run.width)
-        self.blocks = nn.Sequential(*(PlainBlock(run.width, run.heads) for _ in range(run.layers)))
-        self.norm, self.head = nn.RMSNorm(run.width, eps=1e-6), nn.Linear(run.width, run.vocabulary, bias=False)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
-        return self.head(self.norm(self.blocks(x)))
-
-
-def plain_loop(run: Run, text: Tensor) -> Callable[[], None]:
-    """One step of the loop that a tutorial would write for this data, by torch.optim.AdamW."""
-    torch.manual_seed(run.seed)
-    network = PlainGPT(run)
-    adamw = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
-
-    def step() -> None:
-        starts = torch.randint(len(text) - run.context - 1, (run.batch_size,))
-        windows = torch.stack([text[start : start + run.context + 1] for start in starts.tolist()]).long()
-        logits = network(windows[:, :-1])
-        value = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
-        adamw.zero_grad(set_to_none=True)
-        value.backward()
-        adamw.step()
-        value.item()
-
-    return step
-
-
-def same_network(run: Run, data: Data) -> Callable[[], None]:
+def torch_adamw(run: Run, data: Data) -> Callable[[], None]:
     """One step of the study's network with torch.optim.AdamW for all parameters, and nothing measured."""
     trained = training.Training(run, data)
-    network: GPT = trained.network
-    adamw = torch.optim.AdamW(network.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    adamw = torch.optim.AdamW(trained.network.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
 
     def step() -> None:
         adamw.zero_grad(set_to_none=True)
-        value = loss(network, trained.next_batch())
+        value = loss(trained.network, trained.next_batch())
         value.backward()
         adamw.step()
         value.item()
@@ -104,35 +51,29 @@ def study_step(run: Run, data: Data) -> Callable[[], None]:
     """One step of the study's loop, without probes and evaluations."""
     trained = training.Training(run, data)
     trained.probes, trained.evaluations = set(), set()
-
-    def step() -> None:
-        trained.advance()
-        trained.step %= max(run.late_start, 1)  # never late: samples of late means are measurement too
-
-    return step
+    return trained.advance
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="Measure what a step of each optimizer costs.")
     parser.add_argument("--scale", default="study", help="whose network is timed")
-    parser.add_argument("--text", type=Path, default=ROOT / "results/data/shakespeare.pt", help="the prepared corpus")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
 
-    study = load("manifold")
-    _, experiments = grid.load_scale(ROOT / "config/manifold", arguments.scale, study)
-    base = experiments["matched"][0].changed(lr_factor=0.01, seed=0)  # small steps: nothing may diverge
-    tensors = torch.load(arguments.text, weights_only=True)
-    data = training.load(tensors, base, torch.device("cpu"))
-    strategies = {"plain loop": plain_loop(base, tensors["text"])}
+    defaults = grid.load_scale(ROOT / "config/manifold", arguments.scale, load("manifold"))[0].defaults
+    # Small steps, so that nothing diverges, and so many that the late part, where more is measured, never comes.
+    endless = {"lr_factor": 0.01, "initial_norm": 1.0, "steps": 10**9, "seed": 0}
+    strategies = {}
     for rms_norm in ("pre", "none"):
-        strategies[f"torch AdamW, {rms_norm}"] = same_network(base.changed(rms_norm=rms_norm), data)
+        base = Run(**{**defaults, **endless, "rms_norm": rms_norm, "optimizer": "adamw"})
+        text = torch.randint(base.vocabulary, (SYMBOLS,), generator=torch.Generator().manual_seed(0))
+        data = training.load({"text": text}, base, torch.device("cpu"))
+        strategies["torch AdamW", rms_norm] = torch_adamw(base, data)
         for optimizer in ARMS:
-            run = base.changed(optimizer=optimizer, rms_norm=rms_norm, initial_norm=1.0)
-            strategies[f"{optimizer}, {rms_norm}"] = study_step(run, data)
+            strategies[optimizer, rms_norm] = study_step(base.changed(optimizer=optimizer), data)
 
-    times: dict[str, list[float]] = {name: [] for name in strategies}
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in strategies}
     for turn in range(arguments.rounds + WARM_UP):
         for name, step in strategies.items():
             start = time.perf_counter()
@@ -140,18 +81,16 @@ def main() -> None:
             if turn >= WARM_UP:
                 times[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    symbols = base.batch_size * base.context
     rows = {
-        name: {
+        f"{optimizer}, {rms_norm}": {
             "ms": round(1000 * value, 2),
-            "symbols_per_second": round(symbols / value),
-            "over_torch_adamw": round(value / medians[f"torch AdamW, {'none' if 'none' in name else 'pre'}"], 3),
-            "over_plain_loop": round(value / medians["plain loop"], 3),
+            "symbols_per_second": round(base.batch_size * base.context / value),
+            "over_torch_adamw": round(value / medians["torch AdamW", rms_norm], 3),
         }
-        for name, value in medians.items()
+        for (optimizer, rms_norm), value in medians.items()
     }
-    for name, row in rows.items():
-        print(f"{name:16}", *(f"{key} {value:<9}" for key, value in row.items()))
+    for label, row in rows.items():
+        print(f"{label:17}", *(f"{key} {value:<9}" for key, value in row.items()))
     for optimizer, target in TARGETS.items():
         ratio = rows[f"{optimizer}, pre"]["over_torch_adamw"]
         met = "met" if ratio <= target else "MISSED"

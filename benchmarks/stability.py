@@ -1,13 +1,10 @@
-"""What the probes of the curvature cost, and how they compare with a public Hessian library (a maintainer's tool).
+"""What the probes of the curvature cost (a maintainer's tool).
 
     PYTHONPATH=workflow python benchmarks/stability.py --output results/benchmark-stability.json
 
-Two measurements on synthetic images, one thread, median over rounds that take turns:
-
-    loop      seconds per 1,000 steps of every network at the size of the laptop scale, without probes and with one
-              every `--every` steps; Hessian-vector products of a probe, and what one costs in gradients
-    library   the top eigenpair of the MLP's Hessian from the same start by the same eigensolver, with our products and
-              with those of curvlinops, a development dependency: seconds and the relative difference
+On synthetic images, one thread, median over rounds that take turns: seconds per 1,000 steps of every network at the
+size of the laptop scale, without probes and with one every `--every` steps; Hessian-vector products of a probe, and
+what one costs in gradients.
 """
 
 import argparse
@@ -21,11 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.sparse.linalg import eigsh
-from torch import Tensor, nn
+from torch import Tensor
 
-from effective_lr.studies.stability import curvature
-from effective_lr.studies.stability.curvature import KRYLOV, TOLERANCE, Point, gradient, top_pair
+from effective_lr.studies.stability.curvature import Point, gradient, top_pair
 from effective_lr.studies.stability.settings import Run
 from effective_lr.studies.stability.training import Training, load
 
@@ -75,7 +70,7 @@ def seconds(action: Callable[[], Any], repeats: int = 1) -> float:
 
 
 class Loop:
-    """A training that is asked for steps and for probes one by one."""
+    """A training whose steps and probes are made one by one."""
 
     def __init__(self, run: Run) -> None:
         self.training = Training(run, load(synthetic(run), run, torch.device("cpu")))
@@ -130,53 +125,8 @@ def products_of_a_probe(one: Loop) -> int:
         count += 1
         return point.hessian_times(v)
 
-    curvature.top_pair(times, one.training.top)
+    top_pair(times, one.training.top)
     return count
-
-
-def library(rounds: int) -> dict[str, float | str]:
-    """The top eigenpair of the MLP at its start, by our products and by those of curvlinops, from one vector."""
-    try:
-        import curvlinops  # type: ignore[import-untyped]
-    except ImportError:
-        return {"missing": "curvlinops is not installed: pip install curvlinops-for-pytorch"}
-    run = laptop_run(**NETWORKS["MLP"])
-    data = load(synthetic(run), run, torch.device("cpu"))
-    training = Training(run, data)
-    model = nn.Sequential(
-        nn.Flatten(), *[layer for k in range(3) for layer in (nn.Linear(*shape(training, k)), nn.Tanh())][:-1]
-    )
-    model = model.double()
-    with torch.no_grad():
-        for parameter, piece in zip(model.parameters(), training.w.split(training.network.sizes), strict=True):
-            parameter.copy_(piece.view_as(parameter))
-    # Theirs is the mean over images and classes of (f − y)²: five times our half sum over classes.
-    batches = [(data.train_images, data.targets)]
-    start = training.top.numpy()
-
-    def ours() -> tuple[float, Any]:
-        value, vector = top_pair(Point(training.loss, training.w).hessian_times, training.top)
-        return value, vector.numpy()
-
-    def theirs() -> tuple[float, Any]:
-        operator = curvlinops.HessianLinearOperator(model, nn.MSELoss(), list(model.parameters()), batches)
-        values, vectors = eigsh(operator.to_scipy(), k=1, which="LA", v0=start, tol=TOLERANCE, ncv=KRYLOV, rng=0)
-        return 5 * float(values[0]), vectors[:, 0]
-
-    times = [(seconds(ours), seconds(theirs)) for _ in range(rounds + 1)][1:]
-    (value, vector), (other, its) = ours(), theirs()
-    return {
-        "our_seconds": statistics.median(first for first, _ in times),
-        "their_seconds": statistics.median(second for _, second in times),
-        "relative_difference": abs(value - other) / other,
-        "cosine": abs(float(vector @ its)),
-    }
-
-
-def shape(training: Training, k: int) -> tuple[int, int]:
-    """Inputs and outputs of a layer."""
-    units, inputs = training.network.layers[k].shape
-    return inputs, units
 
 
 def main() -> int:
@@ -191,7 +141,6 @@ def main() -> int:
         "rounds": arguments.rounds,
         "steps_between_probes": arguments.every,
         "loop": loop(arguments.rounds, arguments.every),
-        "library": library(arguments.rounds),
     }
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(result, indent=2) + "\n")

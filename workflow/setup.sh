@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Provides what Snakemake needs before it can start: LaTeX, Fashion-MNIST and the virtual environment.
-# Started by the Makefile, in the root of the repository; PYTHON, VENV and SYSTEM are explained there.
-# A folder wheels/ makes this a time capsule (capsule.sh): then all comes from there, and nothing from a network.
+# Started by the Makefile, in the root of the repository, with the names of further locks; PYTHON, VENV and SYSTEM are explained
+# there. A folder wheels/ makes this a time capsule (capsule.sh): then all comes from there, and nothing from a network.
 set -euo pipefail
 
 fail() { echo "$*" >&2; exit 1; }
@@ -31,7 +31,8 @@ kind() { "$PYTHON" -c 'import sys, sysconfig; print(sys.implementation.cache_tag
 
 # Python: an existing environment breaks when its folder is moved or its Python is removed.
 if [ -e "$VENV/bin/pip" ]; then
-    { [ "$(source "$VENV/bin/activate" && echo "$VIRTUAL_ENV")" -ef "$VENV" ] && "$VENV/bin/python" -c ''; } 2>/dev/null ||
+    { [ "$("$VENV/bin/python" -c 'import sys; print(sys.prefix)')" -ef "$VENV" ] &&
+        grep -qF "$(cd "$VENV" && pwd)" "$VENV/bin/pip"; } 2>/dev/null ||
         fail "$VENV no longer works (moved, or its Python is gone): type \`rm -r $VENV\`, then \`make\` again."
 elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     found=$("$PYTHON" --version 2>/dev/null) || found=missing
@@ -49,7 +50,7 @@ if ! has_latex; then
     advice="LaTeX is missing: type \`sudo apt-get install -y --no-install-recommends ${packages[*]}\`"
     advice+=" (or, where there is no apt-get, install TeX Live or tectonic), then \`make\` again."
     if can_install; then apt_install "${packages[@]}"
-    elif [ "$SYSTEM" = no ]; then echo "SYSTEM=no goes on without, but the PDF needs it. $advice" >&2
+    elif [ "$SYSTEM" = no ]; then echo "Continuing without it (SYSTEM=no), but the PDF needs it. $advice" >&2
     else fail "$advice"; fi
 fi
 
@@ -57,19 +58,21 @@ if ! has_fashion_mnist && can_install; then
     apt_install dataset-fashion-mnist || echo "No package with Fashion-MNIST here: the workflow will download it."
 fi
 
-# The virtual environment. The stamp is written last, so an interrupted installation is taken up again.
-stamp="$VENV/requirements.lock.sha256"
-lock=$(sha256sum <requirements.lock)
-if [ ! -e "$stamp" ] || [ "$(<"$stamp")" != "$lock" ]; then
+# The virtual environment, one lock after another. The stamp of a lock is written last, so that an interrupted installation is
+# taken up again.
+for lock in requirements.lock "$@"; do
+    stamp="$VENV/$lock.sha256"
+    sha256=$(sha256sum <"$lock")
+    [ ! -e "$stamp" ] || [ "$(<"$stamp")" != "$sha256" ] || continue
     from=()
     if [ -d wheels ]; then
         sha256sum --check --quiet SHA256SUMS ||
             fail "This is not what the capsule held: unpack it again, or delete SHA256SUMS if the change is yours."
         from=(--no-index --find-links wheels)
     fi
-    echo "Installing requirements.lock into $VENV: a few GB, once."
+    echo "Installing $lock into $VENV, once."
     [ -e "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
     rm -f "$stamp"
-    "$VENV/bin/python" -m pip install --disable-pip-version-check "${from[@]}" --require-hashes -r requirements.lock
-    echo "$lock" >"$stamp"
-fi
+    "$VENV/bin/python" -m pip install --disable-pip-version-check "${from[@]}" --require-hashes -r "$lock"
+    echo "$sha256" >"$stamp"
+done

@@ -34,11 +34,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from effective_lr.document.notebook import start
+from effective_lr.document.notebook_setup import start
 from effective_lr.document.style import PALETTE
 from effective_lr.engine import grid
 from effective_lr.engine.study import load
-from effective_lr.prepare.prepared import load as load_tensors
+from effective_lr.prepare.dataset import load as load_tensors
 from effective_lr.studies.manifold import theory, training
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
 from effective_lr.studies.manifold.networks import starting_rms

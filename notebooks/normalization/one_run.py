@@ -34,11 +34,11 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from effective_lr.document.notebook import start
+from effective_lr.document.notebook_setup import start
 from effective_lr.document.style import PALETTE
 from effective_lr.engine import grid
 from effective_lr.engine.study import load
-from effective_lr.prepare.prepared import load as load_tensors
+from effective_lr.prepare.dataset import load as load_tensors
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import DYNAMICS_LR, late_layers
 from effective_lr.studies.normalization.data import splits_for
@@ -90,7 +90,7 @@ settings.style.set_properties(**{"text-align": "left"}).set_table_styles(to_the_
 # name.
 
 # %%
-names = {"run of the grid": of_the_grid.run_id, "its training job": of_the_grid.shard_id, "this tour": run.run_id}
+names = {"run of the grid": of_the_grid.run_id, "this tour": run.run_id}
 pd.Series(names).to_frame("")
 
 # %% [markdown]

@@ -21,11 +21,10 @@
 
 # %% tags=["parameters"]
 scale = "laptop"  # a file of config/scales
-results = "results/laptop/normalization"  # where its tables and claims are
+metrics = "recompute"  # or published: the committed results of the scale
 
 # %%
 import json
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,10 +32,10 @@ import pandas as pd
 from IPython.display import Markdown
 
 from effective_lr.document.notation import number
-from effective_lr.document.notebook import start
+from effective_lr.document.notebook_setup import ROOT, start
 from effective_lr.document.style import PALETTE
-from effective_lr.engine import grid
-from effective_lr.engine.study import load
+from effective_lr.engine.inputs import Layout
+from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import figures, theory
 from effective_lr.studies.normalization.analysis import (
@@ -65,10 +64,11 @@ def words(frame):
     return frame.style.set_properties(**{"text-align": "left"}).set_table_styles(to_the_left)
 
 
-design, _ = grid.load_scale(Path("config/normalization"), scale, load("normalization"))
-found = sorted(Path(results, "experiments").glob("*.parquet"))
-tables = Tables([path for path in found if path.name.split(".")[0] in design.experiments])
-assert tables, f"no tables in {results}/experiments: train them with `make SCALE={scale}`"
+layout = Layout.load(ROOT, scale=scale, metrics=metrics)
+chapter = layout.chapters["normalization"]
+design, paths = chapter.scale, layout.tables("normalization")
+assert all(path.exists() for path in paths), f"not every run is trained: `make SCALE={scale}` does that"
+tables = tidy.read(chapter, paths)
 Markdown(f"Scale **{scale}**: {design.about}. " + (f"**{design.watermark.capitalize()}.**" if design.watermark else ""))
 
 # %% [markdown]
@@ -111,7 +111,7 @@ tables["plane_sgd"].runs.head(2).astype(str).map("{:.40}".format).T
 # do not enter it.
 
 # %%
-claims = {path.stem: json.loads(path.read_text()) for path in sorted(Path(results, "claims").glob("*.json"))}
+claims = json.loads(layout.claims("normalization").read_text())
 verdicts = pd.DataFrame(
     [{"claim": name, "title": c["title"], "verdict": c["verdict"], "why": c["why"]} for name, c in claims.items()],
     columns=["claim", "title", "verdict", "why"],
@@ -207,9 +207,7 @@ styled.background_gradient("viridis_r", axis=None, vmin=10, vmax=90)
 contour_cells(tables["plane_sgd"].runs).round(3)
 
 # %%
-planes = Tables([])
-planes.update({name: tables[name] for name in shown_in_plane})
-figures.plane(planes)
+figures.plane(Tables({name: tables[name] for name in shown_in_plane}))
 plt.show()
 
 # %% [markdown]

@@ -22,7 +22,7 @@
 
 # %% tags=["parameters"]
 scale = "laptop"  # a file of config/stability
-results = "results/laptop/stability"  # not read here: the runs are trained anew
+
 record = "results/data/fashion-mnist-14.json"  # the checksum of the prepared data
 tensors = "results/data/fashion-mnist-14.pt"  # the prepared data
 
@@ -34,11 +34,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from effective_lr.document.notebook import start
+from effective_lr.document.notebook_setup import start
 from effective_lr.document.style import PALETTE
 from effective_lr.engine import grid
 from effective_lr.engine.study import load as load_study
-from effective_lr.prepare.prepared import load as load_tensors
+from effective_lr.prepare.dataset import load as load_tensors
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.curvature import Point
 from effective_lr.studies.stability.statistics import drift_pairs

@@ -100,3 +100,20 @@ def test_derived_rows_are_those_of_every_probe() -> None:
     assert len(ratio) == 100
     assert ratio["value"].to_numpy() == pytest.approx(1.1)
     assert set(metrics.columns) == {"run_id", "step", "layer", "quantity", "value"}
+
+
+def test_the_early_spread_is_that_of_the_second_half_of_a_thousand_steps_from_the_edge_on() -> None:
+    wild = np.where(np.isin(np.arange(40, STEPS + 1, 40), range(1520, 2001, 40)), 0, 9) + 40.0 + np.arange(100) % 2
+    _, run = derived(probes(sharpness_total=wild), run_of())
+    assert run["early_spread"] == pytest.approx(np.std(np.arange(13) % 2, ddof=1) * LR / 2)
+    for edge in (np.nan, 3400.0):
+        assert np.isnan(derived(probes(), run_of(edge_step=edge))[1]["early_spread"])
+
+
+def test_late_means_of_looks_are_those_of_the_late_window() -> None:
+    looks = pd.DataFrame({"step": np.arange(2680, 4001, 20), "edge_pressure": 5.0, "edge_force": 4.0})
+    looks.loc[looks["step"] <= 3000, "edge_pressure"] = 99.0
+    table = pd.concat([pd.DataFrame(one).melt("step", var_name="quantity") for one in (probes(), looks)])
+    metrics, runs = derive(table.assign(run_id="a", layer=""), pd.DataFrame([run_of(edge_step=2000.0)]))
+    assert runs["late_edge_pressure"].iloc[0] == 5 and runs["late_edge_force"].iloc[0] == 4
+    assert (metrics["quantity"] == "edge_ratio").sum() == 100  # of probes alone

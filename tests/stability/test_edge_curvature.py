@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from effective_lr.studies.stability import checks
-from effective_lr.studies.stability.curvature import Point, gradient, kernel, sharpness_gradient, top_pair
+from effective_lr.studies.stability.curvature import Point, gradient, kernel, sharpness_gradient, top_pair, top_pairs
 from effective_lr.studies.stability.networks import Network
 
 NETWORKS = [
@@ -98,6 +98,14 @@ def test_the_largest_eigenvalue_is_not_the_largest_in_magnitude() -> None:
     value, vector = top_pair(lambda v: matrix @ v, torch.ones(31, dtype=torch.float64), checks.EXACT)
     assert value == pytest.approx(2)
     assert float(vector[-1]) == pytest.approx(1, abs=1e-3)  # on the side of the start
+
+
+def test_several_pairs_are_the_largest_and_fall() -> None:
+    _, loss, w = checks.small_problem(checks.small_run(0, width=2, second_width=2))
+    values, vectors = torch.linalg.eigh(torch.autograd.functional.hessian(loss, w))
+    found, directions = top_pairs(Point(loss, w).hessian_times, torch.ones_like(w), 6, checks.EXACT)
+    assert found == pytest.approx(values.flip(0)[:6].tolist())
+    torch.testing.assert_close((directions @ vectors.flip(1)[:, :6]).abs(), torch.eye(6).double(), atol=1e-5, rtol=0)
 
 
 def test_a_warm_start_needs_few_products() -> None:
@@ -201,5 +209,5 @@ def test_the_kernel_against_the_jacobian(settings: dict[str, Any]) -> None:
 
 def test_rows_of_the_checks_hold_where_they_should() -> None:
     for check, subject, value, holds in checks.trials(0):
-        limit = 0.02 if check in ("map", "third_derivative") else 1e-2
+        limit = {"map": 0.02, "third_derivative": 0.02, "pressure": 0.05}.get(check, 1e-2)
         assert (value < limit) == holds, (check, subject, value)

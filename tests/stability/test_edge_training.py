@@ -141,6 +141,44 @@ def test_beyond_the_edge_the_weights_oscillate_with_period_two(at_the_edge: tupl
     assert abs(float(along[-1])) == pytest.approx(2 * abs(table["displacement"].iloc[-1]), rel=0.01)
 
 
+def test_the_range_of_the_displacement_is_that_of_the_steps_from_the_probe_on(
+    at_the_edge: tuple[Training, pd.DataFrame],
+) -> None:
+    training, table = at_the_edge
+    x: list[float] = []
+
+    def follow(one: Training) -> None:
+        if one.step % one.run.probe_every == 0:
+            x.clear()
+        x.append(float(one.top @ (one.w - before[0])) / 2)
+        before[0] = one.w
+        if one.step % one.run.probe_every == one.run.probe_every - 1 and one.step > 300:
+            start = one.step - len(x) + 1
+            assert max(x) - min(x) == pytest.approx(table["displacement_range"][start], rel=1e-9)
+
+    before = [training.network.start()]
+    train(training.run, training.data, after_step=follow)
+    assert table["displacement_range"].isna().sum() == 1  # of the last probe
+    assert table["displacement_range"].iloc[-2] == pytest.approx(2 * abs(table["displacement"].iloc[-2]), rel=0.2)
+
+
+def test_looks_at_several_directions_change_nothing_else_and_agree_with_the_probes(
+    at_the_edge: tuple[Training, pd.DataFrame],
+) -> None:
+    plain, _ = at_the_edge
+    looking, table = trained(**AT_THE_EDGE, pairs_every=5)
+    assert [row for row in looking.rows if not row[2].startswith("edge_") or row[2] == "edge_step"] == plain.rows
+    assert list(table.index[table["edge_pressure"].notna()]) == list(range(270, 401, 5))
+    both = table.dropna(subset=["edge_pressure", "sharpness"])
+    np.testing.assert_allclose(both["edge_ratio_1"], both["sharpness_total"] * looking.run.lr / 2, rtol=1e-3)
+    np.testing.assert_allclose(both["edge_force"], both["alpha_eff"], rtol=0.05)
+    top = both["beta"] / 2 * both["displacement"] ** 2
+    np.testing.assert_allclose(both["edge_pressure_top"], top, rtol=0.05)
+    alone = both[both["edge_directions"] == 1]
+    np.testing.assert_allclose(alone["edge_pressure"], alone["edge_pressure_top"], rtol=0.01)
+    assert (both["edge_pressure"] / both["edge_pressure_whole"]).median() == pytest.approx(1, abs=0.05)
+
+
 def test_decay_slows_the_sharpening(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
     _, plain = at_the_edge
     _, decayed = trained(**AT_THE_EDGE | {"l2": 0.03})
@@ -196,7 +234,7 @@ def test_batch_statistics_of_an_evaluation_are_those_of_the_training_images() ->
     ("stop", "settings"),
     [
         pytest.param(75, {}, id="before the edge"),
-        pytest.param(250, {}, id="after the kick"),
+        pytest.param(294, {"pairs_every": 4}, id="after the kick, among looks at several directions"),
         pytest.param(25, {"normalization": "weight", "lr": 0.1, "l2": 0.02, "steps": 100, "probes": 10}, id="weight"),
     ],
 )

@@ -1,10 +1,10 @@
-"""The one error that a person can mend."""
+"""The error that a person can correct."""
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. Its text is one clear sentence; the command line prints it and exits with 1."""
+    """A mistake that the user can correct. Its text is one clear sentence, which the command line prints."""
 
 
 def reason(error: Exception) -> str:
-    """What another library says of its error, on one line."""
+    """The message of another library's error, on one line."""
     return " ".join(str(error).split()) or type(error).__name__

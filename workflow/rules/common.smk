@@ -1,15 +1,10 @@
-# The checked config, where things lie, and the chapters: studies at one scale. Never imports torch.
+# The checked config, and the studies at one scale with the places of their files. Never imports torch, pandas or seaborn.
 
-import json
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
-# Sources are found from the place of this file, what is made lies in the working directory. So the workflow runs with
-# `snakemake -s …/Snakefile --directory elsewhere`, and as a module of another one. A folder config/<study> in the working
-# directory, such as snakedeploy makes, goes before the repository's own. The place is relative, since Snakemake compares
-# the names of inputs: a folder that was moved is as finished as before.
+# The place is relative, since Snakemake compares the names of inputs: a folder that was moved is as finished as before.
 ROOT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
 if not (ROOT / "workflow" / "effective_lr").is_dir():
     raise SystemExit(
@@ -17,28 +12,26 @@ if not (ROOT / "workflow" / "effective_lr").is_dir():
     )
 sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
-from effective_lr.engine import code, contents, grid, mends
-from effective_lr.engine.explain import read_yaml
 from effective_lr.document import manuscript
+from effective_lr.engine import code, contents, grid, resources
+from effective_lr.engine.inputs import Layout, data_files
 from effective_lr.errors import UserError
 
 try:
-    CONFIG = grid.load_config({**read_yaml(ROOT / "config" / "config.yaml", "keys of the config"), **config})
-    CHAPTERS = contents.load_chapters(ROOT, CONFIG)
+    LAYOUT = Layout.load(ROOT, **config)
+    CONFIG, CHAPTERS = LAYOUT.config, LAYOUT.chapters
     MANUSCRIPT = manuscript.scan(ROOT / "paper", list(CHAPTERS), ROOT)
 except UserError as error:
     raise SystemExit(str(error))
 
-mends.mend()
-code.remember(Path(".snakemake/code.json"))
+RESULTS, BUILD = Path("results", CONFIG.results), LAYOUT.build
+Path(".snakemake").mkdir(exist_ok=True)
+Path(".snakemake/build").write_text(f"{BUILD}\n")  # for `make`, which prints it
 
-PUBLISHED = CONFIG.metrics == "published"
-RESULTS = f"results/{CONFIG.results}"
-BUILD = f"paper/build/{CONFIG.results}"
+SCALE = f"--scale {CONFIG.scale_name} --metrics {CONFIG.metrics}"
 
-# What reaches the jobs this way changes no result, so Snakemake must not compare it: where the code is, the device and
-# how many jobs share it, how often to save, whether to ignore the run cache, and an allocator that keeps its memory
-# between steps, which is faster.
+# What reaches the jobs this way changes no result, so Snakemake must not compare it. The allocator keeps its memory between
+# steps.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     PYTHONPATH=str(ROOT.resolve() / "workflow"),
@@ -50,45 +43,34 @@ os.environ.update(
     MALLOC_TRIM_THRESHOLD_="8000000000",
 )
 
+# The code that a job of a study runs, as one hash: the job is planned again when that changes.
+CODE = {
+    study: {
+        "checks": code.sources([f"studies.{study}.checks"]),
+        "figure": code.sources(["document.figures", f"studies.{study}.figures", f"studies.{study}.analysis"]),
+        "chapter": code.sources(
+            [
+                "document.chapter",
+                *(f"studies.{study}.{name}" for name in ("analysis", "statistics", "tables", "numbers")),
+            ]
+        ),
+    }
+    for study in CHAPTERS
+}
+
 
 wildcard_constraints:
     study="|".join(CHAPTERS),
+    job="[a-z0-9._-]+",
+    dataset="[a-z0-9_-]+",
+    claim="[A-Z]+[0-9]+",
+    figure="[a-z0-9_]+",
+    notebook="[a-z0-9_]+",
 
 
-@cache  # every target lists its shards
-def shard_ids(study, experiment):
-    return {run.shard_id for run in CHAPTERS[study].experiments[experiment]}
-
-
-def shards_of(study, experiments):
-    """The tables of the shards that these experiments of a study rest on. Every target lists them: without that, a failed
-    training would leave an old figure that Snakemake takes for new. Published runs are in one table of the same form.
-    """
-    if PUBLISHED:
-        return [str(contents.published_table(ROOT, study, CONFIG.scale_name))]
-    names = set().union(*(shard_ids(study, name) for name in experiments))
-    return [f"{RESULTS}/{study}/shards/{name}.parquet" for name in sorted(names)]
-
-
-def all_shards():
-    return [path for study, chapter in CHAPTERS.items() for path in shards_of(study, chapter.experiments)]
-
-
-def tables_of(study, experiments):
-    kinds = ("metrics", "runs")
-    return [f"{RESULTS}/{study}/experiments/{name}.{kind}.parquet" for name in experiments for kind in kinds]
-
-
-def claims_of(study, names):
-    return [f"{RESULTS}/{study}/claims/{name}.json" for name in names]
-
-
-def checks_of(study):
-    published = contents.published_table(ROOT, study, CONFIG.scale_name).with_name("checks.parquet")
-    return str(published) if PUBLISHED else f"{RESULTS}/{study}/checks.parquet"
-
-
-def prepared_data(name):
+def prepared(name):
     """Prepared data. Its record is compared by content; the tensors are too large for that, and the job checks them
     against the record. Nothing where no data is needed."""
-    return {"record": f"results/data/{name}.json", "tensors": ancient(f"results/data/{name}.pt")} if name else {}
+    if name is None:
+        return {}
+    return {"record": data_files(name).record, "tensors": ancient(data_files(name).tensors)}

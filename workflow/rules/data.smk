@@ -1,7 +1,5 @@
 # Raw files -> results/data/<dataset>.pt, checked tensors, and .json, a record of their content.
 
-OPTIONAL = {name for chapter in CHAPTERS.values() for name in chapter.study.optional_data}
-
 
 rule data:
     """Prepare a dataset, checked against the sums of its authors' files."""
@@ -10,16 +8,14 @@ rule data:
         record="results/data/{dataset}.json",
     log:
         "results/data/{dataset}.log",
-    wildcard_constraints:
-        dataset="[a-z0-9_-]+",
     priority: 10_000  # trainings, whose priorities are minutes, wait for it
     retries: 2  # of a download
     conda:
         "../../environment.yml"
     params:
         folder=CONFIG.data_folder,
-        optional=lambda wildcards: "--optional" if wildcards.dataset in OPTIONAL else "",
-        code=code.sources(["prepare.prepared"]),
+        optional=lambda wildcards: "--optional" if LAYOUT.is_optional(wildcards.dataset) else "",
+        code=code.sources(["prepare.catalog"]),
     shell:
         "python -m effective_lr prepare --name {wildcards.dataset} --folder {params.folder:q} {params.optional}"
         " --tensors {output.tensors:q} --record {output.record:q} 2>&1 | tee -i {log:q}"

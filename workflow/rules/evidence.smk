@@ -1,36 +1,8 @@
-# Shards -> <study>/experiments/*.parquet, tidy tables; -> <study>/claims/*.json, verdicts. <study>/checks.parquet: exact
-# statements, tried in float64.
-
-
-include: "evidence_functions.smk"
-
-
-wildcard_constraints:
-    experiment="[a-z0-9_]+",
-    claim="[A-Z]+[0-9]+",
-
-
-rule gather:
-    """Gather an experiment: all that its runs measured, and one summary line for each run."""
-    input:
-        lambda wildcards: shards_of(wildcards.study, [wildcards.experiment]),
-    output:
-        metrics=f"{RESULTS}/{{study}}/experiments/{{experiment}}.metrics.parquet",
-        runs=f"{RESULTS}/{{study}}/experiments/{{experiment}}.runs.parquet",
-    log:
-        f"{RESULTS}/{{study}}/logs/gather-{{experiment}}.log",
-    conda:
-        "../../environment.yml"
-    params:
-        runs=gathered_runs,
-        code=with_study("evidence.tidy", "{study}.analysis"),
-    shell:
-        "python -m effective_lr gather --study {wildcards.study} --run-ids {params.runs:q} --metrics {output.metrics:q}"
-        " --runs {output.runs:q} --shards {input:q} 2>&1 | tee -i {log:q}"
+# Tables of jobs -> <study>/checks.parquet, exact statements in float64; -> claims.json, macros and tables of a chapter.
 
 
 rule checks:
-    """Try the exact statements of the theory in float64."""
+    """Evaluate the exact statements of the theory in float64."""
     output:
         f"{RESULTS}/{{study}}/checks.parquet",
     log:
@@ -38,16 +10,47 @@ rule checks:
     conda:
         "../../environment.yml"
     params:
-        code=with_study("{study}.checks"),
+        code=lambda wildcards: CODE[wildcards.study]["checks"],
     shell:
         "python -m effective_lr checks --study {wildcards.study} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
-rule claim:
-    """Decide whether a claim is reproduced, by the statistics and tolerances of the study's claims.yaml."""
+rule chapter:
+    """Decide on the claims of a study, and write the tables and the numbers of its chapter."""
     input:
-        checks=lambda wildcards: checks_of(wildcards.study),
-        tables=lambda wildcards: tables_of(wildcards.study, stated_claim(wildcards).experiments),
+        tables=lambda wildcards: LAYOUT.tables(wildcards.study),
+        checks=lambda wildcards: LAYOUT.checks(wildcards.study),
+        claims=ROOT / "paper/{study}/claims.yaml",
+        contents=ROOT / "paper/{study}/contents.yaml",
+        published=lambda wildcards: LAYOUT.published_claims(wildcards.study).values(),
+        measured=lambda wildcards: LAYOUT.measured_files(wildcards.study),
+    output:
+        claims=f"{RESULTS}/{{study}}/claims.json",
+        runs=f"{RESULTS}/{{study}}/runs.csv",
+        macros=f"{BUILD}/{{study}}/numbers.tex",
+        tables=directory(f"{BUILD}/{{study}}/tables"),
+    log:
+        f"{RESULTS}/{{study}}/logs/chapter.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=lambda wildcards: CODE[wildcards.study]["chapter"],
+        scale=SCALE,
+    shell:
+        "python -m effective_lr chapter --study {wildcards.study} {params.scale} 2>&1 | tee -i {log:q}"
+
+
+# Of each of its outputs, the files of all studies.
+CHAPTER_FILES = {output: expand(path, study=CHAPTERS) for output, path in rules.chapter.output.items()}
+
+
+rule claim:
+    """Decide on one claim by its own runs, and print the verdict."""
+    input:
+        tables=lambda wildcards: LAYOUT.tables(
+            wildcards.study, CHAPTERS[wildcards.study].claims[wildcards.claim].experiments
+        ),
+        checks=lambda wildcards: LAYOUT.checks(wildcards.study),
     output:
         f"{RESULTS}/{{study}}/claims/{{claim}}.json",
     log:
@@ -55,9 +58,9 @@ rule claim:
     conda:
         "../../environment.yml"
     params:
-        # An edit of another claim changes nothing here.
-        claim=lambda wildcards: stated_claim(wildcards).model_dump_json(),
-        code=with_study("evidence.verdicts", "{study}.statistics"),
+        claim=lambda wildcards: CHAPTERS[wildcards.study].claims[wildcards.claim].model_dump_json(),
+        code=lambda wildcards: CODE[wildcards.study]["chapter"],
+        scale=SCALE,
     shell:
-        "python -m effective_lr claim --study {wildcards.study} --name {wildcards.claim} --claim {params.claim:q}"
-        " --checks {input.checks:q} --tables {input.tables:q} --output {output:q} 2>&1 | tee -i {log:q}"
+        "python -m effective_lr claim --study {wildcards.study} --name {wildcards.claim} {params.scale} --output {output:q}"
+        " 2>&1 | tee -i {log:q}"

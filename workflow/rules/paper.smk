@@ -1,41 +1,40 @@
-# Figures, tables and numbers of all studies -> paper/build/<scale>/main.pdf.
+# Figures and chapters of all studies -> paper/build/<scale>/main.pdf.
 
 
-include: "paper_functions.smk"
+FLOATS = [one for one in MANUSCRIPT.floats if one.study != manuscript.FRAME]  # the others are made with the PDF
+for one in FLOATS:
+    if one.item not in LAYOUT.items(one.study, one.kind):
+        raise SystemExit(
+            f"{one.where}: nothing makes {one.item}; paper/{one.study}/contents.yaml has the {one.kind}s "
+            + ", ".join(LAYOUT.items(one.study, one.kind))
+        )
 
 
-rule frame:
-    """Write what the frame of the paper shows of its chapters: their list, all verdicts at a glance, origins of numbers."""
+rule verdicts_figure:
+    """Draw every test of every claim in units of its own tolerance."""
     input:
-        [path for study, chapter in CHAPTERS.items() for path in claims_of(study, chapter.claims)],
+        CHAPTER_FILES["claims"],
     output:
-        f"{BUILD}/chapters.tex",
-        f"{BUILD}/{manuscript.FRAME}/numbers.tex",
-        f"{BUILD}/{manuscript.FRAME}/overview.tex",
-        f"{BUILD}/{manuscript.FRAME}/origins.tex",
+        BUILD / manuscript.FRAME / "verdicts.pdf",
     log:
-        f"{RESULTS}/frame.log",
+        RESULTS / "verdicts.log",
     conda:
         "../../environment.yml"
     params:
-        build=subpath(output[0], parent=True),
-        scale=CONFIG.scale_name,
-        watermark=WATERMARK,
-        studies=STUDIES,
-        runs=runs_of_claims(),
-        code=code.sources(["document.frame"]),
+        scale=SCALE,
+        code=code.sources(["document.overview_figures", *(f"studies.{study}.statistics" for study in CHAPTERS)]),
     shell:
-        "python -m effective_lr frame --scale {params.scale} --watermark={params.watermark:q} --studies {params.studies}"
-        " --runs {params.runs:q} --claims {input:q} --build {params.build:q} 2>&1 | tee -i {log:q}"
+        "python -m effective_lr verdicts {params.scale} --output {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule pdf:
-    """Typeset the paper with latexmk, or with tectonic where that is what the environment has."""
+    """Write the overview of all verdicts, and typeset the paper with latexmk or tectonic."""
     input:
-        MANUSCRIPT.sources,
-        rules.frame.output,
-        expand(f"{BUILD}/{{study}}/numbers.tex", study=STUDIES),
-        floats=[produced(one) for one in MANUSCRIPT.floats],
+        sources=MANUSCRIPT.sources,
+        claims=CHAPTER_FILES["claims"],
+        macros=CHAPTER_FILES["macros"],
+        tables=CHAPTER_FILES["tables"],
+        figures=[BUILD / one.study / f"{one.item}.pdf" for one in MANUSCRIPT.floats if one.kind == "figure"],
     output:
         report(
             f"{BUILD}/main.pdf",
@@ -44,13 +43,12 @@ rule pdf:
             labels={"shows": "the whole paper"},
         ),
     log:
-        f"{RESULTS}/pdf.log",
+        RESULTS / "pdf.log",
     conda:
         "../../environment.yml"
     params:
-        build=subpath(output[0], parent=True),
-        studies=STUDIES,
-        code=code.sources(["document.manuscript"]),
+        scale=SCALE,
+        watermarks=[chapter.scale.watermark for chapter in CHAPTERS.values()],
+        code=code.sources(["document.overview"]),
     shell:
-        "python -m effective_lr pdf --studies {params.studies} --build {params.build:q} > {log:q} 2>&1"
-        " || (tail -n 3 {log:q} >&2; exit 1)"
+        "python -m effective_lr paper {params.scale} > {log:q} 2>&1 || (tail -n 3 {log:q} >&2; exit 1)"

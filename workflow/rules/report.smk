@@ -1,71 +1,94 @@
-# What `snakemake report --report` shows beside the figures, tables and notebooks: claims and provenance as pages. And the
-# explorer, to which it links.
+# On demand: notebooks, the explorer, and the pages of `snakemake report --report`.
 
 
-include: "report_functions.smk"
-
-
-rule claims_page:
-    """The claims of a study with their verdicts as a page."""
+rule notebook:
+    """Execute a notebook and write it as a page. A cell that fails, fails the job; the logs keep what ran until then."""
     input:
-        lambda wildcards: claims_of(wildcards.study, CHAPTERS[wildcards.study].claims),
+        unpack(lambda wildcards: prepared(LAYOUT.notebook_data(wildcards.study, wildcards.notebook))),
+        tables=lambda wildcards: LAYOUT.notebook_inputs(wildcards.study, wildcards.notebook),
+        source=ROOT / "notebooks/{study}/{notebook}.py",
+        style=ROOT / "workflow/effective_lr/document/style.mplstyle",
     output:
-        report(
-            f"{BUILD}/{{study}}/claims.html",
-            caption="../report/claims.rst",
-            category="Claims",
-            labels={"study": "{study}"},
+        notebook=f"{RESULTS}/{{study}}/notebooks/{{notebook}}.ipynb",
+        page=report(
+            f"{RESULTS}/{{study}}/notebooks/{{notebook}}.html",
+            caption="../report/notebook.rst",
+            category="Notebooks",
+            labels={"notebook": "{notebook}", "study": "{study}"},
         ),
     log:
-        f"{RESULTS}/{{study}}/logs/claims-page.log",
+        text=f"{RESULTS}/{{study}}/logs/notebook-{{notebook}}.log",
+        notebook=f"{RESULTS}/{{study}}/logs/notebook-{{notebook}}.ipynb",
     conda:
         "../../environment.yml"
     params:
-        code=code.sources(["document.report"]),
+        title=lambda wildcards: LAYOUT.notebook(wildcards.study, wildcards.notebook).title,
+        parameters=lambda wildcards: LAYOUT.notebook_parameters(wildcards.study, wildcards.notebook),
+        code=lambda wildcards: LAYOUT.notebook_code(wildcards.study, wildcards.notebook),
     shell:
-        "python -m effective_lr page --kind claims --input {input:q} --output {output:q} 2>&1 | tee -i {log:q}"
-
-
-rule provenance_page:
-    """The provenance of all runs as a page."""
-    input:
-        [path for study, chapter in CHAPTERS.items() for path in tables_of(study, chapter.experiments)],
-    output:
-        report(
-            f"{BUILD}/provenance.html",
-            caption="../report/provenance.rst",
-            category="Provenance",
-            labels={"shows": "code, versions, device, dates"},
-        ),
-    log:
-        f"{RESULTS}/provenance-page.log",
-    conda:
-        "../../environment.yml"
-    params:
-        code=code.sources(["document.report"]),
-    shell:
-        "python -m effective_lr page --kind provenance --input {input:q} --output {output:q} 2>&1 | tee -i {log:q}"
+        "python -m effective_lr notebook --source {input.source:q} --parameters {params.parameters:q}"
+        " --executed {log.notebook:q} --notebook {output.notebook:q} --page {output.page:q} > {log.text:q} 2>&1"
+        " || (tail -n 1 {log.text:q} >&2; exit 1)"
 
 
 rule explorer:
-    """The explorer: every run with its curves beside the theory, and every claim, in one page that needs no network."""
+    """Write every run with its curves beside the theory, and every claim, into one page that needs no network."""
     input:
-        tables=[path for study, chapter in CHAPTERS.items() for path in tables_of(study, chapter.experiments)],
-        claims=[path for study, chapter in CHAPTERS.items() for path in claims_of(study, chapter.claims)],
-        pictures=list(FIRST_VIEWS.values()),
+        tables=LAYOUT.all_tables(),
+        claims=CHAPTER_FILES["claims"],
         template=ROOT / "workflow/effective_lr/document/explorer.html",
     output:
         f"{BUILD}/explorer.html",  # too large to be one of many items of the report, which links to it
     log:
-        f"{RESULTS}/explorer.log",
+        RESULTS / "explorer.log",
     conda:
         "../../environment.yml"
     params:
-        scale=CONFIG.scale_name,
-        metrics=CONFIG.metrics,
-        # A run names the data and the code that train it again.
-        code=code.sources(["document.explorer", *(f"studies.{study}.explorer" for study in CHAPTERS)]),
-        trainings=list(KEYS.values()),
+        scale=SCALE,
+        code=code.sources(
+            [
+                "document.explorer",
+                *(f"studies.{study}.{name}" for study in CHAPTERS for name in ("explorer", "figures")),
+            ]
+        ),
     shell:
-        "python -m effective_lr explore --scale {params.scale} --metrics {params.metrics} --tables {input.tables:q}"
-        " --claims {input.claims:q} --pictures {input.pictures:q} --output {output:q} 2>&1 | tee -i {log:q}"
+        "python -m effective_lr explore {params.scale} --output {output:q} 2>&1 | tee -i {log:q}"
+
+
+# A rule for each study, since their figures and tables differ.
+PAGES = {
+    study: [
+        *(("figure", name, BUILD / study / f"{name}.png") for name in LAYOUT.items(study, "figure")),
+        *(("table", name, BUILD / study / f"{name}.html") for name in LAYOUT.items(study, "table")),
+        *(("page", name, BUILD / study / f"page_{name}.html") for name in ("claims", "provenance")),
+    ]
+    for study in CHAPTERS
+}
+for study in CHAPTERS:
+
+    rule:
+        name:
+            f"{study}_pages"
+        input:
+            tables=LAYOUT.tables(study),
+            claims=LAYOUT.claims(study),
+        output:
+            [
+                report(
+                    path,
+                    caption=f"../report/{kind}.rst",
+                    category={"figure": "Figures", "table": "Tables"}.get(kind, "Claims and provenance"),
+                    labels={kind: name.replace("_", " "), "number": MANUSCRIPT.number_of(study, name), "study": study},
+                )
+                for kind, name, path in PAGES[study]
+            ],
+        log:
+            RESULTS / study / "logs/pages.log",
+        conda:
+            "../../environment.yml"
+        params:
+            study=study,
+            scale=SCALE,
+            code=CODE[study]["figure"] + CODE[study]["chapter"],
+        shell:
+            "python -m effective_lr pages --study {params.study} {params.scale} 2>&1 | tee -i {log:q}"

@@ -1,85 +1,83 @@
-# What can be asked for by name, from the contents of each study: `snakemake plane --cores all`. Each target lists the shards
-# that it rests on.
+# Targets by name, from the contents of each study: `snakemake plane --cores all`. Each target lists the tables that it rests on:
+# without that, a failed training would leave an old figure that Snakemake takes for new.
 
 import time
 
 START = time.time()
 
 
-def tell_what_was_trained():
-    shards = [path for path in map(Path, all_shards()) if path.exists() and path.stat().st_mtime >= START]
-    if shards and not PUBLISHED:
+def print_summary():
+    trained = [path for path in LAYOUT.all_tables() if path.exists() and path.stat().st_mtime >= START]
+    if trained and not LAYOUT.is_published:
         from effective_lr.engine import plan  # its reader of tables would slow down every other call
 
-        print(plan.summary(shards, START))
+        print(plan.summary(trained, START))
 
 
 # On a cluster only training is worth a place in the queue. Elsewhere this changes nothing.
 localrules:
     data,
-    gather,
     checks,
-    claim,
     figure,
-    table,
-    numbers,
-    notebook,
-    frame,
+    chapter,
+    claim,
     pdf,
-    claims_page,
-    provenance_page,
-    bundle,
+    verdicts_figure,
+    notebook,
     explorer,
 
 
 onsuccess:
-    tell_what_was_trained()
+    print_summary()
 
 
 onerror:
-    tell_what_was_trained()
+    print_summary()
 
 
-PAGES = [
-    *[f"{BUILD}/{study}/{name}.png" for study, name in FIGURES],
-    *[f"{BUILD}/{study}/{name}.html" for study, name in TABLES],
-    *[f"{BUILD}/{study}/claims.html" for study in CHAPTERS],
+EVERYTHING = LAYOUT.all_tables()
+EXECUTED = [
+    RESULTS / study / "notebooks" / f"{name}.html"
+    for study, chapter in CHAPTERS.items()
+    for name in chapter.contents.notebooks
 ]
-EXECUTED = [f"{RESULTS}/{study}/notebooks/{name}.html" for study, name in NOTEBOOKS]
-# By name: what it is, and its files with the shards that they rest on.
+# By name: what it is, and its files with the tables that they rest on.
 TARGETS = {
-    "paper": ("The paper, from raw data to PDF", [*rules.pdf.output, *all_shards()]),
-    "notebooks": ("The notebooks, executed", [*EXECUTED, *all_shards()]),
-    "explore": ("The explorer of runs, curves and claims, one HTML page", [*rules.explorer.output, *all_shards()]),
+    "paper": ("The paper, from raw data to PDF", [*rules.pdf.output, *EVERYTHING]),
+    "verdicts": ("Every test in units of its own tolerance", [*rules.verdicts_figure.output, *EVERYTHING]),
+    "notebooks": ("The notebooks, executed", [*EXECUTED, *EVERYTHING]),
+    "explore": ("The explorer of runs, curves and claims, one HTML page", [*rules.explorer.output, *EVERYTHING]),
     "report": (
         "All that the HTML report shows: `make report` writes it",
-        [*rules.pdf.output, *PAGES, *rules.provenance_page.output, *rules.explorer.output, *EXECUTED, *all_shards()],
+        [
+            *rules.pdf.output,
+            *(path for pages in PAGES.values() for *_, path in pages),
+            *rules.explorer.output,
+            *EXECUTED,
+            *EVERYTHING,
+        ],
     ),
-    "crate": ("The run with its provenance as an RO-Crate", [*rules.bundle.output, *all_shards()]),
 }
-for study, chapter in CHAPTERS.items():
-    items = [
-        *[f"{BUILD}/{study}/{name}.pdf" for name in chapter.contents.figures],
-        *[f"{BUILD}/{study}/{name}.tex" for name in chapter.contents.tables],
-    ]
-    made = [*items, *claims_of(study, chapter.claims), *shards_of(study, chapter.experiments)]
-    TARGETS[study] = (f"{chapter.study.title}: figures, tables and verdicts", made)
-for (study, name), target in contents.target_names(CHAPTERS).items():
-    item = FIGURES.get((study, name)) or TABLES[study, name]
-    files = f"{BUILD}/{study}/{name}.pdf" if (study, name) in FIGURES else f"{BUILD}/{study}/{name}.tex"
-    TARGETS[target] = (item.title, [files, *item_shards(study, item)])
-for study, chapter in CHAPTERS.items():
-    for name, claim in chapter.claims.items():
-        verdict = [*claims_of(study, [name]), *shards_of(study, claim.experiments)]
-        TARGETS[f"claim_{name}"] = (f"{claim.title}: the verdict and its statistics", verdict)
 NAMES = contents.target_names(CHAPTERS)
+for study, chapter in CHAPTERS.items():
+    written = expand(rules.chapter.output, study=study)
+    figures = [BUILD / study / f"{name}.pdf" for name in chapter.contents.figures]
+    made = [*figures, *written, *LAYOUT.tables(study)]
+    TARGETS[study] = (f"{chapter.study.title}: figures, tables and verdicts", made)
+    for name, item in chapter.contents.figures.items():
+        TARGETS[NAMES[study, name]] = (item.title, [BUILD / study / f"{name}.pdf", *LAYOUT.tables_of(study, item)])
+    for name, item in chapter.contents.tables.items():
+        TARGETS[NAMES[study, name]] = (item.title, [*written, *LAYOUT.tables(study)])
+    for name, claim in chapter.claims.items():
+        verdict = [RESULTS / study / "claims" / f"{name}.json", *LAYOUT.tables(study, claim.experiments)]
+        TARGETS[f"claim_{name}"] = (f"{claim.title}: the verdict and its statistics", verdict)
 for kind in ("figure", "table"):
     for number, one in MANUSCRIPT.numbered(kind).items():
         if (one.study, one.item) in NAMES:
             same = NAMES[one.study, one.item]
             TARGETS[number] = (f"{TARGETS[same][0]} (`{same}`)", TARGETS[same][1])
         else:
-            TARGETS[number] = ("All verdicts at a glance", [produced(one), *all_shards()])
+            TARGETS[number] = ("All verdicts at a glance", TARGETS["paper"][1])
 
 for target, (title, files) in TARGETS.items():
 

@@ -1,36 +1,30 @@
-# Prepared data -> <study>/shards/<shard>.parquet: what the runs of one job measured, with their provenance. Finished runs and
+# Prepared data -> <study>/jobs/<job>.parquet: what the runs of one job measured, with their provenance. Finished runs and
 # checkpoints lie beside them in <study>/runs, which no rule declares: what a killed job had finished stays.
 
-
-include: "train_functions.smk"
-
-
-wildcard_constraints:
-    shard="[a-z0-9._-]+",
+KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
 
 rule train:
-    """Train the runs of one shard, except those that the run cache holds, from their checkpoints where there are any."""
+    """Train the runs of one job, except those in the run cache, from their checkpoints where they have one."""
     input:
-        unpack(shard_data),
+        unpack(lambda wildcards: prepared(LAYOUT.data_of_job(wildcards.study, wildcards.job))),
     output:
-        f"{RESULTS}/{{study}}/shards/{{shard}}.parquet",
+        f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
-        f"{RESULTS}/{{study}}/logs/{{shard}}.log",
-    priority: shard_priority
+        f"{RESULTS}/{{study}}/logs/{{job}}.log",
+    priority: lambda wildcards: LAYOUT.minutes(wildcards.study, wildcards.job)  # the longest first
     conda:
         "../../environment.yml"
     threads: 1
     resources:
         gpu=int(CONFIG.device == "cuda"),
-        runtime=shard_minutes,
-        mem_mb=shard_megabytes,
+        runtime=lambda wildcards, attempt: LAYOUT.minutes(wildcards.study, wildcards.job, attempt),
+        mem_mb=lambda wildcards, attempt: LAYOUT.megabytes(wildcards.study, wildcards.job, attempt),
     params:
-        runs=shard_runs,
-        key=shard_code,
-        job=code.sources(["engine.jobs"]),
-        cache=f"{RESULTS}/{{study}}",
-        data=data_options,
+        runs=lambda wildcards: grid.runs_hash(CHAPTERS[wildcards.study].jobs[wildcards.job]),
+        key=lambda wildcards: KEYS[wildcards.study],
+        code=code.sources(["engine.jobs"]),
+        scale=SCALE,
     shell:
-        "python -m effective_lr train --study {wildcards.study} --runs {params.runs:q} --code {params.key}"
-        " --cache {params.cache:q}/runs {params.data} --output {output:q} 2>&1 | tee -i {log:q}"
+        "python -m effective_lr train --study {wildcards.study} {params.scale} --job {wildcards.job} --code {params.key}"
+        " --runs-hash {params.runs} --output {output:q} 2>&1 | tee -i {log:q}"

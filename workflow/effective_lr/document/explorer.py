@@ -1,6 +1,6 @@
 """The explorer: one HTML file, opened from disk, with every run, its curves beside the theory, and all claims.
 
-A study says in its explorer.py, both functions optional, what is particular to it:
+A study may have these functions in its explorer.py:
 
     view(tables)     the first view, from the tables of the figure that contents.yaml names as `first_view`
     curves(tables)   what is drawn of a run, and what theory predicts of that
@@ -26,16 +26,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from effective_lr.document import style
+from effective_lr.document.figures import picture
 from effective_lr.document.report import evidence_to_html, verdict
 from effective_lr.document.table import to_html
-from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Chapter
+from effective_lr.engine.inputs import Layout, data_files
 from effective_lr.engine.study import BaseRun
+from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables
 
 POINTS = 80  # of a curve at most; probes of longer ones are thinned evenly
 ROW = ["run_id", "step", "layer", "quantity", "value"]
-CURVE = ["run", "predicted", "quantity", "line"]  # what tells curves apart
+CURVE = ["run", "predicted", "quantity", "line"]  # by which curves differ
 
 
 class Axis(NamedTuple):
@@ -50,7 +52,7 @@ class Axis(NamedTuple):
 class Mark(NamedTuple):
     """What can be chosen in a panel: a cell, a curve, or a point with its interval. A click opens the first run."""
 
-    label: str  # what is said when it has the focus
+    label: str  # read aloud when it has the focus
     runs: list[str]
     color: str
     x: float = 0.0
@@ -75,7 +77,7 @@ class Panel(NamedTuple):
 
 
 class View(NamedTuple):
-    """What is seen first of a study: panels, and a note that says what they show and what is predicted."""
+    """The first view of a study: panels, and a note on what they show and what is predicted."""
 
     note: str
     panels: list[Panel]
@@ -92,7 +94,7 @@ class Quantity(NamedTuple):
 class Curves(NamedTuple):
     """What is drawn of runs: tidy rows run_id, step, layer, quantity, value, measured and predicted.
 
-    `x` and `line` say what the columns step and layer hold; `colors` are those of lines that have one in the paper.
+    `x` and `line` name the columns step and layer; `colors` are those of lines that have one in the paper.
     """
 
     quantities: Sequence[Quantity]
@@ -159,14 +161,13 @@ def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArr
     return lines, {**{name: each[name].to_numpy(kind) for name, kind in types.items()}, **points}
 
 
-def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
-    """The runs that there are, those that diverged first: settings, provenance, result, how to train each again."""
+def describe(chapter: Chapter, tables: Tables, scale: str) -> list[dict[str, Any]]:
+    """The finished runs, those that diverged first: settings, provenance, result, how to train each again."""
     table, rows = tables.runs().set_index("run_id"), rows_of_runs(tables)
     rows = rows[(rows["layer"] == "") & rows["quantity"].isin(chapter.study.summarized)]
     means = rows.pivot_table(index="run_id", columns="quantity", values="value")
     means = means.reindex(index=table.index, columns=list(chapter.study.summarized))
     members = {name: set(runs["run_id"]) for name, (_, runs) in tables.items()}
-    key = training_key(chapter.study)
     found = []
     for run in chapter.runs_of(list(chapter.experiments)):
         if run.run_id not in table.index:
@@ -187,23 +188,18 @@ def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
                 "device": line["device"],
                 "finished": line["finished"],
                 "seconds": float(line["seconds"]),
-                "command": train_alone(chapter, run, key),
+                "command": train_alone(chapter, run, scale),
             }
         )
     return sorted(found, key=lambda one: one["diverged"] is None)
 
 
-def train_alone(chapter: Chapter, run: BaseRun, key: str) -> str:
+def train_alone(chapter: Chapter, run: BaseRun, scale: str) -> str:
     """The command that trains this run anew, and no other, into a file of its own."""
-    settings = json.dumps([run.model_dump(exclude_defaults=True)])
-    words = ["python", "-m", "effective_lr", "train", "--study", chapter.name, "--runs", settings, "--code", key]
-    words += ["--output", f"results/alone/{run.run_id}.parquet"]
-    command = f'PYTHONPATH=workflow {shlex.join(words)} --cache "$(mktemp -d)"'
+    words = ["python", "-m", "effective_lr", "train", "--study", chapter.name, "--scale", scale, "--run", run.run_id]
+    command = f"PYTHONPATH=workflow {shlex.join(words)} --output results/alone/{run.run_id}.parquet"
     data = chapter.study.data(run)
-    if data is None:
-        return command
-    file = f"results/data/{data}"
-    return f"snakemake {file}.json --cores 1 && {command} --tensors {file}.pt --record {file}.json"
+    return command if data is None else f"snakemake {data_files(data).record} --cores 1 && {command}"
 
 
 def embed(content: bytes, **about: str) -> str:
@@ -215,18 +211,12 @@ def embed(content: bytes, **about: str) -> str:
 # The page
 
 
-def write(
-    chapters: dict[str, Chapter],
-    tables: dict[str, list[Path]],
-    claims: dict[str, dict[str, Any]],
-    pictures: dict[str, Path],
-    scale: str,
-    output: Path,
-) -> None:
-    """Write the page. Files of `tables`, verdicts on `claims` and `pictures` of the first views by study."""
-    titles = {name: html.escape(chapter.study.title) for name, chapter in chapters.items()}
+def write(layout: Layout, output: Path) -> None:
+    """Write the page."""
+    titles = {name: html.escape(chapter.study.title) for name, chapter in layout.chapters.items()}
     links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
-    sections = [section(one, Tables(tables[name]), claims[name], pictures.get(name)) for name, one in chapters.items()]
+    sections = [section(layout, chapter) for chapter in layout.chapters.values()]
+    scale = f"{'published' if layout.is_published else 'own'} results, scale {layout.config.scale_name}"
     colors = zip("abcdefghij", style.PALETTE, strict=True)
     text = Path(__file__).with_name("explorer.html").read_text()
     for mark, content in {
@@ -236,19 +226,22 @@ def write(
         "COLORS": "".join(f"--{name}: {color};" for name, color in colors),
     }.items():
         text = text.replace(f"<!--{mark}-->", content)
-    output.write_text(text)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
 
 
-def section(chapter: Chapter, tables: Tables, claims: dict[str, Any], picture: Path | None) -> str:
+def section(layout: Layout, chapter: Chapter) -> str:
     """A study: what is seen without JavaScript, and the data of what is seen with it."""
     study, name = chapter.study, chapter.contents.first_view
+    tables = tidy.read(chapter, layout.tables(chapter.name))
+    claims = json.loads(layout.claims(chapter.name).read_text(encoding="utf-8"))
     item = chapter.contents.figures[name] if name else None
-    runs = describe(chapter, tables) if tables else []
+    runs = describe(chapter, tables, layout.config.scale_name) if tables else []
     ids = [run["id"] for run in runs]
     find_view, curves = study.find("explorer", "view"), study.find("explorer", "curves") or all_curves
     view = View("", [])
     if item and find_view and ids:
-        view = find_view(Tables.of({one: tables[one] for one in chapter.experiments_of(item)}))
+        view = find_view(Tables({one: tables[one] for one in chapter.experiments_of(item)}))
     shown = curves(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
     lines, packed = columns(shown, ids)
     data = {
@@ -261,8 +254,9 @@ def section(chapter: Chapter, tables: Tables, claims: dict[str, Any], picture: P
         "colors": dict(shown.colors),
     }
     image = ""
-    if picture and item:
-        source = base64.b64encode(picture.read_bytes()).decode()
+    if name and item:
+        shown = Tables({one: tables[one] for one in chapter.experiments_of(item)})
+        source = base64.b64encode(picture(study, name, shown)).decode()
         image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(item.title)}">'
         image += f'<p class="note">{to_html(item.caption)}</p>'
         image = f"<noscript>{image}</noscript>" if view.panels else image

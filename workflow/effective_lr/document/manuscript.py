@@ -1,6 +1,6 @@
 """What the paper is made of, and how it is typeset.
 
-paper/main.tex holds the frame, paper/<study>/text.tex a chapter. Floats are placed by name, \\widefigure{plane}, and
+paper/main.tex is the paper, paper/<study>/text.tex a chapter. Floats are placed by name, \\widefigure{plane}, and
 \\num{contour_slope/sgd} is a number: both are found in the folder of the study among the generated files.
 """
 
@@ -43,6 +43,12 @@ class Manuscript:
         """figure_1, figure_2, ... or table_1, ...: what the PDF prints under that number."""
         placed = [float_ for float_ in self.floats if float_.kind == kind]
         return {f"{kind}_{number}": float_ for number, float_ in enumerate(placed, start=1)}
+
+    def number_of(self, study: str, item: str) -> str:
+        """The number that the PDF prints for an item; a dash where the text does not place it."""
+        numbered = [pair for kind in ("figure", "table") for pair in self.numbered(kind).items()]
+        found = [name.split("_")[1] for name, one in numbered if (one.study, one.item) == (study, item)]
+        return found[0] if found else "–"
 
 
 def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
@@ -89,15 +95,12 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
 
 
 def chapters_tex(paper: Path, studies: list[str], watermark: str) -> str:
-    """What the frame of the paper inputs: the numbers of all studies, and macros that go through their chapters and
-    show where numbers come from.
-    """
+    """What main.tex inputs: the numbers of all studies, and macros that go through their chapters."""
     lines = [rf"\newcommand{{\watermarktext}}{{{latex(watermark)}}}"]
     lines += [rf"\input{{{study}/numbers}}" for study in [FRAME, *studies]]
     for macro, file in [("chapters", "text"), ("appendices", "appendix")]:
         inputs = [rf"\chapterof{{{study}}}{{{file}}}" for study in studies if (paper / study / f"{file}.tex").exists()]
         lines.append(rf"\newcommand{{\{macro}}}{{{''.join(inputs)}}}")
-    lines.append(rf"\newcommand{{\origins}}{{\input{{{FRAME}/origins}}}}")
     return "\n".join([*lines, ""])
 
 
@@ -153,4 +156,6 @@ def typeset(main: Path, build: Path) -> None:
             "sudo apt-get install latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
         )
     if subprocess.run(command, env={**os.environ, **paths, "max_print_line": "1000"}, check=False).returncode:
-        raise UserError(f"{main}: LaTeX failed; the first line that starts with '!' in {build / 'main.log'} says why")
+        raise UserError(
+            f"{main}: LaTeX failed; the first line that starts with '!' in {build / 'main.log'} gives the reason"
+        )

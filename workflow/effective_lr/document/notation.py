@@ -45,7 +45,7 @@ def plain(latex: str) -> str:
     return re.sub(r"(?<=[= ])-(?=\d)", "−", text)
 
 
-# Norms do not grow with what stands beside them, a slash needs no room, and a sign is not a difference.
+# Norms do not grow with what stands beside them, a slash needs no space, and a sign is not a difference.
 BETTER = {
     "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',
     "<mo>&#x0002F;</mo>": '<mo lspace="0" rspace="0">&#x0002F;</mo>',

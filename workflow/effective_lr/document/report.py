@@ -4,7 +4,6 @@ Each page stands alone: no script, no link to a file. Formulas become MathML, wh
 """
 
 import html
-import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -55,11 +54,15 @@ def claims_to_html(decided: dict[str, dict[str, Any]]) -> str:
 
 
 def evidence_to_html(claim: dict[str, Any]) -> str:
-    """What a claim says, and every statistic with its interval, tolerance, verdict and the command that traces it."""
+    """The statement of a claim, and every statistic with its interval, tolerance, verdict and definition."""
     facts = [("Claim", claim["claim"]), ("In the original", claim["original"])]
     facts += [("Experiments", ", ".join(claim["experiments"]) or "float64 checks"), ("Shown in", claim["shown"])]
-    facts += [("Reason for the tolerance", claim["reason"]), ("Verdict because", claim["why"])]
-    header = ("subject", "statistic", "value", "90 % interval", "tolerance", "verdict", "where it comes from")
+    facts += [
+        ("Reason for the tolerance", claim["reason"]),
+        ("Verdict because", claim["why"]),
+        ("Decided again by", claim["command"]),
+    ]
+    header = ("subject", "statistic", "value", "90 % interval", "tolerance", "verdict", "definition")
     rows = ["".join(f"<th>{name}</th>" for name in header)]
     for part in claim["parts"] + claim["explored"]:
         is_explored = "within" not in part
@@ -67,8 +70,7 @@ def evidence_to_html(claim: dict[str, Any]) -> str:
         shown.append("–" if is_explored else ends(*part["within"]))
         cells = [html.escape(cell) for cell in shown]
         cells.append("explored, no part of the verdict" if is_explored else verdict(part["verdict"]))
-        number = shlex.quote(f"{part['statistic']}/{part['subject']}")
-        cells.append(f"<code>make trace NUMBER={html.escape(number)}</code>")
+        cells.append(html.escape(part["definition"]))
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
     table = "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
     return definitions((term, html.escape(text)) for term, text in facts if text) + table
@@ -97,7 +99,7 @@ def provenance_to_html(runs: pd.DataFrame) -> str:
         last=("finished", "max"),
     ).reset_index()
     about = (
-        "<p>Commit and fingerprint of the training code, versions, device, and how many runs each trained, in how many "
-        "hours summed over processes. Every run keeps its own record in the table of its shard.</p>"
+        "<p>Commit and key of the training code, versions, device, and how many runs each trained, in how many "
+        "hours summed over processes. Every run keeps its own record in the table of its job.</p>"
     )
     return page("Provenance", "<h1>Provenance</h1>", about, table.to_html(index=False, border=0))

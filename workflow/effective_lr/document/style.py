@@ -31,8 +31,8 @@ def sequential(count: int) -> list[tuple[float, ...]]:
     return [colormaps["viridis_r"](place) for place in np.linspace(0, 1, count + 2)[1:-1]]
 
 
-def say(axis: Axes, text: str) -> None:
-    """What a panel says that has nothing to draw."""
+def annotate_empty(axis: Axes, text: str) -> None:
+    """Write into a panel that has nothing to draw why that is so."""
     axis.set(xticks=[], yticks=[])
     axis.minorticks_off()
     axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color="0.4", fontsize=7)

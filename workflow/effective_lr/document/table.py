@@ -19,9 +19,9 @@ MISSING = "n/a"  # what cannot be computed at a scale that is too small
 
 
 class Results(NamedTuple):
-    """What tables and numbers are made of: tidy tables of experiments, verdicts on claims by id, float64 checks, and
-    the content of a JSON file where an item names one that is there; the scale of one's own run, empty where what is
-    published is redrawn; and the verdicts of published scales where an item asks for them.
+    """What tables and macros are made of: tidy tables of experiments, verdicts on claims by id, float64 checks, and the
+    content of the JSON file that an item names, if it exists; the scale of the user's run, empty where what is
+    published is redrawn; and the verdicts of published scales.
     """
 
     study: Study

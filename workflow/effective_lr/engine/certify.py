@@ -6,7 +6,7 @@ step to the last, and each once more with an interruption and a checkpoint. Wher
 bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
 `code.lock` beside the code.
 
-A sample is no proof for every setting: the lock says when, on which machine and against which commit, and a full
+A sample does not cover every setting: the lock records when, on which machine and against which commit, and a full
 retrain stays the audit (`make retrain`, `make compare`).
 """
 
@@ -29,8 +29,8 @@ SAMPLE_SCALE = "smoke"  # whose sizes the sample has
 RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
 
 
-def certify(root: Path, name: str) -> str:
-    """Add the present code of a study to its lock; returns a line that says how.
+def certify(root: Path, name: str, data_folder: str) -> str:
+    """Add the present code of a study to its lock; returns a line about the comparison.
 
     Raises UserError, and leaves the lock as it is, where a result differs, or there is nothing to compare with.
     """
@@ -51,7 +51,7 @@ def certify(root: Path, name: str) -> str:
                 code.training_files(study, before / "workflow/effective_lr/studies"),
                 before / "workflow/effective_lr/studies" / name,
             )
-            data = prepared(study, runs, Path(scratch))
+            data = prepared(study, runs, data_folder, Path(scratch))
             traces = [trace(tree_root, name, runs, data, Path(scratch)) for tree_root in (before, after)]
         finally:
             git(root, "worktree", "remove", "--force", str(before))
@@ -126,14 +126,14 @@ def kind(run: BaseRun) -> tuple[Any, ...]:
     )
 
 
-def prepared(study: Study, runs: list[BaseRun], scratch: Path) -> dict[str, tuple[str, str]]:
+def prepared(study: Study, runs: list[BaseRun], folder: str, scratch: Path) -> dict[str, tuple[str, str]]:
     """The prepared data that these runs need, made anew in a folder."""
     names = {name for run in runs if (name := study.data(run)) is not None}
     files = {name: (scratch / f"{name}.pt", scratch / f"{name}.json") for name in names}
     for name, (tensors, record) in files.items():
-        from effective_lr.prepare.prepared import write  # takes seconds, which a study without data need not wait
+        from effective_lr.prepare.catalog import prepare  # takes seconds, which a study without data need not wait
 
-        write(name, Path("data"), tensors, record, optional=name in study.optional_data)
+        prepare(name, Path(folder), tensors, record, is_optional=name in study.optional_data)
     return {name: (str(tensors), str(record)) for name, (tensors, record) in files.items()}
 
 

@@ -1,22 +1,23 @@
 """What a study shows and claims, and the runs of one scale that this rests on: contents.yaml, claims.yaml, config.
 
-Imported by the Snakefile in every job: nothing here imports torch or pandas.
+The Snakefile imports it: nothing here imports torch or pandas.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from effective_lr.engine import grid
-from effective_lr.engine.explain import explain, read_yaml
 from effective_lr.engine.grid import Config, Experiments, Scale
 from effective_lr.engine.study import BaseRun, Study, load, names
+from effective_lr.engine.validation import explain, read_yaml
 from effective_lr.errors import UserError
 
 Names = list[str] | Literal["all"]
-SHARED_TABLES = ("verdicts", "verdicts_by_scale", "settings", "costs")  # that the house makes for any study
+COMMON_TABLES = ("verdicts", "verdicts_by_scale", "settings", "costs")  # of any study
 
 
 class _Strict(BaseModel):
@@ -31,7 +32,7 @@ class Item(_Strict):
     claims: Names = Field(default=[], description="the claims whose verdicts and numbers it shows; or all")
     checks: bool = Field(default=False, description="whether it shows the float64 checks")
     published: bool = Field(default=False, description="whether it shows the verdicts of the published scales, too")
-    file: str | list[str] = Field(default=[], description="a JSON file that it shows; of several, the first there is")
+    file: str | list[str] = Field(default=[], description="a JSON file that it shows: of several, the first found")
     caption: str = Field(description="LaTeX; states the prediction")
 
     @property
@@ -149,7 +150,7 @@ class Chapter:
     study: Study
     scale: Scale
     experiments: Experiments
-    shards: dict[str, list[BaseRun]]
+    jobs: dict[str, list[BaseRun]]
     contents: Contents
     claims: dict[str, Claim]
 
@@ -173,8 +174,23 @@ class Chapter:
         """The runs of these experiments, each once."""
         return grid.unique({name: self.experiments[name] for name in experiments})
 
-    def check(self, config: Path, paper: Path) -> Self:
-        """Refuse contents and claims that name what there is not."""
+    def jobs_of(self, experiments: Iterable[str]) -> list[str]:
+        """The jobs that train the runs of these experiments."""
+        wanted = {run.run_id for name in experiments for run in self.experiments[name]}
+        return [name for name, runs in self.jobs.items() if any(run.run_id in wanted for run in runs)]
+
+    @property
+    def runs(self) -> list[BaseRun]:
+        """All runs, each once."""
+        return grid.unique(self.experiments)
+
+    def seeds(self, claim: str) -> int:
+        """How many seeds decide a claim; none where it rests on float64 checks alone."""
+        stated = self.claims[claim]
+        return len({run.seed for run in self.runs_of(stated.experiments) if run.seed >= stated.seeds_from})
+
+    def check(self, config: Path, paper: Path) -> None:
+        """Raise UserError for contents and claims that name an unknown experiment, claim, figure or table."""
         shown: dict[str, Item] = {**self.contents.figures, **self.contents.tables}
         places: list[tuple[Path, dict[str, Any]]] = [
             (paper / "claims.yaml", self.claims),  # first: tables rest on what their claims name
@@ -195,7 +211,6 @@ class Chapter:
             if stated.shown not in shown:
                 expected = f"expected one of {', '.join(sorted(shown))}"
                 raise UserError(f"{paper / 'claims.yaml'}: {name}: shown = '{stated.shown}': {expected}")
-        return self
 
 
 def load_chapter(root: Path, name: str, scale: str) -> Chapter:
@@ -204,9 +219,11 @@ def load_chapter(root: Path, name: str, scale: str) -> Chapter:
     loaded, experiments = grid.load_scale(folder, scale, study)
     paper = root / "paper" / name
     contents, claims = load_contents(paper / "contents.yaml"), load_claims(paper / "claims.yaml")
-    shards = grid.shards(grid.unique(experiments))
-    chapter = Chapter(study, loaded, experiments, shards, contents, claims)
-    return chapter.check(Path("config", name, f"{scale}.yaml"), paper.relative_to(root))
+    chapter = Chapter(study, loaded, experiments, {}, contents, claims)
+    chapter.check(Path("config", name, f"{scale}.yaml"), paper.relative_to(root))
+    shown = {figure: chapter.experiments_of(item) for figure, item in contents.figures.items()}
+    figures = {one: [figure for figure, names in shown.items() if one in names] for one in experiments}
+    return replace(chapter, jobs=grid.jobs(study, experiments, figures))
 
 
 def config_folder(root: Path, study: str) -> Path:
@@ -258,7 +275,7 @@ def target_names(chapters: dict[str, Chapter]) -> dict[tuple[str, str], str]:
     for _, item in items:
         count[item] = count.get(item, 0) + 1
     return {
-        (name, item): item if count[item] == 1 and item not in SHARED_TABLES else f"{name}_{item}"
+        (name, item): item if count[item] == 1 and item not in COMMON_TABLES else f"{name}_{item}"
         for name, item in items
     }
 

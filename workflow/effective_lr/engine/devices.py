@@ -41,7 +41,7 @@ def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     places = [(index, folder / f"{name}.{slot}.lock") for slot in range(slots) for index, name in enumerate(devices)]
-    told = False
+    printed = False
     while True:
         for index, path in places:
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -55,9 +55,9 @@ def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
                 return
             finally:
                 os.close(lock)  # frees it; the file stays, or a waiting job would hold the lock of a deleted one
-        if not told:
+        if not printed:
             print(f"waiting for a slot of GPU {', '.join(devices)} ({slots} each)", flush=True)
-            told = True
+            printed = True
         time.sleep(POLL)
 
 
@@ -74,7 +74,7 @@ def choose_device(name: str) -> tuple[str, str]:
 
 
 @contextmanager
-def on_device(name: str, slots: int, shard: str) -> Iterator["torch.device"]:
+def on_device(name: str, slots: int, job: str) -> Iterator["torch.device"]:
     """The CPU, or a GPU of which a slot is held meanwhile. Raises UserError when its memory is full."""
     import torch
 
@@ -91,5 +91,5 @@ def on_device(name: str, slots: int, shard: str) -> Iterator["torch.device"]:
             if slots > 1:
                 advice = f"try --config gpu_slots={slots - 1}"
             raise UserError(
-                f"{shard}: out of memory on GPU {devices[index]} with gpu_slots = {slots}; {advice}"
+                f"{job}: out of memory on GPU {devices[index]} with gpu_slots = {slots}; {advice}"
             ) from None

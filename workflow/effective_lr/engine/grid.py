@@ -1,25 +1,28 @@
-"""From the config to runs and shards: a scale holds experiments, experiments are grids, grids expand to runs.
+"""From the config to runs and jobs: a scale holds experiments, experiments are grids, grids expand to runs.
 
-Imported by the Snakefile in every job: nothing here imports torch.
+The Snakefile imports it: nothing here imports torch.
 """
 
+import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
-from effective_lr.engine.explain import explain, nearest, read_yaml
+from effective_lr.engine.resources import CPU_SPEED
 from effective_lr.engine.study import BaseRun, PositiveFloat, Study
+from effective_lr.engine.validation import explain, nearest, read_yaml
 from effective_lr.errors import UserError
 
 Experiments = dict[str, list[BaseRun]]  # the runs of each experiment, each once
 
 
 def key(default: Any, description: str, change: str) -> Any:
-    """A key of the config; `change` says when to change it."""
+    """A key of the config; `change` is when to change it."""
     return Field(default=default, description=description, json_schema_extra={"change": change})
 
 
@@ -57,7 +60,7 @@ class Config(BaseModel):
     retrain: bool = key(
         False,
         "train every planned run again, though the run cache may hold it",
-        "to measure costs anew: `make retrain`",
+        "to measure costs anew, with --forcerun train",
     )
 
     @property
@@ -97,7 +100,7 @@ class Scale(BaseModel):
 
         Raises UserError with every problem of every experiment, one sentence each.
         """
-        problems: dict[str, str] = {}  # what: where it was first met, so a wrong default is told once
+        problems: dict[str, str] = {}  # what: where it was first met, so that a wrong default is reported once
         experiments: Experiments = {}
         for name, experiment in self.experiments.items():
             where = f"experiments.{name}"
@@ -131,10 +134,12 @@ class Scale(BaseModel):
         return experiments
 
 
-def load_config(values: dict[str, Any]) -> Config:
-    """The checked config. Raises UserError with one sentence for each wrong key or value."""
+def load_config(root: Path, chosen: dict[str, Any]) -> Config:
+    """The config: these keys over those of config/config.yaml. Raises UserError with a sentence for each problem."""
+    own = Path.cwd() / "config" / "config.yaml"  # of a working directory elsewhere
+    path = own if own.exists() else root / "config" / "config.yaml"
     try:
-        return Config(**values)
+        return Config(**{**read_yaml(path, "keys of the config"), **chosen})
     except ValidationError as error:
         texts = explain(error, Config.model_fields, places(BaseRun))
         raise UserError("\n".join(f"config: {text}" for text in texts)) from None
@@ -143,13 +148,6 @@ def load_config(values: dict[str, Any]) -> Config:
 def scales(folder: Path) -> list[str]:
     """The scales that a study has, by the files in its folder of config/."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def scale_files(folder: Path, name: str) -> list[Path]:
-    """The files of a scale that load_scale reads: its own, and those that it is based on."""
-    path = folder / f"{name}.yaml"
-    base = read_yaml(path, "the keys about, defaults and experiments").get("based_on")
-    return [path, *(scale_files(folder, base) if base else [])]
 
 
 def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiments]:
@@ -170,7 +168,7 @@ def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiment
 
 
 def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What the file says, over what the scale says that it is based on."""
+    """The content of the file, over that of the scale on which it is based."""
     content = read_yaml(path, "the keys about, defaults and experiments")
     base = content.pop("based_on", None)
     if base is None:
@@ -195,18 +193,50 @@ def unique(experiments: Experiments) -> list[BaseRun]:
     return list({run.run_id: run for runs in experiments.values() for run in runs}.values())
 
 
-def shards(runs: Iterable[BaseRun]) -> dict[str, list[BaseRun]]:
-    """Runs, each once, by the training job that carries them, in an order that depends on the runs alone."""
-    found = {run.run_id: run for run in runs}.values()
-    result: dict[str, list[BaseRun]] = {}
-    for run in sorted(found, key=lambda run: (run.shard_id, *(getattr(run, axis) for axis in sorted(run.shard_axes)))):
-        result.setdefault(run.shard_id, []).append(run)
-    return result
+JOB_SECONDS = 60  # of arithmetic, which a job should hold at least: its start takes seconds
+MOST_JOBS = 8  # of one group of experiments: longer jobs at larger scales, not more
 
 
-def to_json(runs: list[BaseRun]) -> str:
-    """The runs as one line of JSON: Snakemake compares params as a set of values without names, so they go as one."""
-    return json.dumps([run.model_dump() for run in runs], sort_keys=True)
+def jobs(study: Study, experiments: Experiments, figures: Mapping[str, Collection[str]]) -> dict[str, list[BaseRun]]:
+    """The runs by training job, <first experiment>-<number>; which job has which depends on the runs alone.
+
+    The runs of a job need the same data, and are shown by the same figures (`figures` of each experiment): so a figure
+    trains the runs that it shows, and no others.
+    """
+    members: dict[str, list[str]] = {}
+    for name, runs in experiments.items():
+        for run in runs:
+            members.setdefault(run.run_id, []).append(name)
+    groups: dict[tuple[frozenset[str], str | None], list[BaseRun]] = {}
+    for run in sorted(unique(experiments), key=lambda run: run.run_id):
+        shown_by = frozenset(figure for name in members[run.run_id] for figure in figures[name])
+        groups.setdefault((shown_by, study.data(run)), []).append(run)
+    found: dict[str, list[BaseRun]] = {}
+    count: Counter[str] = Counter()
+    for runs in groups.values():
+        name = min(members[run.run_id][0] for run in runs)
+        for part in _parts(study, runs):
+            count[name] += 1
+            found[f"{name}-{count[name]}"] = part
+    return found
+
+
+def _parts(study: Study, runs: list[BaseRun]) -> list[list[BaseRun]]:
+    """The runs in parts of about equal work."""
+    seconds = [study.operations(run) / CPU_SPEED for run in runs]
+    number = min(max(round(sum(seconds) / JOB_SECONDS), 1), MOST_JOBS)
+    ends = itertools.accumulate(seconds)
+    parts: dict[int, list[BaseRun]] = {}
+    for run, own, end in zip(runs, seconds, ends, strict=True):
+        middle = (end - own / 2) / sum(seconds) if sum(seconds) else 0
+        parts.setdefault(int(number * middle), []).append(run)
+    return list(parts.values())
+
+
+def runs_hash(runs: list[BaseRun]) -> str:
+    """A hash of the settings of runs: Snakemake plans a job again when it changes."""
+    text = json.dumps([run.model_dump() for run in runs], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def places(model: type[BaseRun]) -> dict[str, str]:

@@ -1,12 +1,10 @@
-"""A training job: the runs of a shard, one after another, written as one table with its provenance.
+"""A training job: its runs one after another, written as one table with their provenance.
 
-It trains only what is missing. Finished runs lie in the run cache, each under the fingerprint of all that its result
-depends on, and beside them a checkpoint of a run that was interrupted. A signal saves and stops; a kill loses at most
-the time since the last checkpoint.
+It trains only what is missing. Finished runs lie in the run cache, each under its key, and beside them a checkpoint of
+a run that was interrupted. A signal saves and stops; a kill loses at most the time since the last checkpoint.
 """
 
 import json
-import os
 import platform
 import resource
 import signal
@@ -14,13 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache as once
+from functools import cache as once_per_process
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,7 +29,6 @@ from effective_lr.engine.storage import (
     Result,
     read_checked,
     read_table,
-    whole_file,
     with_provenance,
     write_checked,
     write_table,
@@ -43,8 +39,7 @@ from effective_lr.errors import UserError
 if TYPE_CHECKING:  # a job that finds all its runs finished never imports torch: it takes two seconds
     import torch
 
-PROGRESS_SECONDS = 10.0  # between lines that tell how far a run is
-NOTED = 40  # losses of a run in the note of a job
+PROGRESS_SECONDS = 10.0  # between lines of progress
 
 
 class Training(Protocol):
@@ -64,7 +59,7 @@ class Training(Protocol):
     @property
     def weights(self) -> "dict[str, torch.Tensor]": ...  # all that is trained, by name
 
-    def save(self) -> bytes: ...  # all that a later process needs to go on as if nothing had happened
+    def save(self) -> bytes: ...  # all that a later process needs to continue exactly
 
 
 class Stopped(Exception):
@@ -72,7 +67,7 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """SIGINT and SIGTERM: heard at once, or after the present step where that is `deferred`."""
+    """SIGINT and SIGTERM: acted on at once, or after the present step where that is `deferred`."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -88,14 +83,14 @@ class StopSignal:
 
 @dataclass
 class RunCache:
-    """The finished runs and the checkpoints of one scale. `code` and `data` are fingerprints of what made them."""
+    """The finished runs and the checkpoints of one scale, of one training code on one dataset."""
 
     folder: Path
-    code: str
-    data: str
+    code_key: str
+    data_sha256: str
 
     def table_path(self, run: BaseRun) -> Path:
-        return self.folder / f"{run.fingerprint(self.code, self.data)}.parquet"
+        return self.folder / f"{run.key(self.code_key, self.data_sha256)}.parquet"
 
     def checkpoint_path(self, run: BaseRun) -> Path:
         return self.table_path(run).with_suffix(".checkpoint")
@@ -123,25 +118,24 @@ class RunCache:
 
 
 @dataclass
-class Watch:
-    """What happens between the steps of a shard's runs: checkpoints, lines of progress, and the end on a signal."""
+class Progress:
+    """What happens between the steps of a job's runs: checkpoints, lines of progress, and the end on a signal."""
 
+    job: str
     stop: StopSignal
     cache: RunCache
     checkpoint_seconds: float
     unit: str
     runs: list[BaseRun]
-    left: list[BaseRun]  # not trained yet, the present one first
-    note: Path  # where `make watch` reads how far the job is
+    missing: list[BaseRun]  # not trained yet, the present one first
     saved: float = field(default_factory=time.monotonic)
-    told: float = field(default_factory=time.monotonic)
+    printed: float = field(default_factory=time.monotonic)
 
     def __call__(self, run: BaseRun, training: Training) -> None:
         now = time.monotonic()
-        if now - self.told >= PROGRESS_SECONDS:
-            self.told = now
-            print(self.progress(run, training), flush=True)
-            write_note(self.note, self.runs, run, training)
+        if now - self.printed >= PROGRESS_SECONDS:
+            self.printed = now
+            print(self.line(run, training), flush=True)
         if training.diverged or training.step == training.steps:
             return
         if self.stop.number or now - self.saved >= self.checkpoint_seconds:
@@ -153,43 +147,15 @@ class Watch:
         if self.stop.number:
             raise Stopped
 
-    def progress(self, run: BaseRun, training: Training) -> str:
-        """How far the present run and the shard are, and how long the rest takes at the speed of the present run."""
+    def line(self, run: BaseRun, training: Training) -> str:
+        """How far the present run and the job are, and how long the rest takes at the speed of the present run."""
         per_step = training.seconds / training.step
-        left = (training.steps - training.step + training.steps * (len(self.left) - 1)) * per_step
+        remaining = (training.steps - training.step + training.steps * (len(self.missing) - 1)) * per_step
         return (
-            f"{run.shard_id}: run {self.runs.index(run) + 1} of {len(self.runs)}, "
+            f"{self.job}: run {self.runs.index(run) + 1} of {len(self.runs)}, "
             f"step {training.step:,} of {training.steps:,}, "
-            f"{training.examples / training.seconds:,.0f} {self.unit}/s, {duration(left)} left"
+            f"{training.examples / training.seconds:,.0f} {self.unit}/s, {duration(remaining)} left"
         )
-
-
-def note_of(output: Path) -> Path:
-    """Where the job that writes this table notes how far it is; the file is there until the job ends well."""
-    return output.with_suffix(".progress")
-
-
-def write_note(path: Path, runs: list[BaseRun], run: BaseRun, training: Training | None = None) -> None:
-    """Note how far a job is: its process, the present run, and the losses of that so far, at most NOTED of them.
-
-    The loss is the first quantity of the whole network whose name ends so. A full disk does not stop the training.
-    """
-    rows = [row for row in training.rows if not row[1] and row[2].endswith("loss")] if training else []
-    losses = [value for _, _, quantity, value in rows if quantity == rows[0][2]]
-    content = {
-        "pid": os.getpid(),
-        "host": platform.node(),
-        "run_id": run.run_id,
-        "number": runs.index(run) + 1,
-        "runs": len(runs),
-        "step": training.step if training else 0,
-        "steps": training.steps if training else 0,
-        "seconds": training.seconds if training else 0.0,
-        "quantity": rows[0][2] if rows else "",
-        "losses": losses[:: -(len(losses) // NOTED + 1)][::-1],  # the last one among them
-    }
-    with suppress(UserError), whole_file(path) as partial:
-        partial.write_text(json.dumps(content))
 
 
 def duration(seconds: float) -> str:
@@ -199,7 +165,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-@once
+@once_per_process
 def commit() -> str:
     """The commit of this repository, '-dirty' added where files differ from it, or 'unknown' without git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
@@ -212,15 +178,15 @@ def commit() -> str:
 def train(
     study: Study,
     run: BaseRun,
-    shared: Any,
+    tensors: "dict[str, torch.Tensor]",
     device: "torch.device",
     cache: RunCache,
-    watch: Callable[[BaseRun, Training], None],
+    progress: Callable[[BaseRun, Training], None],
     reuse: bool = True,
 ) -> Result:
     """Train a run, from its checkpoint if there is one and `reuse` allows, and keep its result in the run cache.
 
-    `shared` is what the study's training module loaded for the runs of the shard.
+    `tensors` are the prepared data.
     """
     import torch
 
@@ -233,16 +199,18 @@ def train(
         if saved is not None and not resumed_at:
             resumed_at.append(training.step - 1)
             print(f"{run.run_id}: resumed after step {training.step - 1}", flush=True)
-        watch(run, training)
+        progress(run, training)
 
-    training: Training = study.module("training").train(run, shared, saved=saved, after_step=after_step)
+    module = study.module("training")
+    data = module.load(tensors, run, device)
+    training: Training = module.train(run, data, saved=saved, after_step=after_step)
     provenance = Provenance(
         study=study.name,
         run_id=run.run_id,
         run=run.model_dump(),
-        fingerprint=cache.table_path(run).stem,
-        code=cache.code,
-        data=cache.data,
+        run_key=cache.table_path(run).stem,
+        code_key=cache.code_key,
+        data_sha256=cache.data_sha256,
         commit=commit(),
         diverged=training.step if training.diverged else None,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -297,19 +265,25 @@ class Options:
     retrain: bool = False  # every run, whatever the cache holds
 
 
-def train_shard(
-    study: Study, runs: list[BaseRun], cache: RunCache, data: tuple[Path, Path] | None, output: Path, options: Options
+def run_job(
+    name: str,
+    study: Study,
+    runs: list[BaseRun],
+    cache: RunCache,
+    data: tuple[Path, Path] | None,
+    output: Path,
+    options: Options,
 ) -> int:
-    """Write the table of a shard, and train what is missing for it; returns the exit code.
+    """Write the table of a job, and train what is missing for it; returns the exit code.
 
-    `data` are the files of the prepared tensors and of their record, None for runs that need none. Where the record
-    says that optional data is missing, the table has no rows.
+    `data` are the files of the prepared tensors and of their record, None for runs that need none. Where by the
+    record optional data are missing, the table has no rows.
     """
     results: dict[BaseRun, Result] = {}
     stop = StopSignal()
-    missing = recorded(data[1], "missing") if data else ""
-    if missing:
-        print(f"{runs[0].shard_id}: skipped: {missing}", flush=True)
+    unavailable = recorded(data[1], "missing") if data else ""
+    if unavailable:
+        print(f"{name}: skipped: {unavailable}", flush=True)
         write_table(with_provenance(SCHEMA.empty_table(), []), output)
         return 0
     try:
@@ -318,17 +292,14 @@ def train_shard(
                 results[run] = result
                 print(f"[{number}/{len(runs)}] {describe(study, run, *result)}", flush=True)
         if len(results) < len(runs):
-            train_missing(study, runs, results, cache, data, stop, options, note_of(output))
+            train_missing(name, study, runs, results, cache, data, stop, options)
         tables, provenances = zip(*(results[run] for run in runs), strict=True)
         write_table(with_provenance(pa.concat_tables(tables), list(provenances)), output)
-        note_of(output).unlink(missing_ok=True)
     except Stopped:
-        note_of(output).unlink(missing_ok=True)
         is_saved = any(cache.checkpoint_path(run).exists() for run in runs if run not in results)
-        underway = ", and a checkpoint of the one under way" if is_saved else ""
         print(
-            f"{runs[0].shard_id}: stopped; its {len(results)} finished of {len(runs)} runs are kept{underway}; "
-            "the same command goes on from there",
+            f"{name}: stopped: {len(results)} of {len(runs)} runs finished{', checkpoint saved' if is_saved else ''}. "
+            "Run the same command again to resume.",
             file=sys.stderr,
         )
         return 128 + stop.number
@@ -336,6 +307,7 @@ def train_shard(
 
 
 def train_missing(
+    name: str,
     study: Study,
     runs: list[BaseRun],
     results: dict[BaseRun, Result],
@@ -343,23 +315,19 @@ def train_missing(
     data: tuple[Path, Path] | None,
     stop: StopSignal,
     options: Options,
-    note: Path,
 ) -> None:
-    """Train the runs of a shard that have no result yet."""
-    from effective_lr.prepare.prepared import load
+    """Train the runs of a job that have no result yet."""
+    from effective_lr.prepare.dataset import load
 
     missing = [run for run in runs if run not in results]
-    shard = runs[0].shard_id
-    write_note(note, runs, missing[0])
-    name, why = choose_device(options.device)
-    print(f"{shard}: {len(missing)} of {len(runs)} runs to train, on the {why}", flush=True)
+    device_name, why = choose_device(options.device)
+    print(f"{name}: {len(missing)} of {len(runs)} runs to train, on the {why}", flush=True)
     tensors = load(*data) if data else {}
-    with on_device(name, options.gpu_slots, shard) as device:
-        shared = study.module("training").load(tensors, runs[0], device)
-        watch = Watch(stop, cache, options.checkpoint_seconds, study.unit, runs, missing, note)
+    with on_device(device_name, options.gpu_slots, name) as device:
+        progress = Progress(name, stop, cache, options.checkpoint_seconds, study.unit, runs, missing)
         for run in list(missing):
             stop.deferred = True
-            result = train(study, run, shared, device, cache, watch, reuse=not options.retrain)
+            result = train(study, run, tensors, device, cache, progress, reuse=not options.retrain)
             stop.deferred = False
             results[run] = result
             missing.remove(run)
@@ -369,7 +337,7 @@ def train_missing(
 
 
 def recorded(record: Path, key: str) -> str:
-    """What a record of prepared data says under a key, or nothing where it is damaged, which its reader then tells."""
+    """The value of a key in a record of prepared data; empty where it cannot be read, which its reader reports."""
     try:
         return str(json.loads(record.read_text()).get(key, ""))
     except (OSError, ValueError, AttributeError):

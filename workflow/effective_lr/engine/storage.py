@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from effective_lr.errors import UserError
 
@@ -28,6 +29,11 @@ SCHEMA = pa.schema(
 )
 
 
+def _stored_as(name: str, former: str) -> Any:
+    """A field that files call by its former name."""
+    return Field(validation_alias=AliasChoices(name, former), serialization_alias=former)
+
+
 class Provenance(BaseModel):
     """Where the rows of one run come from; it lies in the file of their table."""
 
@@ -36,9 +42,9 @@ class Provenance(BaseModel):
     study: str
     run_id: str
     run: dict[str, Any]  # its settings
-    fingerprint: str
-    code: str  # key of the training code
-    data: str  # sha256 of the prepared data; empty where the run needs none
+    run_key: str = _stored_as("run_key", "fingerprint")
+    code_key: str = _stored_as("code_key", "code")
+    data_sha256: str = _stored_as("data_sha256", "data")  # of the prepared data, if any
     commit: str
     finished: str  # time, UTC
     diverged: int | None  # the step, or None
@@ -84,6 +90,12 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, partial, compression="zstd")
 
 
+def write_json(content: Any, path: Path) -> None:
+    """Write a JSON file for people and programs."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def write_checked(content: bytes, path: Path) -> None:
     """Write bytes behind their own sha256."""
     with whole_file(path) as partial:
@@ -101,39 +113,63 @@ def read_checked(path: Path) -> bytes:
 
 def with_provenance(table: pa.Table, provenance: list[Provenance]) -> pa.Table:
     """The table with the provenance of its runs inside, so that the two never part, and a checksum of both."""
-    text = json.dumps([record.model_dump() for record in provenance], sort_keys=True)
+    text = json.dumps([record.model_dump(by_alias=True) for record in provenance], sort_keys=True)
     return table.replace_schema_metadata({"provenance": text, "sha256": _sha256(table, text)})
 
 
 def read_table(path: Path) -> tuple[pa.Table, list[Provenance]]:
-    """A table and the provenance of its runs. Raises UserError when the file is damaged."""
+    """A table and the provenance of its runs. Raises UserError where the file is damaged, or of another version of this
+    package."""
     try:
         table = pq.read_table(path)
-        provenance = table.schema.metadata[b"provenance"].decode()
-        found, expected = _sha256(table, provenance), table.schema.metadata[b"sha256"].decode()
-        if found != expected:
-            raise ValueError(f"its content has sha256 {found}, expected {expected}")
-        return table, [Provenance(**record) for record in json.loads(provenance)]
+        text = table.schema.metadata[b"provenance"].decode()
+        found, expected = _sha256(table, text), table.schema.metadata[b"sha256"].decode()
     except Exception as error:  # whatever a damaged file makes its reader do
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); delete it and run again") from None
+        raise _damaged(path, str(error)) from None
+    if found != expected:
+        raise _damaged(path, f"its content has sha256 {found}, expected {expected}")
+    return table, _records(path, text)
 
 
 def read_provenance(path: Path) -> list[Provenance]:
     """The provenance of a table without its rows, which takes a millisecond and checks nothing of them.
 
-    Raises UserError where there is none that can be read.
+    Raises UserError where it cannot be read.
     """
     try:
-        return [Provenance(**record) for record in json.loads(pq.read_schema(path).metadata[b"provenance"])]
+        text = pq.read_schema(path).metadata[b"provenance"].decode()
     except Exception as error:  # whatever a damaged file makes its reader do
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); delete it and run again") from None
+        raise _damaged(path, str(error)) from None
+    return _records(path, text)
+
+
+def _records(path: Path, text: str) -> list[Provenance]:
+    try:
+        return [Provenance(**record) for record in json.loads(text)]
+    except ValidationError as error:
+        keys = ", ".join(dict.fromkeys(str(one["loc"][0]) for one in error.errors()))
+        raise UserError(
+            f"{path}: whole, but written by another version of this package (its provenance differs in {keys}); read "
+            "it with that version, or move it away and train again"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: damaged ({' '.join(why.split())}); delete it and run again")
 
 
 def _sha256(table: pa.Table, provenance: str) -> str:
     """Over the content, not the bytes of the file: Parquet's own checksums leave out its headers."""
     digest = hashlib.sha256(provenance.encode())
     for field, column in zip(table.schema, table.columns, strict=True):
-        values = column.to_pylist() if pa.types.is_string(field.type) else column.to_numpy().tobytes()
-        content = "\n".join(values).encode() if isinstance(values, list) else values
+        content = _joined(column) if pa.types.is_string(field.type) else column.to_numpy().tobytes()
         digest.update(f"{field.name} {field.type} {len(content)}".encode() + content)
     return digest.hexdigest()
+
+
+def _joined(column: pa.ChunkedArray) -> bytes:
+    """The texts of a column, one a line."""
+    texts = column.combine_chunks()
+    return pc.binary_join(pa.ListArray.from_arrays([0, len(texts)], texts), "\n")[0].as_buffer().to_pybytes()

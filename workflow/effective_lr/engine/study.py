@@ -1,6 +1,6 @@
-"""The seam between the house and a study: the settings of a run, and what a study tells of itself.
+"""The interface of a study: the settings of its runs, and a description of the study by functions of these.
 
-Imported by the Snakefile in every job: nothing here imports torch, and neither may `studies/<name>/__init__.py`.
+The Snakefile imports it: nothing here imports torch, and neither may `studies/<name>/__init__.py`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0)]
 def setting(description: str, source: str | Mapping[Any, str], change: str = "", **constraints: Any) -> Any:
     """A field of a run.
 
-    `source` is the tag of where its value comes from ("ours" is always one), by value where that differs; `change` says
+    `source` is the tag of where its value comes from ("ours" is always one), by value where that differs; `change` is
     when to change it. Neither these nor the description are part of the fingerprint of the code.
     """
     return Field(
@@ -37,12 +37,11 @@ def setting(description: str, source: str | Mapping[Any, str], change: str = "",
 class BaseRun(BaseModel):
     """The settings of one training. Two equal runs of one study give equal results.
 
-    A study adds its settings, `stem`, and the settings that may differ inside a shard, the runs of one training job.
+    A study adds its settings and `stem`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shard_axes: ClassVar[frozenset[str]] = frozenset()
     named_axes: ClassVar[tuple[str, ...]] = ()  # settings that the name of a run shows beside its stem and seed
 
     seed: Seed
@@ -65,26 +64,20 @@ class BaseRun(BaseModel):
     def run_id(self) -> str:
         """Readable and stable: only a setting that is changed, or added without a default, changes it."""
         axes = [f"{axis}_{short(getattr(self, axis))}" for axis in self.named_axes]
-        return "-".join([self.stem, *axes, f"seed_{self.seed}", self._digest()])
+        digest = _sha256(self.model_dump(exclude_defaults=True))[:6]
+        return "-".join([self.stem, *axes, f"seed_{self.seed}", digest])
 
-    @property
-    def shard_id(self) -> str:
-        """The shard that trains this run: all runs that differ in `shard_axes` alone."""
-        seed = [] if "seed" in self.shard_axes else [f"seed_{self.seed}"]
-        return "-".join([self.stem, *seed, self._digest(without=self.shard_axes)])
-
-    def fingerprint(self, code: str, data: str) -> str:
-        """What the result depends on: these settings, the key of the training code, the sha256 of the data."""
-        parts = json.dumps([self.model_dump(exclude_defaults=True), code, data], sort_keys=True)
-        return hashlib.sha256(parts.encode()).hexdigest()[:16]
-
-    def _digest(self, without: frozenset[str] = frozenset()) -> str:
-        settings = self.model_dump(exclude_defaults=True, exclude=set(without))
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+    def key(self, code_key: str, data_sha256: str) -> str:
+        """The key of the run: a hash of all that its result depends on."""
+        return _sha256([self.model_dump(exclude_defaults=True), code_key, data_sha256])[:16]
 
     def changed(self, **settings: Any) -> Self:
         """The run with other settings, checked like any run."""
         return type(self)(**{**self.model_dump(), **settings})
+
+
+def _sha256(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def short(value: Any) -> str:
@@ -94,10 +87,10 @@ def short(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """What one paper asks, as the house sees it. The modules of its folder are found by their names.
+    """What one paper asks. The modules of its folder are found by their names.
 
-    settings, training   what decides results: `training.load(tensors, run, device)` gives what the runs of a shard
-                         share, `training.train(run, shared, saved, after_step)` trains one of them
+    settings, training   what decides results: `training.load(tensors, run, device)` gives the data of a run,
+                         `training.train(run, data, saved, after_step)` trains it
     checks               `rows(seed)`: exact statements, tried in float64
     analysis             `derive(metrics, runs)`, if there: adds quantities that follow from those measured
     statistics           what claims are decided by
@@ -116,7 +109,7 @@ class Study:
     megabytes: Callable[[Any], int]  # that a run takes on the host beside PyTorch
     words: Mapping[str, str] = field(default_factory=dict)  # names of settings' values and of subjects, in LaTeX
     unit: str = "steps"  # of which a run sees `examples`
-    optional_data: frozenset[str] = frozenset()  # prepared data without which the study goes on
+    optional_data: frozenset[str] = frozenset()  # prepared data that a user may lack: its runs are then skipped
 
     def module(self, name: str) -> ModuleType:
         """A module of its folder."""
@@ -130,11 +123,11 @@ class Study:
 
 
 def names() -> list[str]:
-    """The studies that there are."""
+    """The studies, by their folders."""
     return sorted(path.parent.name for path in STUDIES.glob("*/__init__.py"))
 
 
 def load(name: str) -> Study:
-    """The study of that name: the only way from the house into a room."""
+    """The study of that name."""
     study: Study = importlib.import_module(f"effective_lr.studies.{name}").STUDY
     return study

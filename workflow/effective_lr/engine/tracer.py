@@ -1,7 +1,7 @@
 """Train a sample of runs with whatever checkout is on the path, and write all rows and weights in full precision.
 
-A script of certify.py, which gives it one task in JSON on standard input. It uses the seam alone, so it can drive the
-code of an earlier commit.
+A script of certify.py, which gives it one task in JSON on standard input. It uses the interface of studies alone, so
+it can drive the code of an earlier commit.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ import torch
 from pydantic import ValidationError
 
 from effective_lr.engine.study import load
-from effective_lr.prepare.prepared import load as load_tensors
 
 
 class Interrupted(Exception):
@@ -46,9 +45,9 @@ def main() -> None:
         except ValidationError:
             continue  # a setting that this checkout does not know
         needed = study.data(run)
-        tensors = load_tensors(*map(Path, task["data"][needed])) if needed else {}
-        shared = training.load(tensors, run, torch.device("cpu"))
-        found[run.run_id] = result(training.train(run, shared))
+        tensors = torch.load(task["data"][needed][0], weights_only=True) if needed else {}
+        data = training.load(tensors, run, torch.device("cpu"))
+        found[run.run_id] = result(training.train(run, data))
         saved: list[bytes] = []
 
         def interrupt(state: Any, saved: list[bytes] = saved) -> None:
@@ -57,9 +56,9 @@ def main() -> None:
                 raise Interrupted
 
         try:
-            training.train(run, shared, after_step=interrupt)
+            training.train(run, data, after_step=interrupt)
         except Interrupted:
-            found[f"{run.run_id}, resumed"] = result(training.train(run, shared, saved=saved[0]))
+            found[f"{run.run_id}, resumed"] = result(training.train(run, data, saved=saved[0]))
     Path(task["output"]).write_text(json.dumps(found))
 
 

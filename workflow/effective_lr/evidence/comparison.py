@@ -1,14 +1,13 @@
-"""A run of one's own beside the published one: which numbers lie where a repetition should, which verdicts differ.
+"""A user's run beside the published one: which numbers lie where a repetition should, which verdicts differ.
 
 A published number has a prediction interval: where, with CONFIDENCE, a repetition lies that has other seeds.
 
-mean of a cell   t·s·√(1/n + 1/m) to both sides, for n published seeds and m of one's own. s is the deviation between
+mean of a cell   t·s·√(1/n + 1/m) to both sides, for n published seeds and m of the user's. s is the deviation between
                  published seeds, pooled over the cells nearest in mean, since cells that train badly scatter far more.
 part of a claim  its own interval, √(1 + n/m) times as wide: the variance of a difference is that of both. This is √2
                  where both have the same number of seeds.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +15,13 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.engine.contents import Chapter, published_table
-from effective_lr.engine.storage import read_table
+from effective_lr.engine.storage import read_provenance
 from effective_lr.engine.study import Study
 from effective_lr.errors import UserError
+from effective_lr.evidence import tidy
 from effective_lr.evidence.estimates import CONFIDENCE, Estimate, t_margin
-from effective_lr.evidence.published import read_claims, seeds
-from effective_lr.evidence.tidy import gather
-from effective_lr.evidence.verdicts import rules
+from effective_lr.evidence.published import read_checks, read_claims
+from effective_lr.evidence.verdicts import decide_all, rules
 
 Claims = dict[str, dict[str, Any]]  # decided, by name; those published with their number of seeds
 POOLED_FREEDOM = 20  # degrees of freedom that the deviation of a cell is pooled from, where there are as many
@@ -43,8 +42,8 @@ class Prediction(NamedTuple):
         return bool(np.isfinite([self.published.low, self.published.high, self.mine]).all())
 
     def __str__(self) -> str:
-        told = f"{self.published.value:.4g} [{self.published.low:.4g}, {self.published.high:.4g}]"
-        return f"{self.name}: {self.mine:.4g} against {told}"
+        published = f"{self.published.value:.4g} [{self.published.low:.4g}, {self.published.high:.4g}]"
+        return f"{self.name}: {self.mine:.4g} against {published}"
 
 
 # Cells
@@ -91,7 +90,7 @@ def predicted_cells(study: Study, mine: pd.DataFrame, published: pd.DataFrame) -
 
 
 def usual_value(column: pd.Series) -> Any:
-    """What more than half of the cells have, which need not be told; None where there is no such value."""
+    """What more than half of the cells have, which need not be named; None where there is no such value."""
     counts = column.value_counts()
     return counts.index[0] if len(counts) and counts.iloc[0] > len(column) / 2 else None
 
@@ -99,11 +98,11 @@ def usual_value(column: pd.Series) -> Any:
 # Claims
 
 
-def predicted_parts(mine: Claims, published: Claims, seeds_of_mine: dict[str, int]) -> list[Prediction]:
+def predicted_parts(mine: Claims, published: Claims) -> list[Prediction]:
     """Every part of every claim that both have."""
     predictions = []
     for name in (name for name in published if name in mine):
-        theirs, ours = published[name], seeds_of_mine[name]
+        theirs, ours = published[name], mine[name]["seeds"]
         wider = np.sqrt(1 + theirs["seeds"] / ours) if ours else np.sqrt(2)
         found = {(part["subject"], part["statistic"]): part["value"] for part in mine[name]["parts"]}
         for part in theirs["parts"]:
@@ -118,7 +117,7 @@ def predicted_parts(mine: Claims, published: Claims, seeds_of_mine: dict[str, in
 # Both
 
 
-def tell_predictions(of_cells: list[Prediction], of_parts: list[Prediction]) -> list[str]:
+def compared_numbers(of_cells: list[Prediction], of_parts: list[Prediction]) -> list[str]:
     """How many of the numbers lie in their intervals, and each that does not."""
     known = [[one for one in kind if one.is_known()] for kind in (of_cells, of_parts)]
     inside = [sum(one.holds() for one in kind) for kind in known]
@@ -136,7 +135,7 @@ def tell_predictions(of_cells: list[Prediction], of_parts: list[Prediction]) -> 
     return [*lines, *(["Outside:"] if outside else []), *(f"  {one}" for one in outside)]
 
 
-def tell_verdicts(mine: Claims, published: Claims) -> tuple[list[str], bool]:
+def compared_verdicts(mine: Claims, published: Claims) -> tuple[list[str], bool]:
     """Both verdicts on each claim, and whether all that are published were found again."""
     lines, agree = [f"{'claim':<44}  {'mine':<20}  published"], True
     for name, theirs in published.items():
@@ -151,7 +150,7 @@ def tell_verdicts(mine: Claims, published: Claims) -> tuple[list[str], bool]:
     return lines, agree
 
 
-def tell_seeds(mine: pd.DataFrame, published: pd.DataFrame) -> str:
+def compared_seeds(mine: pd.DataFrame, published: pd.DataFrame) -> str:
     """The seeds of both, and what that means for the intervals."""
     ours, theirs = (sorted(runs["seed"].unique()) for runs in (mine, published))
     texts = [", ".join(map(str, found)) if len(found) < 9 else f"{found[0]} to {found[-1]}" for found in (ours, theirs)]
@@ -160,23 +159,24 @@ def tell_seeds(mine: pd.DataFrame, published: pd.DataFrame) -> str:
 
 
 def compare_with_published(root: Path, chapter: Chapter, scale: str) -> tuple[str, bool]:
-    """A scale, or what there is of it, beside its published results; and whether all verdicts agree."""
+    """A scale, as far as it is trained, beside its published results; and whether all verdicts agree."""
     results = Path("results") / scale / chapter.name
-    shards = [path for name in chapter.shards if (path := results / "shards" / f"{name}.parquet").exists()]
-    if not shards:
-        raise UserError(f"{results}/shards: no training of this scale; run it first")
-    files = {name: results / "claims" / f"{name}.json" for name in chapter.claims}
-    mine = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
+    paths = {name: path for name in chapter.jobs if (path := results / "jobs" / f"{name}.parquet").exists()}
+    if not paths:
+        raise UserError(f"{results}/jobs: no training of this scale; run it first")
+    trained = {record.run_id for path in paths.values() for record in read_provenance(path)}
+    whole = [name for name, runs in chapter.experiments.items() if trained.issuperset(run.run_id for run in runs)]
+    tables = tidy.read(chapter, paths.values(), whole)
+    mine = decide_all(chapter, tables, read_checks(results / "checks.parquet"), "") if whole else {}
     published = read_claims(root, chapter.name, scale)
-    ours = runs_in(chapter.study, shards)
+    ours = runs_in(chapter.study, list(paths.values()))
     theirs = runs_in(chapter.study, [published_table(root, chapter.name, scale)])
-    parts = predicted_parts(mine, published, {name: seeds(chapter, name) for name in mine})
-    told, agree = tell_verdicts(mine, published)
-    numbers = tell_predictions(predicted_cells(chapter.study, ours, theirs), parts)
-    return "\n".join([f"{chapter.name}:", tell_seeds(ours, theirs), *numbers, "", *told]), agree
+    parts = predicted_parts(mine, published)
+    lines, agree = compared_verdicts(mine, published)
+    numbers = compared_numbers(predicted_cells(chapter.study, ours, theirs), parts)
+    return "\n".join([f"{chapter.name}:", compared_seeds(ours, theirs), *numbers, "", *lines]), agree
 
 
-def runs_in(study: Study, shards: list[Path]) -> pd.DataFrame:
+def runs_in(study: Study, paths: list[Path]) -> pd.DataFrame:
     """All runs in these tables, one line each."""
-    names = [record.run_id for shard in shards for record in read_table(shard)[1]]
-    return gather(study, shards, names).runs
+    return tidy.gather(study, paths, [record.run_id for path in paths for record in read_provenance(path)]).runs

@@ -1,14 +1,13 @@
 """Published results: written from the run cache, taken into one, and their verdicts.
 
-Those of a study at one scale are one table of all its runs in the form of a shard (jobs.py): tidy rows, with the
-provenance of each run and a checksum inside. So whatever reads shards reads them too. Beside it lies what it decides,
-<scale>.claims.json.
+Those of a study at one scale are one table of all its runs in the form of a job's (jobs.py): tidy rows, with the
+provenance of each run and a checksum inside. So whatever reads the tables of jobs reads them too. Beside it lies what
+it decides, <scale>.claims.json.
 """
 
 import json
 import math
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,20 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from effective_lr.engine import grid
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Chapter, published_claims, published_table
 from effective_lr.engine.plan import cache_of
-from effective_lr.engine.storage import read_table, with_provenance, write_table
+from effective_lr.engine.storage import read_provenance, read_table, with_provenance, write_json, write_table
 from effective_lr.errors import UserError
-from effective_lr.evidence import verdicts
-from effective_lr.evidence.tidy import Tables, gather
+from effective_lr.evidence import tidy
+from effective_lr.evidence.verdicts import decide_all
 
 
 def publish(root: Path, chapter: Chapter, scale: str, partial: bool) -> str:
     """Write the finished runs of a scale as one table. Unless `partial`, every run must be there."""
     results, output = Path("results") / scale / chapter.name, published_table(root, chapter.name, scale)
-    key, data = training_key(chapter.study), Path("results/data")
-    runs = grid.unique(chapter.experiments)
-    caches = [cache_of(chapter.study, run, results, data, key) for run in runs]
+    key, runs = training_key(chapter.study), chapter.runs
+    caches = [cache_of(chapter.study, run, results, key) for run in runs]
     found = [result for run, cache in zip(runs, caches, strict=True) if (result := cache.finished(run)) is not None]
     if len(found) < len(runs) and not partial:
         raise UserError(
@@ -61,7 +58,7 @@ def reuse(published: Path, results: Path) -> str:
     count = 0
     for record in provenance:
         start, end = starts[record.run_id]
-        path = results / "runs" / f"{record.fingerprint}.parquet"
+        path = results / "runs" / f"{record.run_key}.parquet"
         if not path.exists():
             write_table(with_provenance(table.slice(start, end - start), [record]), path)
             count += 1
@@ -69,16 +66,16 @@ def reuse(published: Path, results: Path) -> str:
 
 
 def write_claims(root: Path, chapter: Chapter, scale: str) -> Path:
-    """Write what the published tables of a scale decide. Committed beside them, it spares readers these seconds."""
+    """Write what the published tables of a scale decide. Committed beside them: it takes seconds."""
     path = published_claims(root, chapter.name, scale)
     decided = decide_published(root, chapter, scale)
     if not (path.exists() and are_alike(json.loads(path.read_text()), decided)):
-        path.write_text(json.dumps(decided, indent=1, ensure_ascii=False) + "\n")
+        write_json(decided, path)
     return path
 
 
 def are_alike(one: Any, other: Any) -> bool:
-    """Whether two claims say the same, but for the last digits, which processors round in different ways."""
+    """Whether two claims are the same but for the last digits, which processors round in different ways."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(are_alike(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -92,40 +89,21 @@ def read_claims(root: Path, study: str, scale: str) -> dict[str, Any]:
     """What the published tables of a scale decide, by claim. Raises UserError where they stand alone."""
     path = published_claims(root, study, scale)
     if not path.exists():
-        raise UserError(f"{path}: missing; type `make pages`, which decides on the published tables")
+        raise UserError(f"{path}: missing; type `make docs`, which decides on the published tables")
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
 def decide_published(root: Path, chapter: Chapter, scale: str) -> dict[str, Any]:
-    """The verdicts on the claims all of whose runs are published, each with its number of seeds."""
-    shard = published_table(root, chapter.name, scale)
-    checks = shard.with_name("checks.parquet")
-    there = {record.run_id for record in read_table(shard)[1]}
-    whole = {name for name, runs in chapter.experiments.items() if there.issuperset(run.run_id for run in runs)}
-    tables = tables_of(chapter, [shard], whole)
-    no_checks = pd.DataFrame(columns=["check", "subject", "value"])
-    evidence = verdicts.Evidence(tables, pd.read_parquet(checks) if checks.exists() else no_checks)
-    statistics = verdicts.statistics_of(chapter.study)
-    return {
-        name: {**verdicts.decide(name, claim, evidence, statistics), "seeds": seeds(chapter, name)}
-        for name, claim in chapter.claims.items()
-        if whole.issuperset(claim.experiments)
-    }
+    """The verdicts on the claims all of whose runs are published."""
+    table = published_table(root, chapter.name, scale)
+    there = {record.run_id for record in read_provenance(table)}
+    whole = [name for name, runs in chapter.experiments.items() if there.issuperset(run.run_id for run in runs)]
+    checks = read_checks(table.with_name("checks.parquet"))
+    command = f"--cores all --config scale={scale} metrics=published"
+    return decide_all(chapter, tidy.read(chapter, [table], whole), checks, command)
 
 
-def seeds(chapter: Chapter, claim: str) -> int:
-    """How many seeds the runs of a claim have; none where it rests on float64 checks alone."""
-    runs = chapter.runs_of(chapter.claims[claim].experiments)
-    return len({run.seed for run in runs})
-
-
-def tables_of(chapter: Chapter, shards: list[Path], experiments: Collection[str]) -> Tables:
-    """The tidy tables of these experiments, gathered from shards."""
-    return Tables.of(
-        {
-            name: gather(chapter.study, shards, [run.run_id for run in runs])
-            for name, runs in chapter.experiments.items()
-            if name in experiments
-        }
-    )
+def read_checks(path: Path) -> pd.DataFrame:
+    """The float64 checks; an empty table where none were made."""
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=["check", "subject", "value"])

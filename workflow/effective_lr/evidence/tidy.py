@@ -4,18 +4,20 @@
 `runs`: one line for each run, its settings, its results as means over its rows, its provenance.
 """
 
+import sys
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from effective_lr.engine.contents import Chapter
 from effective_lr.engine.storage import Provenance, read_table
 from effective_lr.engine.study import Study
 from effective_lr.errors import UserError
-
-# What a table of runs calls the fields of provenance whose plain words are names for settings.
-COLUMNS = {"code": "code_key", "data": "data_sha256"}
 
 
 class Experiment(NamedTuple):
@@ -25,55 +27,75 @@ class Experiment(NamedTuple):
     runs: pd.DataFrame
 
 
-def gather(study: Study, shards: list[Path], run_ids: list[str]) -> Experiment:
-    """The metrics and runs of these run_ids from the tables of their shards. Raises UserError when one is missing.
+class Tables(dict[str, Experiment]):
+    """The tables of experiments by name."""
 
-    Where all shards are empty, since optional data cannot be had, so are both tables.
+    def runs(self, *names: str) -> pd.DataFrame:
+        """The runs of these experiments together, each once; of all of them when none is named."""
+        return pd.concat([self[name].runs for name in names or self]).drop_duplicates("run_id", ignore_index=True)
+
+
+def read(chapter: Chapter, paths: Iterable[Path], experiments: Iterable[str] | None = None) -> Tables:
+    """The tables of these experiments of a chapter, or of all, from the tables of their training jobs."""
+    files = tuple(paths)
+    names = chapter.experiments if experiments is None else experiments
+    return Tables(
+        {name: gather(chapter.study, files, [run.run_id for run in chapter.experiments[name]]) for name in names}
+    )
+
+
+_read_once = cache(read_table)  # every experiment of a published study is in one table
+
+
+def gather(study: Study, paths: Iterable[Path], run_ids: list[str]) -> Experiment:
+    """The metrics and runs of these run_ids from the tables of training jobs. Raises UserError when one is missing.
+
+    Where all of them are empty, since optional data cannot be had, so are both tables.
     """
-    tables, provenances = zip(*[read_table(path) for path in shards], strict=True)
-    records = {record.run_id: record for provenance in provenances for record in provenance}
+    wanted = pa.array(run_ids, pa.string())
+    parts: list[pa.Table] = []
+    records: dict[str, Provenance] = {}
+    for path in paths:
+        table, provenance = _read_once(path)
+        found = {record.run_id: record for record in provenance}
+        if found.keys() & set(run_ids):
+            parts.append(table.filter(pc.is_in(table["run_id"], wanted)))
+            records |= found
+        elif not parts:
+            parts.append(table.slice(0, 0))
     missing = [run_id for run_id in run_ids if run_id not in records]
-    if missing and not (study.optional_data and not any(provenances)):
-        raise UserError(f"{missing[0]}: in none of the {len(shards)} shards given; run the training again")
-    metrics = pa.concat_tables(tables).to_pandas()
-    metrics = metrics[metrics["run_id"].isin(run_ids)]
+    if missing and not (study.optional_data and not records):
+        raise UserError(f"{missing[0]}: in none of the tables of its training jobs; run the training again")
+    metrics = pa.concat_tables(parts).to_pandas()
     runs = summarize(study, metrics, [records[run_id] for run_id in run_ids if run_id in records])
+    warn_of_versions(runs)
     derive = study.find("analysis", "derive")
     return Experiment(*derive(metrics, runs)) if derive and len(runs) else Experiment(metrics, runs)
 
 
 def summarize(study: Study, metrics: pd.DataFrame, records: list[Provenance]) -> pd.DataFrame:
     """One line for each run: settings, provenance, and the means of what the study summarizes."""
-    settings = list(study.run.model_fields)
-    names = {name: COLUMNS.get(name, name) for name in Provenance.model_fields if name not in ("run", "versions")}
-    lines = [
-        {**{column: getattr(record, name) for name, column in names.items()}, **record.versions, **record.run}
-        for record in records
-    ]
-    runs = pd.DataFrame(lines, columns=None if lines else [*settings, "python", "torch", *names.values()])
+    names = [name for name in Provenance.model_fields if name not in ("run", "versions")]
+    lines = [{**{name: getattr(record, name) for name in names}, **record.versions, **record.run} for record in records]
+    empty = [*study.run.model_fields, "python", "torch", *names]
+    runs = pd.DataFrame(lines, columns=None if lines else empty)
     whole = metrics[(metrics["layer"] == "") & metrics["quantity"].isin(study.summarized)]
     means = whole.pivot_table(index="run_id", columns="quantity", values="value")
     means = means.reindex(columns=list(study.summarized))
     return runs.merge(means, left_on="run_id", right_index=True, how="left")
 
 
-class Tables(dict[str, Experiment]):
-    """The tables of experiments by name, from files `<experiment>.metrics.parquet` and `<experiment>.runs.parquet`."""
+@cache
+def _warn(study: str, versions: tuple[str, ...]) -> None:
+    print(
+        f"Warning: runs of {study} trained with PyTorch {' and '.join(versions)} are shown together; "
+        "train them anew with one version, where that matters.",
+        file=sys.stderr,
+    )
 
-    def __init__(self, paths: list[Path]) -> None:
-        files = {path.name: pd.read_parquet(path) for path in paths}
-        names = sorted({name.split(".")[0] for name in files})
-        super().__init__(
-            {name: Experiment(files[f"{name}.metrics.parquet"], files[f"{name}.runs.parquet"]) for name in names}
-        )
 
-    @classmethod
-    def of(cls, experiments: dict[str, Experiment]) -> "Tables":
-        """Tables that are in memory."""
-        tables = cls([])
-        tables.update(experiments)
-        return tables
-
-    def runs(self, *names: str) -> pd.DataFrame:
-        """The runs of these experiments together, each once; of all of them when none is named."""
-        return pd.concat([self[name].runs for name in names or self]).drop_duplicates("run_id", ignore_index=True)
+def warn_of_versions(runs: pd.DataFrame) -> None:
+    """Warn, once, of runs of several versions of PyTorch, whose numbers may differ."""
+    versions = sorted({".".join(version.split(".")[:2]) for version in runs["torch"]})
+    if len(versions) > 1:
+        _warn(runs["study"].iloc[0], tuple(versions))

@@ -4,13 +4,14 @@ A statistic is a function of the tidy tables and of the table of float64 checks,
 Estimate, or raises Undecidable with the reason; a value without an interval decides nothing.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from effective_lr.engine.contents import Claim, Measurement
+from effective_lr.engine.contents import Chapter, Claim, Measurement
 from effective_lr.engine.study import Study
 from effective_lr.errors import UserError
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite
@@ -18,6 +19,7 @@ from effective_lr.evidence.tidy import Experiment, Tables
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 IN_PART = "reproduced in part"
+SHOWN = "shown"  # numbers of a claim without tests
 NO_INTERVAL = "too few values for an interval"
 
 
@@ -38,7 +40,7 @@ class Evidence:
             for name, (metrics, runs) in self.tables.items():
                 chosen = runs[runs["seed"] >= seed]
                 fresh[name] = Experiment(metrics[metrics["run_id"].isin(chosen["run_id"])], chosen)
-            self._since[seed] = Evidence(Tables.of(fresh), self.checks)
+            self._since[seed] = Evidence(Tables(fresh), self.checks)
         return self._since[seed]
 
     def runs(self, experiment: str) -> pd.DataFrame:
@@ -114,6 +116,8 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     """The verdict on a claim from those on its parts, the worst for each subject, then what subjects have in common.
 
     And why: the reasons of the parts that have this verdict."""
+    if not parts:
+        return SHOWN, ""
     subjects: dict[str, str] = {}
     order = [REPRODUCED, UNDECIDED, NOT_REPRODUCED]
     for part in parts:
@@ -166,10 +170,53 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
         why = "; ".join(filter(None, [why, estimate.note]))
         parts.append({**as_json(part, estimate), "within": within, "verdict": verdict, "why": why})
     fresh = evidence.since(claim.seeds_from)
-    explored = [as_json(what, measure(what, fresh, statistics)) for what in claim.explored]
+    explored = []
+    for what in claim.explored:
+        estimate = measure(what, fresh, statistics)
+        explored.append({**as_json(what, estimate), "why": estimate.note})
     verdict, why = summarize(parts)
     text = claim.model_dump(exclude={"parts", "explored"})
     return {"id": name, **text, "verdict": verdict, "why": why, "parts": parts, "explored": explored}
+
+
+def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, command: str) -> dict[str, dict[str, Any]]:
+    """The claims of a chapter that rest on experiments in `tables`, with their verdicts: the content of claims.json.
+
+    Each with the definition of its numbers, how many runs and seeds it rests on, and the command that decides it again.
+    """
+    evidence, statistics = Evidence(tables, checks), statistics_of(chapter.study)
+    found = {}
+    for name, claim in chapter.claims.items():
+        if not set(claim.experiments) <= tables.keys():
+            continue
+        decided = decide(name, claim, evidence, statistics)
+        for part in [*decided["parts"], *decided["explored"]]:
+            known = statistics.get(part["statistic"])
+            part["definition"] = " ".join(inspect.cleandoc((known and known.measure.__doc__) or "").split())
+        about = {"runs": len(chapter.runs_of(claim.experiments)), "seeds": chapter.seeds(name)}
+        found[name] = {**decided, **about, "command": f"snakemake claim_{name} {command}"}
+    return found
+
+
+def worst_part(claim: dict[str, Any]) -> dict[str, Any] | None:
+    """The part that decided a claim: of those with its verdict (not reproduced, where it is so in part), the one whose
+    interval is nearest to a bound of its tolerance, or reaches farthest beyond it. None where it has no tests."""
+    wanted = NOT_REPRODUCED if claim["verdict"] == IN_PART else claim["verdict"]
+    parts = [part for part in claim["parts"] if part["verdict"] == wanted]
+    return min(parts, key=margin, default=None)
+
+
+def margin(part: dict[str, Any]) -> float:
+    """How far the interval of a part is inside its tolerance, in units of half its width, or of its only bound;
+    negative beyond a bound, and −∞ without a value."""
+    low, high = part["within"]
+    if part["value"] is None:
+        return -np.inf
+    ends = [part["value"] if part[end] is None else part[end] for end in ("low", "high")]
+    unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 1.0)
+    inside = [ends[0] - low] if low is not None else []
+    inside += [high - ends[1]] if high is not None else []
+    return float(min(inside) / unit)
 
 
 def rules(claim: dict[str, Any]) -> list[Any]:
@@ -177,16 +224,16 @@ def rules(claim: dict[str, Any]) -> list[Any]:
     return [[part["subject"], part["statistic"], part["within"]] for part in claim["parts"]]
 
 
-def tell(result: dict[str, Any]) -> str:
+def as_text(result: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
     lines = [f"{result['id']} {result['title']}: {result['verdict'].upper()}{in_brackets(result['why'])}"]
     for part in result["parts"]:
-        lines.append(f"  {tell_value(part)}, {tell_within(part)}: {part['verdict']}{in_brackets(part['why'])}")
-    lines += [f"  {tell_value(what)}: explored, no part of the verdict" for what in result["explored"]]
+        lines.append(f"  {measured_text(part)}, {tolerance_text(part)}: {part['verdict']}{in_brackets(part['why'])}")
+    lines += [f"  {measured_text(what)}: explored, no part of the verdict" for what in result["explored"]]
     return "\n".join(lines)
 
 
-def tell_within(part: dict[str, Any]) -> str:
+def tolerance_text(part: dict[str, Any]) -> str:
     low, high = part["within"]
     return f"within {'−∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
 
@@ -195,7 +242,7 @@ def in_brackets(text: str) -> str:
     return f" ({text})" if text else ""
 
 
-def tell_value(measured: dict[str, Any]) -> str:
+def measured_text(measured: dict[str, Any]) -> str:
     value = "no value" if measured["value"] is None else f"{measured['value']:.3g}"
     if measured["low"] is not None:
         value += f" [{measured['low']:.3g}, {measured['high']:.3g}]"

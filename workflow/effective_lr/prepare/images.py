@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from effective_lr.errors import UserError, reason
-from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing, Prepared, Tensors, local_file
+from effective_lr.prepare.dataset import FOLDER_VARIABLE, Missing, Prepared, Tensors, local_file
 
 
 class Facts(NamedTuple):
@@ -122,11 +122,11 @@ def _fashion_mnist(folder: Path) -> tuple[Tensors, dict[str, str], str]:
     downloaded = folder / "FashionMNIST" / "raw"
     for place in own_places(folder):
         if _holds_any(place, names):
-            mend = f"put the right file there, or delete all Fashion-MNIST files in {place}"
-            return _read_idx(place, mend), checksums, f"local folder {place}"
+            remedy = f"put the right file there, or delete all Fashion-MNIST files in {place}"
+            return _read_idx(place, remedy), checksums, f"local folder {place}"
     if _holds_any(DEBIAN_FOLDER, names):
-        mend = f"reinstall the Debian package dataset-fashion-mnist, or put the right files into {folder}"
-        return _read_idx(DEBIAN_FOLDER, mend), checksums, f"Debian package in {DEBIAN_FOLDER}"
+        remedy = f"reinstall the Debian package dataset-fashion-mnist, or put the right files into {folder}"
+        return _read_idx(DEBIAN_FOLDER, remedy), checksums, f"Debian package in {DEBIAN_FOLDER}"
     from torchvision.datasets import FashionMNIST
 
     _download(
@@ -135,11 +135,11 @@ def _fashion_mnist(folder: Path) -> tuple[Tensors, dict[str, str], str]:
         f"fashion-mnist is neither in {folder} nor in {DEBIAN_FOLDER}",
         f"install the Debian package dataset-fashion-mnist, or put {', '.join(packed)} into {folder}",
     )
-    mend = f"delete {downloaded} and prepare the data again"
-    return _read_idx(downloaded, mend), checksums, f"torchvision download in {downloaded}"
+    remedy = f"delete {downloaded} and prepare the data again"
+    return _read_idx(downloaded, remedy), checksums, f"torchvision download in {downloaded}"
 
 
-def _read_idx(place: Path, mend: str) -> Tensors:
+def _read_idx(place: Path, remedy: str) -> Tensors:
     facts = FACTS["fashion-mnist"]
     image = (facts.channels, facts.size, facts.size)
     shapes = ((facts.train, *image), (facts.train,), (facts.test, *image), (facts.test,))
@@ -154,16 +154,16 @@ def _read_idx(place: Path, mend: str) -> Tensors:
             if path != plain:
                 content = gzip.decompress(content)
         except FileNotFoundError as error:
-            raise UserError(f"{path} is missing beside the other Fashion-MNIST files: {mend}") from error
+            raise UserError(f"{path} is missing beside the other Fashion-MNIST files: {remedy}") from error
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(
                 f"{path} ({path.stat().st_size} bytes) cannot be unpacked to the expected {length} bytes "
-                f"({reason(error)}): {mend}"
+                f"({reason(error)}): {remedy}"
             ) from error
         if len(content) != length:
-            raise UserError(f"{path} holds {len(content)} bytes of data, expected {length}: {mend}")
+            raise UserError(f"{path} holds {len(content)} bytes of data, expected {length}: {remedy}")
         if (found := hashlib.sha256(content).hexdigest()) != expected:
-            raise UserError(f"{path} holds data with sha256 {found}, expected {expected}: {mend}")
+            raise UserError(f"{path} holds data with sha256 {found}, expected {expected}: {remedy}")
         values = torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header).view(shape)
         raw[key] = values if len(shape) > 1 else values.long()
     return raw
@@ -180,13 +180,13 @@ def _cifar10(folder: Path) -> tuple[Tensors, dict[str, str], str]:
         _download(CIFAR10, folder, f"cifar10 is not in {folder}", f"put {CIFAR10.filename} into {folder}")
         kind = "torchvision download"
     if _holds_any(batches, md5s):
-        mend = f"delete {batches}, and put {CIFAR10.filename} into {folder} or let it be downloaded"
+        remedy = f"delete {batches}, and put {CIFAR10.filename} into {folder} or let it be downloaded"
         for name in md5s:
             if not (batches / name).is_file():
-                raise UserError(f"{name} is missing in {batches}: {mend}")
+                raise UserError(f"{name} is missing in {batches}: {remedy}")
         contents = {name: (batches / name).read_bytes() for name in md5s}
-        return _batches(contents, md5s, batches, mend), checksums, f"{kind} {batches}"
-    mend = f"delete {archive}, and put a good copy there or let it be downloaded"
+        return _batches(contents, md5s, batches, remedy), checksums, f"{kind} {batches}"
+    remedy = f"delete {archive}, and put a good copy there or let it be downloaded"
     contents = {}
     try:
         with tarfile.open(archive) as tar:
@@ -194,21 +194,21 @@ def _cifar10(folder: Path) -> tuple[Tensors, dict[str, str], str]:
                 member = tar.extractfile(f"{CIFAR10.base_folder}/{name}")
                 contents[name] = member.read() if member else b""
     except KeyError as error:
-        raise UserError(f"{name} is missing in {archive}: {mend}") from error
+        raise UserError(f"{name} is missing in {archive}: {remedy}") from error
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{archive} ({archive.stat().st_size} bytes) cannot be unpacked ({reason(error)}): {mend}"
+            f"{archive} ({archive.stat().st_size} bytes) cannot be unpacked ({reason(error)}): {remedy}"
         ) from error
-    return _batches(contents, md5s, archive, mend), checksums, f"{kind} {archive}"
+    return _batches(contents, md5s, archive, remedy), checksums, f"{kind} {archive}"
 
 
-def _batches(contents: dict[str, bytes], md5s: dict[str, str], source: Path, mend: str) -> Tensors:
+def _batches(contents: dict[str, bytes], md5s: dict[str, str], source: Path, remedy: str) -> Tensors:
     """Images uint8 and labels from the content of the official files, whose md5 torchvision lists."""
     from torchvision.datasets import CIFAR10
 
     for name, expected in md5s.items():
         if (found := hashlib.md5(contents[name], usedforsecurity=False).hexdigest()) != expected:
-            raise UserError(f"{name} in {source} has md5 {found}, expected {expected}: {mend}")
+            raise UserError(f"{name} in {source} has md5 {found}, expected {expected}: {remedy}")
     raw: Tensors = {}
     facts = FACTS["cifar10"]
     for split, names in [("train", CIFAR10.train_list), ("test", CIFAR10.test_list)]:
@@ -227,7 +227,7 @@ def _cifar10_jpeg(folder: Path) -> tuple[Tensors, dict[str, str], str]:
             "CIFAR-10's images by class there, train/airplane/0000.jpg and so on, or set dataset = cifar10"
         )
     facts = FACTS["cifar10-jpeg"]
-    mend = f"replace it by an archive whose first images of each class are those of the copy, or delete {path}"
+    remedy = f"replace it by an archive whose first images of each class are those of the copy, or delete {path}"
     raw: Tensors = {}
     for split, count in [("train", facts.train), ("test", facts.test)]:
         names = _jpeg_names(split, count)
@@ -236,13 +236,13 @@ def _cifar10_jpeg(folder: Path) -> tuple[Tensors, dict[str, str], str]:
                 contents = [archive.read(name) for name in names]
         except (KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(
-                f"{path}: {len(names)} images, {names[0]} to {names[-1]}, cannot be read ({reason(error)}): {mend}"
+                f"{path}: {len(names)} images, {names[0]} to {names[-1]}, cannot be read ({reason(error)}): {remedy}"
             ) from error
         found, expected = hashlib.sha256(b"".join(contents)).hexdigest(), JPEG_SHA256[split]
         if found != expected:
             raise UserError(
                 f"{path}: {len(names)} images, {names[0]} to {names[-1]}, have sha256 {found}, expected {expected}: "
-                f"{mend}"
+                f"{remedy}"
             )
         pixels = np.stack([_decoded(content) for content in contents])
         raw[f"{split}_images"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -268,7 +268,7 @@ def _holds_any(place: Path, names: Collection[str]) -> bool:
     return any((place / name).is_file() for name in names)
 
 
-def _download(dataset: Callable[..., Any], folder: Path, state: str, mend: str) -> None:
+def _download(dataset: Callable[..., Any], folder: Path, state: str, remedy: str) -> None:
     """Let torchvision download into `folder`; files appear there only after all of them were checked."""
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
@@ -281,6 +281,6 @@ def _download(dataset: Callable[..., Any], folder: Path, state: str, mend: str) 
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, target)
     except (OSError, RuntimeError, HTTPException) as error:
-        raise UserError(f"{state}, and torchvision could not download it ({reason(error)}): {mend}") from error
+        raise UserError(f"{state}, and torchvision could not download it ({reason(error)}): {remedy}") from error
     finally:
         socket.setdefaulttimeout(patience)

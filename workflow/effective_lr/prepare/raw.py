@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 from effective_lr.prepare import images, tabular, text
-from effective_lr.prepare.prepared import Missing
+from effective_lr.prepare.dataset import Missing
 
 
 def collect(folder: Path, into: Path) -> str:
-    """Copy the raw files, downloaded where this machine lacks them, and say which optional ones could not be had.
+    """Copy the raw files, downloaded where this machine lacks them, and name the optional ones that could not be had.
 
     `folder` is looked at first, and Fashion-MNIST and Shakespeare are downloaded into it. Raises UserError where a file
     is damaged, or one that is not optional cannot be had.

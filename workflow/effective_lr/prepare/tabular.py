@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from effective_lr.errors import UserError
-from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing, Prepared, local_file
+from effective_lr.prepare.dataset import FOLDER_VARIABLE, Missing, Prepared, local_file
 
 TIMEOUT = 20.0  # seconds without an answer
 

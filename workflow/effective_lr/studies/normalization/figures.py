@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, few_ticks, say, sequential
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, annotate_empty, few_ticks, sequential
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
@@ -278,7 +278,7 @@ def angles(tables: Tables) -> Figure:
     if axes[0].get_lines():
         axes[0].legend(loc="upper left", title="lines: predicted")
     else:
-        say(axes[0], "no run has reached equilibrium")
+        annotate_empty(axes[0], "no run has reached equilibrium")
 
     layers = list(dict.fromkeys(layer for table in found.values() for layer in table["layer"]))
     for place, table in enumerate(found.values()):
@@ -487,7 +487,7 @@ def lost_units(tables: Tables) -> Figure:
         style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer], "linestyle": "none"}
         axes[1].plot(points.index, points, **style, label=NAMES[optimizer])
         if points.empty:
-            say(axes[1], "no layer has lost half")
+            annotate_empty(axes[1], "no layer has lost half")
         else:
             axes[1].plot(sizes, points.iloc[-1] * points.index[-1] / sizes, color=COLORS[optimizer], linewidth=0.8)
     axes[0].set(

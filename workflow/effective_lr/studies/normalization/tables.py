@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
+from effective_lr.document.common_tables import listing, verdicts
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.shared_tables import listing, verdicts
 from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Table, fixed, interval, only_line
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean
 from effective_lr.studies.normalization import theory

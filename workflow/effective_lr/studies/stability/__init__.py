@@ -31,9 +31,11 @@ def parameters(run: Run) -> tuple[int, float]:
 
 
 def operations(run: Run) -> float:
-    """A gradient costs 6 operations for each use of a parameter; a probe costs about 30 gradients."""
+    """A gradient costs 6 operations for each use of a parameter; a probe, or a look at several directions, about 30
+    gradients."""
     count, uses = parameters(run)
-    return 6.0 * count * uses * run.train_size * (run.steps + 30 * run.probes)
+    looks = run.steps / 3 / run.pairs_every if run.pairs_every else 0
+    return 6.0 * count * uses * run.train_size * (run.steps + 30 * (run.probes + looks))
 
 
 def megabytes(run: Run) -> int:

@@ -13,6 +13,8 @@ from effective_lr.studies.stability import theory
 LATE = 2 / 3  # of the steps: late probes come after it, and after
 AFTER_EDGE = 1_000  # steps from the edge
 FEWEST_PROBES = 10  # of which a late value is made
+EARLY = 500, 1_000  # steps from the edge: probes after the first of them, up to the second, are early
+FEWEST_EARLY = 5
 AT_EDGE = 1e-5  # least late rms displacement, relative to |w|
 SETTLED = 0.05  # largest change of S that the force would still make over the late window, relative to S*
 
@@ -35,19 +37,27 @@ LATE_MEANS = [
     "angle_squared",
     "train_loss",
     "test_error",
+    "displacement_range",
 ]
+# Of looks at several directions: they, too, become columns late_<quantity>.
+LOOKS = ["edge_force", "edge_pressure", "edge_pressure_diagonal", "edge_pressure_top", "edge_pressure_whole"]
+LOOKS += ["edge_directions", *(f"edge_ratio_{number}" for number in range(1, 7))]
+
+
+def by_step(metrics: pd.DataFrame, run: Any, quantity: str) -> pd.DataFrame:
+    """The rows of one run, one line a step, at the steps that have the quantity; no line where none has."""
+    table = metrics[metrics["run_id"] == run["run_id"]].pivot_table(index="step", columns="quantity", values="value")
+    return table[table[quantity].notna()] if quantity in table else table.iloc[:0]
 
 
 def probes(metrics: pd.DataFrame, run: Any) -> pd.DataFrame:
-    """The probes of one run, one line a step, with what follows from each; no line for a run without a probe.
+    """The probes of one run, with what follows from each; no line for a run without a probe.
 
     Beside the quantities of training: edge_ratio R = S_F·η/2; force α* = α0 − 2λAS*; pressure (β/2)x².
     """
-    rows = metrics[metrics["run_id"] == run["run_id"]]
-    table = rows.pivot_table(index="step", columns="quantity", values="value")
-    if "sharpness" not in table:
-        return table.iloc[:0]
-    table = table[table["sharpness"].notna()]
+    table = by_step(metrics, run, "sharpness")
+    if table.empty:
+        return table
     return table.assign(
         edge_ratio=table["sharpness_total"] * run["lr"] / 2,
         force=theory.drift(table["alpha0"], table["degree"], theory.edge(run["lr"], run["l2"]), run["l2"]),
@@ -56,7 +66,8 @@ def probes(metrics: pd.DataFrame, run: Any) -> pd.DataFrame:
 
 
 def late_probes(table: pd.DataFrame, steps: int, edge_step: float) -> pd.DataFrame:
-    """The probes of the late window; none where there are fewer than FEWEST_PROBES. `edge_step` is NaN for never."""
+    """The probes, or looks, of the late window; none where they are fewer than FEWEST_PROBES. `edge_step` is NaN for
+    never."""
     start = np.nanmax([LATE * steps, edge_step + AFTER_EDGE])
     late = table[table.index > start]
     return late if len(late) >= FEWEST_PROBES else late.iloc[:0]
@@ -77,8 +88,15 @@ def settled(late: pd.DataFrame, lr: float, l2: float) -> tuple[bool, bool]:
     return False, bool(change < SETTLED * theory.edge(lr, l2))
 
 
-def late_values(table: pd.DataFrame, run: Any) -> dict[str, Any]:
-    """Edge, late means and verdict of one run; late values are NaN where there is no late window, or the run diverged.
+def early_spread(table: pd.DataFrame, edge_step: float) -> float:
+    """The sd of R over the early probes; NaN where they are fewer than FEWEST_EARLY."""
+    early = table[(table.index > edge_step + EARLY[0]) & (table.index <= edge_step + EARLY[1])]
+    return float(early["edge_ratio"].std(ddof=1)) if len(early) >= FEWEST_EARLY else np.nan
+
+
+def late_values(table: pd.DataFrame, looks: pd.DataFrame, run: Any) -> dict[str, Any]:
+    """Edge, early and late values and verdict of one run; they are NaN where there is no such window, or the run
+    diverged.
 
     edge_step is steps + 1 for a run that never got there.
     """
@@ -92,10 +110,12 @@ def late_values(table: pd.DataFrame, run: Any) -> dict[str, Any]:
         "late_start": np.nan,
         "late_spread": np.nan,  # sd of R
         "late_displacement": np.nan,  # rms of x
-        **{f"late_{quantity}": np.nan for quantity in LATE_MEANS},
+        "early_spread": np.nan,
+        **{f"late_{quantity}": np.nan for quantity in [*LATE_MEANS, *LOOKS]},
     }
     if table.empty or pd.notna(run["diverged"]):
         return values
+    values["early_spread"] = early_spread(table, found)
     late = late_probes(table, run["steps"], found)
     if late.empty:
         return values
@@ -107,8 +127,13 @@ def late_values(table: pd.DataFrame, run: Any) -> dict[str, Any]:
         "late_start": float(late.index.min()),
         "late_spread": late["edge_ratio"].std(ddof=1),
         "late_displacement": np.sqrt((late["displacement"] ** 2).mean()),
-        **{f"late_{quantity}": late[quantity].mean() for quantity in LATE_MEANS if quantity in late},
+        **late_means(late, LATE_MEANS),
+        **late_means(late_probes(looks, run["steps"], found), LOOKS),
     }
+
+
+def late_means(late: pd.DataFrame, quantities: list[str]) -> dict[str, float]:
+    return {f"late_{quantity}": late[quantity].mean() for quantity in quantities if quantity in late}
 
 
 def derive(metrics: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -116,7 +141,7 @@ def derive(metrics: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     added, lines = [metrics], []
     for _, run in runs.iterrows():
         table = probes(metrics, run)
-        lines.append(late_values(table, run))
+        lines.append(late_values(table, by_step(metrics, run, "edge_pressure"), run))
         if not table.empty:
             rows = (
                 table[["edge_ratio", "force", "pressure"]].melt(ignore_index=False, var_name="quantity").reset_index()

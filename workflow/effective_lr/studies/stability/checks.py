@@ -13,7 +13,7 @@ from scipy.optimize import curve_fit
 from torch import Tensor
 
 from effective_lr.studies.stability import theory
-from effective_lr.studies.stability.curvature import Loss, Point, gradient, sharpness_gradient, top_pair
+from effective_lr.studies.stability.curvature import Loss, Point, edge_balance, gradient, sharpness_gradient, top_pair
 from effective_lr.studies.stability.networks import Network, losses
 from effective_lr.studies.stability.settings import Run
 from effective_lr.studies.stability.theory import EdgeMap
@@ -188,6 +188,40 @@ def map_without_decay(seed: int) -> float:
     return relative(rate, damped.rate)
 
 
+SHAPES = np.array([[[1.0, 0.6], [0.6, 0.3]], [[0.3, -0.4], [-0.4, 1.0]], [[0.0, 0.5], [0.5, 0.0]]])
+SPREAD = np.array([[0.46, -0.30], [-0.30, 0.21]])  # covariance of the oscillation that the forces of the model ask for
+
+
+def two_directions(seed: int) -> dict[str, float]:
+    """|pressure/force − 1| in a model with two directions at the edge, by what the pressure is summed over.
+
+    L = ½x'Mx − f·z + ½κ|z|² with M = 2/η + Σz_j·SHAPES_j, and stable directions beside it: the forces f sharpen both
+    directions and turn them, and κ is so small that the oscillation neither grows nor dies. Means over the last half.
+    """
+    lr, steps, restoring = 0.02, 12_000, 0.012
+    force = np.einsum("jab,ab->j", SHAPES, SPREAD) / 2
+    shapes, pull, rest = (torch.from_numpy(some) for some in (SHAPES, force, np.linspace(1, 10, 7)))
+
+    def loss(w: Tensor) -> Tensor:
+        x, z, others = w.split([2, 3, 7])
+        curved = 2 / lr * x @ x + torch.einsum("jab,j,a,b->", shapes, z, x, x)
+        return curved / 2 - pull @ z + restoring / 2 * z @ z + (rest * others**2).sum() / 2
+
+    x, z = 0.1 * np.random.default_rng(seed).standard_normal(2), np.zeros(3)
+    near, totals = torch.ones(12, dtype=torch.float64), dict[str, float]()
+    for step in range(steps):
+        slope = 2 / lr * x + np.einsum("jab,j,b->a", SHAPES, z, x)
+        push = force - restoring * z - np.einsum("jab,a,b->j", SHAPES, x, x) / 2
+        ahead = x - lr * slope, z + lr * push
+        if step >= steps / 2 and step % 40 == 0:
+            before, after = (torch.from_numpy(np.concatenate([*pair, np.zeros(7)])) for pair in ((x, z), ahead))
+            measured, near = edge_balance(loss, before, after, torch.ones_like(before), lr, 0.0, near)
+            totals = {quantity: totals.get(quantity, 0.0) + value for quantity, value in measured.items()}
+        x, z = ahead
+    kinds = {"all directions": "", "products left out": "_diagonal", "top direction": "_top"}
+    return {kind: relative(totals[f"edge_pressure{end}"], totals["edge_force"]) for kind, end in kinds.items()}
+
+
 def trials(seed: int) -> Iterator[tuple[str, str, float, bool]]:
     """(check, subject, value, whether it should be small) at one seed."""
     rate, period = map_oscillation(seed)
@@ -195,6 +229,8 @@ def trials(seed: int) -> Iterator[tuple[str, str, float, bool]]:
     yield "map", "period", period, True
     yield "map", "end", map_end(seed), True
     yield "map", "rate without decay", map_without_decay(seed), False
+    for kind, value in two_directions(seed).items():
+        yield "pressure", kind, value, kind == "all directions"
     for name, settings in NETWORKS.items():
         run = small_run(seed, **settings)
         yield "hessian_product", name, hessian_product(run), True

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, say, sequential
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, annotate_empty, sequential
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import probes
@@ -29,12 +29,12 @@ def penalty_colors(penalties: list[float]) -> dict[float, Any]:
 
 
 def sharpness(tables: Tables) -> Figure:
-    """R over training, for each network and λ, at the first seed."""
+    """R over training, for each network and λ, at the first seed that has λ = 0."""
     colors = penalty_colors(sorted(tables.runs(*(EXPERIMENTS[name] for name in SHOWN))["l2"].unique()))
     figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.2))
     for axis, name in zip(axes, SHOWN, strict=True):
         metrics, runs = tables[EXPERIMENTS[name]]
-        runs = runs[runs["seed"] == runs["seed"].min()].sort_values("l2")
+        runs = runs[runs["seed"] == runs.loc[runs["l2"] == 0, "seed"].min()].sort_values("l2")
         for _, run in runs.iterrows():
             table = probes(metrics, run)
             if len(table):
@@ -86,7 +86,7 @@ def phase(tables: Tables) -> Figure:
         if found:
             axis.set_xlim(left=-0.1)
         else:
-            say(axis, "no settled run\nbelow the edge")
+            annotate_empty(axis, "no settled run\nbelow the edge")
     others = [name for name in ("CNN", "BN", "WN") if tables[EXPERIMENTS[name]].runs["settled"].any()]
     for name in others:
         runs = tables[EXPERIMENTS[name]].runs
@@ -96,7 +96,7 @@ def phase(tables: Tables) -> Figure:
         axes[2].axhline(1, **LINE)
         axes[2].legend(loc="best")
     else:
-        say(axes[2], "no settled run")
+        annotate_empty(axes[2], "no settled run")
     axes[2].set_xlabel(r"penalty $\lambda$")
     axes[0].set_ylabel(r"late $R$")
     axes[1].set_ylabel(r"late rms $x/|w|$")
@@ -125,14 +125,14 @@ def mechanism(tables: Tables) -> Figure:
         axes[1].set(xscale="log", yscale="log")
         identity(axes[1])
     else:
-        say(axes[1], "no run at the edge")
+        annotate_empty(axes[1], "no run at the edge")
     axes[1].set(xlabel=r"late $\alpha_{\mathrm{eff}}$", ylabel=r"late $\frac{\beta}{2}x^2$")
     for axis, label in [(axes[2], r"late degree $A$"), (axes[3], r"late $\cos(w,\nabla S)$")]:
         axis.set(xlabel=r"penalty $\lambda$", ylabel=label)
         if any(len(line.get_xdata()) for line in axis.lines):
             axis.axhline(0, **LINE)
         else:
-            say(axis, "no settled run")
+            annotate_empty(axis, "no settled run")
     handles, labels = axes[2].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
@@ -158,10 +158,9 @@ def identity(axis: Axes) -> None:
 def kernel(tables: Tables) -> Figure:
     """How far the neural tangent kernel moves in one step, and over one probe interval, late in training."""
     figure, axes = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 2.2))
-    kinds = [("MLP", "mlp"), ("MLP", "mlp_other_lr"), ("CNN", "cnn")]
     groups = [
-        (rf"{name}, $\eta={number(lr)}$", some[some["settled"].astype(bool)])
-        for name, experiment in kinds
+        (rf"MLP, $\eta={number(lr)}$", some[some["settled"].astype(bool)])
+        for experiment in ("mlp", "mlp_other_lr")
         for lr, some in tables[experiment].runs.groupby("lr")
     ]
     groups = [(label, some) for label, some in groups if len(some)]
@@ -175,7 +174,7 @@ def kernel(tables: Tables) -> Figure:
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if axis is axes[1] else (1,)))
             axis.yaxis.set_minor_formatter(NullFormatter())
         else:
-            say(axis, "no settled run")
+            annotate_empty(axis, "no settled run")
     if groups:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))

@@ -21,8 +21,6 @@ def numbers(results: Results) -> dict[str, str]:
         "runs/at_edge": thousands(int(runs["at_edge"].sum())),
         "runs/settled": thousands(int(runs["settled"].sum())),
         "runs/unsettled": thousands(int((~runs["settled"].astype(bool)).sum())),
-        "seeds/first": str(runs["seed"].min()),
-        "seeds/last": str(runs["seed"].max()),
     }
     by_network = {
         f"{key}/{name}": value
@@ -50,7 +48,7 @@ def network(runs: pd.DataFrame) -> dict[str, str]:
     return {
         "lr": number(float(runs["lr"].iloc[0])),
         "steps": thousands(int(runs["steps"].iloc[0])),
-        "train_size": thousands(int(runs["train_size"].iloc[0])),
+        **{key: thousands(int(runs[key].iloc[0])) for key in ("train_size", "width", "second_width", "ntk_images")},
         "edge_step": thousands(round(start["edge_step"].mean())) if reached else MISSING,
     }
 

@@ -126,6 +126,13 @@ class Run(BaseRun):
     probes: PositiveInt = setting(
         "evenly spaced steps at which the Hessian is probed", "ours", change="they are the cost"
     )
+    pairs_every: int = setting(
+        "steps between looks at the first six eigenpairs, in the last third of the steps; 0 leaves them out",
+        "ours",
+        default=0,
+        ge=0,
+        change="they cost as much as a probe; the pressure of several directions at the edge needs them",
+    )
     ntk_images: int = setting(
         "test images of the neural tangent kernel; 0 leaves it out",
         "ours",

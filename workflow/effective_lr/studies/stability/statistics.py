@@ -1,6 +1,8 @@
-"""The statistics by which the claims of the chapter are decided. The unit of every interval is the seed.
+"""The statistics by which the claims of the chapter are decided. The unit of every interval is the seed, and a ratio is
+averaged over seeds as a logarithm.
 
-A late value of a run that has not settled (analysis.py) decides nothing.
+A subject is a network, or a network at one λ: "MLP at 0.002". A late value of a run that has not settled (analysis.py)
+decides nothing.
 """
 
 from collections.abc import Callable
@@ -8,7 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval, require_numbers
+from effective_lr.evidence.estimates import (
+    Estimate,
+    Undecidable,
+    geometric_mean,
+    log_ratio,
+    mean_interval,
+    require_numbers,
+)
 from effective_lr.evidence.verdicts import Evidence, statistic
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import probes
@@ -42,9 +51,17 @@ def settled(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
+def cell(evidence: Evidence, subject: str) -> pd.DataFrame:
+    """The settled runs of a subject that names its λ."""
+    name, l2 = subject.split(" at ")
+    return settled(at(evidence.runs(EXPERIMENTS[name]), float(l2)))
+
+
 def ratio(above: pd.DataFrame, below: pd.DataFrame, column: str) -> Estimate:
-    """The mean over seeds of the ratio of a positive column, its interval cut at 0."""
-    return mean_interval(above.set_index("seed")[column] / below.set_index("seed")[column]).unsigned()
+    """The geometric mean over seeds of the ratio of a positive column."""
+    for runs in (above, below):
+        require_numbers(runs[column])
+    return log_ratio(above.set_index("seed")[column], below.set_index("seed")[column])
 
 
 def late_ratio(evidence: Evidence, experiment: str, column: str, l2: float, reference: float = 0.0) -> Estimate:
@@ -55,14 +72,8 @@ def late_ratio(evidence: Evidence, experiment: str, column: str, l2: float, refe
 
 def farthest(runs: pd.DataFrame, column: str, distance: Callable[[float], float]) -> Estimate:
     """The mean over seeds at that λ where it is farthest by `distance`."""
-    estimates = [mean_interval(cell[column]) for _, cell in runs.groupby("l2")]
+    estimates = [mean_interval(some[column]) for _, some in runs.groupby("l2")]
     return max(estimates, key=lambda estimate: distance(estimate.value))
-
-
-def by_seed(values: pd.Series, runs: pd.DataFrame) -> Estimate:
-    """The mean of a value of each run, first within seeds, then over them."""
-    require_numbers(values)
-    return mean_interval(values.groupby(runs["seed"]).mean())
 
 
 def tables(evidence: Evidence, experiment: str, runs: pd.DataFrame) -> list[tuple[pd.Series, pd.DataFrame]]:
@@ -117,8 +128,7 @@ def drift_slope(evidence: Evidence, subject: str) -> Estimate:
 
 @statistic("late $A$", digits=1)
 def late_degree(evidence: Evidence, subject: str) -> Estimate:
-    runs = settled(finished(evidence.runs(EXPERIMENTS[subject])))
-    return by_seed(runs["late_degree"], runs)
+    return mean_interval(cell(evidence, subject)["late_degree"])
 
 
 @statistic(r"late $S$ at $\lambda=0.002$ over $\lambda=0$", digits=1)
@@ -146,18 +156,33 @@ def lowest_edge_ratio(evidence: Evidence, subject: str) -> Estimate:
     return farthest(runs, "late_edge_ratio", lambda value: -value)
 
 
+def below_the_edge(evidence: Evidence, subject: str) -> pd.DataFrame:
+    """The settled runs with λ from 8e-3 on."""
+    runs = evidence.runs(EXPERIMENTS[subject])
+    return settled(finished(runs[runs["l2"] >= STRONG * (1 - 1e-9)]))
+
+
+@statistic(r"late $2\lambda AS/\alpha_0$, $\lambda\geq 0.008$", digits=3)
+def plateau_law(evidence: Evidence, subject: str) -> Estimate:
+    """At that λ where it is farthest from 1, at which the force vanishes."""
+    runs = below_the_edge(evidence, subject)
+    value = 2 * runs["l2"] * runs["late_degree"] * runs["late_sharpness"] / runs["late_alpha0"]
+    estimates = [geometric_mean(some) for _, some in value.groupby(runs["l2"])]
+    return max(estimates, key=lambda estimate: abs(np.log(estimate.value)))
+
+
 @statistic(r"slope of late $\log S$ on $\log\lambda$", digits=2)
 def plateau_slope(evidence: Evidence, subject: str) -> Estimate:
     """Over all λ from 8e-3 on."""
-    runs = evidence.runs(EXPERIMENTS[subject])
-    runs = settled(finished(runs[runs["l2"] >= STRONG * (1 - 1e-9)]))
+    runs = below_the_edge(evidence, subject)
     if runs["l2"].nunique() < 2:
         raise Undecidable("fewer than two λ")
     slopes = {
         seed: np.polyfit(np.log(some["l2"]), np.log(some["late_sharpness"]), 1)[0]
         for seed, some in runs.groupby("seed")
+        if some["l2"].nunique() > 1
     }
-    return mean_interval(pd.Series(slopes))
+    return mean_interval(pd.Series(slopes, dtype=float))
 
 
 @statistic(r"late $S$ at another $\eta$, equal $t$", digits=3)
@@ -167,26 +192,26 @@ def plateau_across_lr(evidence: Evidence, subject: str) -> Estimate:
     first, second = EXPERIMENTS[subject], f"{EXPERIMENTS[subject]}_other_lr"
     reference, others = (settled(at(evidence.runs(name), STRONG)) for name in (first, second))
     estimates = []
-    for lr, some in others.groupby("lr"):
-        pairs = some.merge(reference, on="seed", suffixes=("", "_reference"))
-        start = max((some["late_start"] * lr).max(), (reference["late_start"] * reference["lr"]).max())
-        end = min((some["steps"] * lr).min(), (reference["steps"] * reference["lr"]).min())
-        quotients = {}
-        for _, pair in pairs.iterrows():
-            own, other = (
-                mean_between(evidence.tables[name].metrics, run_id, start / rate, end / rate)
-                for name, run_id, rate in [
-                    (second, pair["run_id"], lr),
-                    (first, pair["run_id_reference"], pair["lr_reference"]),
-                ]
+    for _, some in others.groupby("lr"):
+        pair = [(first, reference), (second, some)]
+        start = max((runs["late_start"] * runs["lr"]).max() for _, runs in pair)
+        end = min((runs["steps"] * runs["lr"]).min() for _, runs in pair)
+        below, above = (
+            pd.Series(
+                {
+                    run["seed"]: mean_between(evidence, name, run["run_id"], start / run["lr"], end / run["lr"])
+                    for _, run in runs.iterrows()
+                }
             )
-            quotients[pair["seed"]] = own / other
-        estimates.append(mean_interval(pd.Series(quotients, dtype=float)))
-    return max(estimates, key=lambda estimate: abs(estimate.value - 1))
+            for name, runs in pair
+        )
+        estimates.append(log_ratio(above, below))
+    return max(estimates, key=lambda estimate: abs(np.log(estimate.value)))
 
 
-def mean_between(metrics: pd.DataFrame, run_id: str, start: float, end: float) -> float:
+def mean_between(evidence: Evidence, experiment: str, run_id: str, start: float, end: float) -> float:
     """The mean sharpness of a run between two steps."""
+    metrics = evidence.tables[experiment].metrics
     rows = metrics[(metrics["run_id"] == run_id) & (metrics["quantity"] == "sharpness")]
     return float(rows.loc[rows["step"].between(start - 0.5, end + 0.5), "value"].mean())
 
@@ -194,22 +219,46 @@ def mean_between(metrics: pd.DataFrame, run_id: str, start: float, end: float) -
 @statistic(r"late $A$ over that of the MLP, $\lambda=0.008$", digits=2)
 def degree_ratio(evidence: Evidence, subject: str) -> Estimate:
     own, reference = (settled(at(evidence.runs(EXPERIMENTS[name]), STRONG)) for name in (subject, "MLP"))
-    return ratio(own, reference[reference["seed"].isin(own["seed"])], "late_degree")
+    return ratio(own, reference, "late_degree")
 
 
-@statistic(r"late sd of $R$, $\lambda=0.004$ over $\lambda=0$", digits=2)
-def spread_ratio(evidence: Evidence, subject: str) -> Estimate:
-    return late_ratio(evidence, EXPERIMENTS[subject], "late_spread", DAMPED)
+@statistic(r"sd of $R$ soon after the edge, $\lambda=0.008$ over $\lambda=0$", digits=2)
+def early_spread_ratio(evidence: Evidence, subject: str) -> Estimate:
+    runs = evidence.runs(EXPERIMENTS[subject])
+    return ratio(at(runs, STRONG), at(runs, 0.0), "early_spread")
 
 
-@statistic(r"$\langle\frac{\beta}{2}x^2\rangle/\langle\alpha_{eff}\rangle$ at the edge", digits=2)
+@statistic("late sd of $R$", digits=4)
+def late_spread(evidence: Evidence, subject: str) -> Estimate:
+    return geometric_mean(cell(evidence, subject)["late_spread"])
+
+
+def over_force(evidence: Evidence, subject: str, pressure: str) -> Estimate:
+    """A late mean pressure over the force that it should hold, of runs that are all at the edge."""
+    runs = cell(evidence, subject)
+    if count := int((~runs["at_edge"].astype(bool)).sum()):
+        raise Undecidable(f"{count} of {len(runs)} runs are not at the edge late in training")
+    return geometric_mean(runs[f"late_{pressure}"] / runs["late_edge_force"])
+
+
+@statistic(r"pressure over $\alpha_{eff}$, all directions at the edge", digits=2)
 def balance(evidence: Evidence, subject: str) -> Estimate:
-    """Over all runs that are at the edge late in training."""
-    runs = finished(evidence.runs(EXPERIMENTS[subject]))
-    runs = runs[runs["at_edge"].astype(bool)]
-    if runs.empty:
-        raise Undecidable("no run is at the edge late in training")
-    return by_seed(runs["late_pressure"] / runs["late_alpha_eff"], runs)
+    return over_force(evidence, subject, "edge_pressure")
+
+
+@statistic(r"pressure over $\alpha_{eff}$, without products $x_ix_j$", digits=2)
+def balance_without_products(evidence: Evidence, subject: str) -> Estimate:
+    return over_force(evidence, subject, "edge_pressure_diagonal")
+
+
+@statistic(r"pressure over $\alpha_{eff}$, top direction alone", digits=2)
+def balance_of_top(evidence: Evidence, subject: str) -> Estimate:
+    return over_force(evidence, subject, "edge_pressure_top")
+
+
+@statistic("directions at the edge", digits=1)
+def edge_directions(evidence: Evidence, subject: str) -> Estimate:
+    return mean_interval(cell(evidence, subject)["late_edge_directions"])
 
 
 @statistic(r"late rms $x$, $\lambda=0.008$ over $\lambda=0$", digits=4)
@@ -217,32 +266,43 @@ def displacement_ratio(evidence: Evidence, subject: str) -> Estimate:
     return late_ratio(evidence, EXPERIMENTS[subject], "late_displacement", STRONG)
 
 
-def log_slopes(evidence: Evidence, subject: str, column: str) -> pd.DataFrame:
-    """The runs of an experiment with the slope of the logarithm of a quantity per step, before the edge."""
-    experiment = EXPERIMENTS[subject]
-    runs = finished(evidence.runs(experiment))
-    slopes = []
-    for _, table in tables(evidence, experiment, runs):
-        if len(table) < 3:
-            raise Undecidable(f"fewer than three probes between step {FIRST_STEP} and the edge")
-        slopes.append(np.polyfit(table.index, np.log(table[column]), 1)[0])
-    return runs.assign(slope=slopes)
-
-
 @statistic(r"slope of $\log|w|^2$ over $-4\eta\lambda$", digits=3)
 def norm_rate(evidence: Evidence, subject: str) -> Estimate:
-    runs = log_slopes(evidence, subject, "weight_norm_squared")
-    runs = runs[runs["l2"] > 0]
-    return by_seed(-runs["slope"] / theory.invariant_growth(runs["lr"], runs["l2"]), runs)
+    """Per step, before the edge; over all λ > 0."""
+    rates = {}
+    for run, table in decayed(evidence, subject):
+        slope = np.polyfit(table.index, np.log(table["weight_norm_squared"]), 1)[0]
+        rates[run["seed"], run["l2"]] = -slope / theory.invariant_growth(run["lr"], run["l2"])
+    return by_seed(rates)
 
 
-@statistic(r"slope of $\log S$ above that of $\lambda=0$, over $4\eta\lambda$", digits=2)
-def sharpness_rate(evidence: Evidence, subject: str) -> Estimate:
-    runs = log_slopes(evidence, subject, "sharpness")
-    start = runs[runs["l2"] == 0].set_index("seed")["slope"]
-    runs = runs[runs["l2"] > 0]
-    excess = runs["slope"] - runs["seed"].map(start)
-    return by_seed(excess / theory.invariant_growth(runs["lr"], runs["l2"]), runs)
+@statistic(r"decay's part of the change of $S$ over $\sum 4\eta\lambda|u_w|^2S$", digits=3)
+def decay_rate(evidence: Evidence, subject: str) -> Estimate:
+    """Σ(ΔS − Δt·α0) over Σ4ηλ|u_w|²S before the edge, in one run: no other run is the reference. Over all λ > 0."""
+    rates = {}
+    for run, table in decayed(evidence, subject):
+        time, growth = run["lr"] * table.index, theory.invariant_growth(1.0, run["l2"])
+        change = table["sharpness"].iloc[-1] - table["sharpness"].iloc[0] - np.trapezoid(table["alpha0"], time)
+        rates[run["seed"], run["l2"]] = change / np.trapezoid(
+            growth * table["u_weight_share"] * table["sharpness"], time
+        )
+    return by_seed(rates)
+
+
+def decayed(evidence: Evidence, subject: str) -> list[tuple[pd.Series, pd.DataFrame]]:
+    """The runs with λ > 0, each with its probes before the edge. Raises Undecidable where one has fewer than three."""
+    runs = finished(evidence.runs(EXPERIMENTS[subject]))
+    found = tables(evidence, EXPERIMENTS[subject], runs[runs["l2"] > 0])
+    if any(len(table) < 3 for _, table in found):
+        raise Undecidable(f"fewer than three probes between step {FIRST_STEP} and the edge")
+    return found
+
+
+def by_seed(values: dict[tuple[int, float], float]) -> Estimate:
+    """The mean of a number by (seed, λ), first within seeds, then over them."""
+    if not values:
+        raise Undecidable("no run with decay")
+    return mean_interval(pd.Series(values).groupby(level=0).mean())
 
 
 @statistic(r"kernel jitter, $\lambda=0.008$ over $\lambda=0$", digits=4)

@@ -10,6 +10,9 @@ the step from w_k to w_(k+1) and looks at the midpoint c of the two, where the o
       with a kernel           ntk_jitter, of the kernel over the step; ntk_drift and ntk_distance, since the last probe
       with a normalization    spherical_sharpness, at rows of norm 1; angle_squared of the step, mean over rows
       in the last third       test_error
+      over RANGE steps from it on     displacement_range, the largest less the smallest x along this u
+    every pairs_every-th step of the last third
+                  edge_…, the balance of several directions (curvature.py)
     any step      edge_step, the first probe with R = S_F·η/2 > 1; there the weights get one kick along u
                   diverged, in place of all that would have followed
 """
@@ -23,13 +26,14 @@ import torch
 from torch import Tensor
 
 from effective_lr.errors import UserError
-from effective_lr.studies.stability.curvature import Point, gradient, kernel, sharpness_gradient, top_pair
+from effective_lr.studies.stability.curvature import Point, edge_balance, gradient, kernel, sharpness_gradient, top_pair
 from effective_lr.studies.stability.networks import CLASSES, Network, losses
 from effective_lr.studies.stability.settings import Run
 
 Row = tuple[int, str, str, float]  # step, layer, quantity, value
 DIVERGENCE_CHECK = 25  # steps between looks at the loss, each of which waits for a GPU
-LATE = 2 / 3  # of the steps, after which the test error is measured
+LATE = 2 / 3  # of the steps, after which the test error is measured, and several eigenpairs
+RANGE = 20  # steps over which the range of x is taken; at most those between probes
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,13 @@ class Training:
         self.top = torch.randn(len(self.w), generator=generator, dtype=torch.float64).to(self.w.device)
         self.spherical_top = self.top  # where the next search for an eigenvector starts
         self.last_kernel: Tensor | None = None
+        self.swings: list[float] | None = None  # x at the steps from the last probe on
+        self.pairs = self.top  # where the next search for several eigenvectors starts
 
-    _STATE = ("step", "seconds", "diverged", "has_edge", "rows", "w", "top", "spherical_top", "last_kernel")
+    _STATE = (
+        *("step", "seconds", "diverged", "has_edge", "rows", "w"),
+        *("top", "spherical_top", "last_kernel", "swings", "pairs"),
+    )
 
     @property
     def examples(self) -> int:
@@ -127,8 +136,18 @@ class Training:
             self.diverged = not bool(torch.isfinite(loss) & torch.isfinite(self.w).all())
         if self.diverged:
             self.rows.append((self.step, "", "diverged", 1.0))
-        elif is_probe:
-            self.probe(before, self.w)
+            return
+        after = self.w
+        if is_probe:
+            self.probe(before, after)
+            self.swings = []
+        self._swing(before, after)
+        every = self.run.pairs_every
+        if every and self.step % every == 0 and self.step > LATE * self.steps:
+            measured, self.pairs = edge_balance(
+                self.loss, before, after, self.network.penalized, self.run.lr, self.run.l2, self.pairs
+            )
+            self.rows += [(self.step, "", quantity, value) for quantity, value in measured.items()]
 
     def probe(self, before: Tensor, after: Tensor) -> None:
         """Everything that is measured at the midpoint of a step; one kick when the edge is first crossed."""
@@ -171,6 +190,16 @@ class Training:
             self.has_edge = True
             self.rows.append((self.step, "", "edge_step", float(self.step)))
             self.w = after + run.kick * norm * u
+
+    def _swing(self, before: Tensor, after: Tensor) -> None:
+        """The range of x along the u of the last probe, once RANGE steps have passed."""
+        steps = min(RANGE, self.run.probe_every)
+        if self.swings is None or len(self.swings) == steps:
+            return
+        self.swings.append(float(self.top @ (after - before)) / 2)
+        if len(self.swings) == steps:
+            width = max(self.swings) - min(self.swings)
+            self.rows.append((self.step - steps + 1, "", "displacement_range", width))
 
     def _kernels(self, before: Tensor, center: Tensor, after: Tensor) -> dict[str, float]:
         """How far the kernel moves, relative to its size: over this step, and since the last probe."""

@@ -11,4 +11,9 @@ NAMES = {
     "fashion-mnist": "Fashion-MNIST",
     "cifar10": "CIFAR-10",
     "full": "all",
+    **{
+        f"{name} at {l2:g}": rf"{name}, $\lambda={l2:g}$"
+        for name in ("MLP", "cross-entropy")
+        for l2 in (0, 1e-3, 2e-3, 4e-3)
+    },
 }

@@ -16,7 +16,7 @@ SOME = 12  # names that stand for all
 def nearest(key: str, known: Iterable[str], elsewhere: Mapping[str, str]) -> str:
     """What to do about an unknown key: put it where it belongs, write another one, or see where keys are listed.
 
-    `elsewhere` says of keys that belong to another place where they stand.
+    `elsewhere` has, by key, where a key belongs that stands in the wrong place.
     """
     if key in elsewhere:
         return f" here; it {elsewhere[key]}"

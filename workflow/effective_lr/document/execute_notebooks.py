@@ -16,7 +16,7 @@ import jupytext  # type: ignore[import-untyped]
 import papermill  # type: ignore[import-untyped]
 from nbconvert.exporters import HTMLExporter
 
-from effective_lr.document.figures import few_colors
+from effective_lr.document.figures import quantized
 from effective_lr.document.notation import mathml
 from effective_lr.errors import UserError
 
@@ -72,7 +72,7 @@ def page(notebook: Any, name: str) -> str:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/png" in data:
-                data["image/png"] = base64.b64encode(few_colors(base64.b64decode(data["image/png"]))).decode()
+                data["image/png"] = base64.b64encode(quantized(base64.b64decode(data["image/png"]))).decode()
     exporter = HTMLExporter(raw_template=TEMPLATE)  # type: ignore[no-untyped-call]
     text, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
     return text

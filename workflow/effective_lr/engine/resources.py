@@ -7,10 +7,10 @@ from effective_lr.engine.study import BaseRun, Study
 
 CPU_SPEED = 3e10  # floating point operations per second of one core, as the first published study had them
 GPU_SPEED = 1e13  # a sixth of what an H100 is sold for, in float32 without TF32; a guess, no GPU was measured
-SAFETY = 4  # how much slower a machine may be before a scheduler stops a job, which then goes on from a checkpoint
-LONGEST_MINUTES = 24 * 60  # that partitions usually allow; what is left then goes on in the next attempt
+SAFETY = 4  # how much slower a machine may be before a scheduler stops a job, which then resumes from a checkpoint
+LONGEST_MINUTES = 24 * 60  # that partitions usually allow; the next attempt does what is left
 START_MINUTES = 10  # to find a node, start Python there and read the data
-PROCESS_MEGABYTES = 1500  # a training process held up to 1.2 GB (docs/performance.md), most of it PyTorch
+PROCESS_MEGABYTES = 1500  # a training process held up to 1.2 GB, most of it PyTorch
 
 
 def time_limit(study: Study, runs: Iterable[BaseRun], is_gpu: bool, attempt: int = 1) -> int:

@@ -1,22 +1,21 @@
-r"""Every number that a sentence of the paper states, as LaTeX: \num{what/of} in the text looks it up.
+r"""The macros of a chapter: every number that a sentence of the paper states; \num{what/of} in the text looks it up.
 
 <statistic>/<subject>            the value of a statistic of a claim; with /interval, its interval too
 verdict/<claim>                  claims/count, claims/reproduced, claims/undecided, ...
-settings/<key>                   the value that most runs have
+settings/<key>                   the value of all runs: `a to b` for numbers that differ, not defined for words that do
 runs/count, /diverged, /hours, /first, /last, /device, /torch
 scale                            and all that the numbers.py of the study adds
 """
 
 import re
-
-import pandas as pd
+from typing import Any
 
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import Results, estimate_of, fixed, interval
-from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, label_of
+from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SHOWN, UNDECIDED, label_of
 
 
-def all_numbers(results: Results, scale: str) -> dict[str, str]:
+def macros_of(results: Results, scale: str) -> dict[str, str]:
     """The numbers of a study by their names."""
     found = {"scale": latex(scale), **_claims(results), **_runs(results)}
     if numbers := results.study.find("numbers", "numbers"):
@@ -26,7 +25,7 @@ def all_numbers(results: Results, scale: str) -> dict[str, str]:
 
 def count_verdicts(verdicts: list[str]) -> dict[str, str]:
     """How many claims there are, and how many of each verdict."""
-    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED)
+    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED, SHOWN)
     counts = {f"claims/{kind.replace(' ', '_')}": str(verdicts.count(kind)) for kind in kinds}
     return {"claims/count": str(len(verdicts)), **counts}
 
@@ -48,9 +47,9 @@ def _runs(results: Results) -> dict[str, str]:
     runs = results.tables.runs()
     if runs.empty:
         return {"runs/count": "0"}
-    settings = {f"settings/{key}": _value(runs[key], results) for key in results.study.run.model_fields}
+    values = {key: runs[key].dropna().unique() for key in results.study.run.model_fields}
     return {
-        **settings,
+        **{f"settings/{key}": text for key, found in values.items() if (text := _text(sorted(found), results))},
         "runs/count": thousands(len(runs)),
         "runs/diverged": str(int(runs["diverged"].notna().sum())),
         "runs/hours": f"{runs['seconds'].sum() / 3600:.2f}",
@@ -61,9 +60,15 @@ def _runs(results: Results) -> dict[str, str]:
     }
 
 
-def _value(column: pd.Series, results: Results) -> str:
-    """The value that most runs have."""
-    value = column.mode().iloc[0] if column.notna().any() else "none"
+def _text(values: list[Any], results: Results) -> str:
+    """A value, or the range of several numbers; nothing for several words."""
+    texts = [_one(value, results) for value in values[:1] + values[1:][-1:]]
+    if len(texts) < 2:
+        return "".join(texts)
+    return "" if isinstance(values[0], str) else rf"\ensuremath{{{texts[0]}}}\text{{ to }}\ensuremath{{{texts[1]}}}"
+
+
+def _one(value: Any, results: Results) -> str:
     if isinstance(value, str):
         return results.study.words.get(value, latex(value))
     if isinstance(value, float) and value % 1:

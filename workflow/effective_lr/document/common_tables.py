@@ -40,7 +40,7 @@ SIZES = ("smoke", "laptop", "study", "cifar", "paper")  # the usual scales, from
 
 
 def verdicts_by_scale(results: Results) -> Table:
-    """The verdict on each claim at every published scale, side by side, and that of one's own run."""
+    """The verdict on each claim at every published scale, side by side, and that of the user's run."""
     scales = sorted(results.published, key=lambda scale: (SIZES.index(scale) if scale in SIZES else len(SIZES), scale))
     header = ["", "Claim", *(latex(scale) for scale in scales)]
     header += [f"{latex(results.scale)}, this run"] if results.scale else []
@@ -54,9 +54,12 @@ def verdicts_by_scale(results: Results) -> Table:
 
 
 def published_verdict(claim: dict[str, Any], published: dict[str, Any] | None) -> str:
-    """A published verdict, unless it followed from other rules than those of the present claim."""
+    """A published verdict, unless it followed from other rules than those of the present claim, or rests on seeds that
+    were seen before the rule was made."""
     if published is None:
         return "--"
+    if published.get("runs") and not published["seeds"]:
+        return "explored"
     return str(published["verdict"]) if rules(published) == rules(claim) else "by other rules"
 
 

@@ -1,44 +1,42 @@
-"""The generated pages of the documentation: `make pages` writes them, and a test holds them to their source.
+"""The generated parts of the documentation: `make docs` writes them, and a test compares them with their source.
 
-README.md                           targets with their cost, and the verdicts on the published studies
+docs/results.md                     the verdicts on the published studies, and the targets with their cost
 results/published/*/*.claims.json   these verdicts with all their numbers
-config/config.default.yaml          every key of the config at its default
-config/README.md                    the table of these keys
+config/README.md                    the table of the keys of the config
 config/<study>/README.md            every setting of a run of the study
 docs/developers.md                  the graph of the rules
-docs/not_run.md                     the tests that need what the reference machine lacks
-docs/checklists.md                  checklists of reviewers: answers from docs/checklists.yaml and the published results
-codemeta.json, codecheck.yml        the software and the outputs to check, for machines
+docs/artifact.md                    the tests that need what the reference machine lacks
 environment.yml                     the pins of requirements.lock
-workflow/schemas/*.json             by which editors complete and check YAML files
 """
 
 import ast
-import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from effective_lr.document import manuscript, records
-from effective_lr.document.frame import Claims
+from effective_lr.document import manuscript
+from effective_lr.document.overview import Claims
 from effective_lr.engine import contents, grid
-from effective_lr.engine.contents import Chapter, load_chapter, load_chapters, published_scales, published_table
+from effective_lr.engine.contents import Chapter, load_chapter, published_scales, published_table
+from effective_lr.engine.inputs import Layout
 from effective_lr.engine.plan import group, seconds_per_operation
 from effective_lr.engine.storage import read_provenance
-from effective_lr.engine.study import BaseRun, Study, load, names
+from effective_lr.engine.study import Study, load, names
 from effective_lr.evidence.published import read_claims, write_claims
+from effective_lr.evidence.verdicts import worst_part
 
 ROOT = Path(__file__).parents[3]
-README_SCALE = "laptop"
-README_CORES = 2
+TARGETS_SCALE = "laptop"
+TARGETS_CORES = 2
 PUBLISHED_SCALE = "study"
 
 
 def section(text: str, name: str, content: str) -> str:
     """The text with this content between the marks of a generated section."""
-    begin, end = f"<!-- {name}: written by `make pages` -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
     before, rest = text.split(begin)
     _, after = rest.split(end)
     return f"{before}{begin}\n{content}\n{end}{after}"
@@ -80,19 +78,10 @@ def keys_table() -> str:
     return markdown(["key", "meaning", "values", "default", "when to change"], rows)
 
 
-def default_config() -> str:
-    """config/config.default.yaml: every key at its default, with what it means."""
-    lines = ["# Every key at its default. Written by `make pages`: what you want otherwise, write into config.yaml."]
-    for key, schema in grid.Config.model_json_schema()["properties"].items():
-        lines += ["", f"# {schema['description']}", f"# values: {allowed(schema)}; when to change: {schema['change']}"]
-        lines.append(f"{key}: {as_yaml(schema['default'])}")
-    return "\n".join(lines) + "\n"
-
-
 def settings_page(study: Study) -> str:
     """config/<study>/README.md: the settings of a run, with those of the default scale and the source of each."""
     folder = ROOT / "config" / study.name
-    scale = README_SCALE if README_SCALE in grid.scales(folder) else grid.scales(folder)[0]
+    scale = TARGETS_SCALE if TARGETS_SCALE in grid.scales(folder) else grid.scales(folder)[0]
     defaults = grid.load_scale(folder, scale, study)[0].defaults
     rows = []
     for key, schema in study.run.model_json_schema()["properties"].items():
@@ -106,7 +95,7 @@ def settings_page(study: Study) -> str:
     scales = [(name, grid.load_scale(folder, name, study)[0].about) for name in grid.scales(folder)]
     return "\n".join(
         [
-            f"<!-- Written by `make pages`. -->\n# {study.title}\n",
+            f"<!-- Written by `make docs`. -->\n# {study.title}\n",
             f"The study `{study.name}` follows {study.follows}. Its scales:\n",
             *[f"- `{name}.yaml`: {about}" for name, about in scales],
             "\nThe settings of a run, any of which `defaults`, `grid` and `cases` of a scale may set:\n",
@@ -114,35 +103,6 @@ def settings_page(study: Study) -> str:
             "",
         ]
     )
-
-
-def as_json(schema: dict[str, Any]) -> str:
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-
-
-def scale_schema(model: type[BaseRun]) -> dict[str, Any]:
-    """The JSON schema of a scale of a study. One that is based on another may leave out anything."""
-    run = model.model_json_schema()
-    settings = run["properties"]
-    for schema in settings.values():
-        for key in ("source", "change", "default"):
-            schema.pop(key, None)
-    scale = grid.Scale.model_json_schema()
-    experiment = scale["$defs"]["Experiment"]
-    several = {
-        key: {"anyOf": [schema, {"type": "array", "items": schema}], "description": schema.get("description", key)}
-        for key, schema in settings.items()
-    }
-    many = {"type": "object", "additionalProperties": False, "properties": several}
-    experiment["properties"]["grid"] |= {"$ref": "#/$defs/grid"}
-    experiment["properties"]["cases"]["items"] = {"$ref": "#/$defs/grid"}
-    del experiment["required"], scale["required"]
-    scale["properties"]["defaults"] |= {"$ref": "#/$defs/grid"}
-    scale["properties"]["based_on"] = {"type": "string", "description": "the scale that this one changes, key by key"}
-    for part in (scale["properties"]["defaults"], experiment["properties"]["grid"]):
-        part.pop("additionalProperties", None)
-        part.pop("type", None)
-    return {**scale, "$defs": {"grid": many, "Experiment": experiment, **run.get("$defs", {})}}
 
 
 def environment() -> str:
@@ -193,18 +153,18 @@ def published_speeds(chapter: Chapter) -> dict[str, float]:
 
 
 def cost(chapter: Chapter, experiments: list[str]) -> str:
-    """What the trainings of these experiments take, where a published study tells the speed."""
+    """The time of the trainings of these experiments, by the speed of the published study."""
     runs = chapter.runs_of(experiments)
     speeds = published_speeds(chapter)
     if not runs or not speeds:
         return f"{len(runs)} trainings" if runs else "no training"
     seconds = sum(chapter.study.operations(run) * speeds.get(group(run), speeds[""]) for run in runs)
-    return f"{max(round(seconds / 60 / README_CORES), 1)} min ({len(runs)} trainings)"
+    return f"{max(round(seconds / 60 / TARGETS_CORES), 1)} min ({len(runs)} trainings)"
 
 
 def targets_table() -> str:
     """The figures and tables: command, what each shows, what it costs from raw data."""
-    chapters = load_chapters(ROOT, grid.load_config({"scale": README_SCALE}))
+    chapters = Layout.load(ROOT, scale=TARGETS_SCALE).chapters
     placed = manuscript.scan(ROOT / "paper", list(chapters), ROOT)
     numbers = {
         (one.study, one.item): name for kind in ("figure", "table") for name, one in placed.numbered(kind).items()
@@ -221,61 +181,54 @@ def targets_table() -> str:
     return markdown(["command", "shows", "from raw data"], rows)
 
 
-def one_number(claim: dict[str, Any]) -> str:
-    """The first statistic of a claim that has an interval, or that there is none."""
-    for part in claim["parts"]:
-        if part["low"] is not None:
-            value, low, high = (f"{part[key]:.2g}" for key in ("value", "low", "high"))
-            is_exact = abs(part["high"]) < 1e-6
-            interval = f"below {part['high']:.0e}" if is_exact else f"{value} [{low}, {high}]"
-            return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {interval}"
-    return "no interval"
+def up(value: float) -> str:
+    """A bound with two digits, rounded up."""
+    power = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(round(value / power, 6)) * power:.1e}"
+
+
+def deciding_number(claim: dict[str, Any]) -> str:
+    """The part of a claim that decided it: of those with its verdict, the one nearest to another verdict."""
+    part = worst_part(claim)
+    if part is None:
+        return "no test: its numbers are shown"
+    if part["value"] is None:
+        return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {part['why'] or 'no value'}"
+    low, high = ("" if bound is None else f"{bound:g}" for bound in part["within"])
+    within = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}"
+    number = f"{part['value']:.2g}"
+    if part["low"] is not None:
+        is_exact = 0 <= part["low"] <= part["high"] < 1e-6
+        number = (
+            f"below {up(part['high'])}"
+            if is_exact and part["high"]
+            else f"{number} [{part['low']:.2g}, {part['high']:.2g}]"
+        )
+    return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {number} ({within})"
 
 
 def verdicts_table(claims: Claims) -> str:
     """The verdicts on the published studies."""
-    rows = []
-    for decided in claims.values():
-        for name, claim in decided.items():
-            verdict = f"**{claim['verdict']}**"
-            rows.append([f"{name} {claim['title']}", verdict, one_number(claim), f"`make claim_{name}`"])
-    return markdown(["claim", "verdict", "first statistic, with 90 % interval", "all of it"], rows)
-
-
-def checklists(chapters: dict[str, Chapter], claims: Claims) -> str:
-    """docs/checklists.md: a table for each checklist, that marks each answer with where it comes from."""
-    known = records.facts(ROOT, PUBLISHED_SCALE, chapters, claims)
-    about = (
-        "Each answer is marked: *from data*, filled from the published results, or *by hand*. "
-        "[checklists.yaml](checklists.yaml) holds the answers."
-    )
-    lines = ["<!-- Written by `make pages`. -->", "# Checklists", "", about]
-    for title, introduction, rows in records.checklists(ROOT / "docs" / "checklists.yaml", known):
-        lines += ["", f"## {title}", "", introduction, "", markdown(["item", "answer", "source"], rows)]
-    return "\n".join([*lines, ""])
+    rows = [
+        [f"{name} {claim['title']}", f"**{claim['verdict']}**", deciding_number(claim), f"`claim_{name}`"]
+        for decided in claims.values()
+        for name, claim in decided.items()
+    ]
+    return markdown(["claim", "verdict", "the test that decided: value, 90 % interval (tolerance)", "target"], rows)
 
 
 def generated() -> dict[Path, str]:
     """Every generated file, whole, as it should be."""
-    readme, config, developers = ROOT / "README.md", ROOT / "config/README.md", ROOT / "docs/developers.md"
-    not_run = ROOT / "docs/not_run.md"
-    schemas, studies = ROOT / "workflow/schemas", [load(name) for name in names()]
-    chapters = load_chapters(ROOT, grid.load_config({"metrics": "published", "scale": PUBLISHED_SCALE}))
-    claims = {name: read_claims(ROOT, name, PUBLISHED_SCALE) for name in chapters}
-    text = section(readme.read_text(), "targets", targets_table())
+    docs, config, studies = ROOT / "docs", ROOT / "config/README.md", [load(name) for name in names()]
+    layout = Layout.load(ROOT, metrics="published", scale=PUBLISHED_SCALE)
+    claims = {name: read_claims(ROOT, name, PUBLISHED_SCALE) for name in layout.chapters}
+    results = section((docs / "results.md").read_text(), "targets", targets_table())
     return {
-        readme: section(text, "verdicts", verdicts_table(claims)),
-        developers: section(developers.read_text(), "graph", rule_graph()),
-        not_run: section(not_run.read_text(), "needs", not_run_table()),
+        docs / "results.md": section(results, "verdicts", verdicts_table(claims)),
+        docs / "developers.md": section((docs / "developers.md").read_text(), "graph", rule_graph()),
+        docs / "artifact.md": section((docs / "artifact.md").read_text(), "needs", not_run_table()),
         config: section(config.read_text(), "keys", keys_table()),
-        ROOT / "config/config.default.yaml": default_config(),
         ROOT / "environment.yml": environment(),
-        ROOT / "codemeta.json": records.codemeta(ROOT),
-        ROOT / "codecheck.yml": records.codecheck(ROOT, PUBLISHED_SCALE, chapters, claims),
-        ROOT / "docs/checklists.md": checklists(chapters, claims),
-        schemas / "config.json": as_json(grid.Config.model_json_schema()),
-        schemas / "contents.json": as_json(contents.Contents.model_json_schema()),
-        **{schemas / f"{study.name}.json": as_json(scale_schema(study.run)) for study in studies},
         **{ROOT / "config" / study.name / "README.md": settings_page(study) for study in studies},
     }
 
@@ -288,8 +241,7 @@ def decide_anew() -> None:
 
 
 def write() -> None:
-    """Write every generated file. The verdicts come first: the README shows them."""
+    """Write every generated file. The verdicts come first: the others show them."""
     decide_anew()
     for path, text in generated().items():
-        path.parent.mkdir(exist_ok=True)
         path.write_text(text)

@@ -1,0 +1,81 @@
+"""A chapter in one process: the verdicts, macros and tables of a study, and its pages for the report."""
+
+import json
+
+from effective_lr.document import common_tables, report
+from effective_lr.document.macros import macros_of, to_latex
+from effective_lr.document.table import Results, Table
+from effective_lr.engine.contents import Chapter, Item
+from effective_lr.engine.inputs import Layout
+from effective_lr.engine.storage import write_json
+from effective_lr.errors import UserError
+from effective_lr.evidence import tidy
+from effective_lr.evidence.published import read_checks
+from effective_lr.evidence.tidy import Tables
+from effective_lr.evidence.verdicts import decide_all
+
+
+def results_of(layout: Layout, study: str) -> Results:
+    """What the tables and macros of a chapter are made of."""
+    chapter, config = layout.chapters[study], layout.config
+    tables, checks = tidy.read(chapter, layout.tables(study)), read_checks(layout.checks(study))
+    command = f"--cores all --config scale={config.scale_name}"
+    command += " metrics=published" if layout.is_published else ""
+    return Results(
+        study=chapter.study,
+        tables=tables,
+        claims=decide_all(chapter, tables, checks, command),
+        checks=checks,
+        scale="" if layout.is_published else config.scale_name,
+        published={
+            scale: json.loads(path.read_text(encoding="utf-8"))
+            for scale, path in layout.published_claims(study).items()
+        },
+    )
+
+
+def write_chapter(layout: Layout, study: str) -> None:
+    """Write claims.json and runs.csv among the results, numbers.tex and tables/*.tex beside the paper."""
+    chapter, build, results = layout.chapters[study], layout.build / study, results_of(layout, study)
+    (build / "tables").mkdir(parents=True, exist_ok=True)
+    write_json(results.claims, layout.claims(study))
+    results.tables.runs().to_csv(layout.results(study) / "runs.csv", index=False)
+    items = {**chapter.contents.figures, **chapter.contents.tables}
+    macros = to_latex(study, macros_of(results, layout.config.scale_name), {n: one.caption for n, one in items.items()})
+    (build / "numbers.tex").write_text(macros, encoding="utf-8")
+    for name, item in chapter.contents.tables.items():
+        text = table(layout, chapter, name, item, results).latex()
+        (build / "tables" / f"{name}.tex").write_text(text, encoding="utf-8")
+
+
+def table(layout: Layout, chapter: Chapter, name: str, item: Item, results: Results) -> Table:
+    """A table of the study's tables.py, or one that all studies have. Raises UserError where neither has it."""
+    make = chapter.study.find("tables", name) or getattr(common_tables, name, None)
+    if make is None:
+        raise UserError(f"{name}: no function of that name in the tables.py of {chapter.name}; add it")
+    own = list(chapter.experiments) if item.experiments == "all" else item.experiments
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in layout.measured(item)]
+    made: Table = make(
+        results._replace(
+            tables=Tables({experiment: results.tables[experiment] for experiment in own}),
+            claims={claim: results.claims[claim] for claim in chapter.claim_names(item)},
+            measured=measured[0] if measured else None,
+        )
+    )
+    return made
+
+
+def write_pages(layout: Layout, study: str) -> None:
+    """Write a picture of each figure, and pages of the tables, of the claims and of the provenance of the runs."""
+    from effective_lr.document.figures import picture  # imports matplotlib
+
+    chapter, build, results = layout.chapters[study], layout.build / study, results_of(layout, study)
+    build.mkdir(parents=True, exist_ok=True)
+    for name, item in chapter.contents.figures.items():
+        shown = Tables({experiment: results.tables[experiment] for experiment in chapter.experiments_of(item)})
+        (build / f"{name}.png").write_bytes(picture(chapter.study, name, shown))
+    for name, item in chapter.contents.tables.items():
+        page = report.table_page(table(layout, chapter, name, item, results), item.title, item.caption)
+        (build / f"{name}.html").write_text(page, encoding="utf-8")
+    (build / "page_claims.html").write_text(report.claims_to_html(results.claims), encoding="utf-8")
+    (build / "page_provenance.html").write_text(report.provenance_to_html(results.tables.runs()), encoding="utf-8")

@@ -1,0 +1,50 @@
+"""The paper around its chapters, paper/main.tex: the list of chapters, all verdicts at a glance, and the PDF."""
+
+import json
+from typing import Any
+
+from effective_lr.document.macros import count_verdicts, to_latex
+from effective_lr.document.manuscript import FRAME, chapters_tex, require_known_numbers, typeset
+from effective_lr.document.notation import latex
+from effective_lr.document.table import Span, Table
+from effective_lr.engine.inputs import Layout
+from effective_lr.engine.study import load
+
+CAPTIONS = {
+    "overview": "Every claim and its verdict at this scale. The chapters give statistics, intervals and tolerances.",
+    "verdicts": r"Every test at this scale: its value and 90\,\% interval in units of its own tolerance, which is the "
+    r"band from $-1$ to $1$; where a tolerance has one bound, what is far inside tends to the other end. Arrows: "
+    "beyond the axis. Crosses: no value. A claim is reproduced where all of its tests are.",
+}
+Claims = dict[str, dict[str, dict[str, Any]]]  # by study and id
+
+
+def overview(claims: Claims) -> Table:
+    """Every claim of every study with its verdict."""
+    rows: list[list[Any]] = []
+    for study, decided in claims.items():
+        if rows:
+            rows.append([])
+        rows.append([Span(rf"\textbf{{{latex(load(study).title)}}}", 3)])
+        rows += [[name, latex(claim["title"]), claim["verdict"]] for name, claim in decided.items()]
+    return Table("lll", ["", "Claim", "Verdict"], rows)
+
+
+def read_claims(layout: Layout) -> Claims:
+    """The claims of all chapters with their verdicts."""
+    return {study: json.loads(layout.claims(study).read_text(encoding="utf-8")) for study in layout.chapters}
+
+
+def write_paper(layout: Layout) -> None:
+    """Write what main.tex takes from the chapters, and typeset the paper. Raises UserError where LaTeX fails."""
+    claims, build, paper = read_claims(layout), layout.build, layout.root / "paper"
+    studies = list(layout.chapters)
+    watermarks = [chapter.scale.watermark for chapter in layout.chapters.values() if chapter.scale.watermark]
+    verdicts = [claim["verdict"] for decided in claims.values() for claim in decided.values()]
+    numbers = {"scale": latex(layout.config.scale_name), "studies": str(len(studies)), **count_verdicts(verdicts)}
+    (build / FRAME / "tables").mkdir(parents=True, exist_ok=True)
+    (build / "chapters.tex").write_text(chapters_tex(paper, studies, "".join(watermarks[:1])))
+    (build / FRAME / "numbers.tex").write_text(to_latex(FRAME, numbers, CAPTIONS))
+    (build / FRAME / "tables" / "overview.tex").write_text(overview(claims).latex())
+    require_known_numbers(paper, studies, build, layout.root)
+    typeset(paper / "main.tex", build)

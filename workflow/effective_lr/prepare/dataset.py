@@ -1,0 +1,95 @@
+"""A prepared dataset: one file of tensors, and a record of them that depends on their content alone.
+
+The record, not the tensors, is what a training job names as its input: it does not depend on where the raw files came
+from or on the machine. Every reader checks the tensors against it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from effective_lr.errors import UserError, reason
+
+Tensors = dict[str, Tensor]
+FOLDER_VARIABLE = "EFFECTIVE_LR_DATA"  # an environment variable: a second folder in which files are looked for
+
+
+class Missing(UserError):
+    """Raw files that cannot be had here. Its text names what is missing and how to get it."""
+
+
+class Prepared(NamedTuple):
+    """What a source gives: tensors, facts of their content for the record, and where the files came from, in words."""
+
+    tensors: Tensors
+    facts: dict[str, Any]
+    source: str
+
+
+def local_file(folder: Path, *names: str) -> Path | None:
+    """The first file of these names, in `folder` or in the folder that `FOLDER_VARIABLE` names."""
+    folders = [folder, *([Path(os.environ[FOLDER_VARIABLE])] if os.environ.get(FOLDER_VARIABLE) else [])]
+    return next((place / name for place in folders for name in names if (place / name).is_file()), None)
+
+
+def load(tensors: Path, record: Path) -> Tensors:
+    """The tensors of a prepared file; UserError if it is unreadable or not the one that the record describes."""
+    remedy = f"delete {tensors} and {record} and prepare the data again"
+    try:
+        expected = json.loads(record.read_text())["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {remedy}") from error
+    try:
+        stored: Tensors = torch.load(tensors, weights_only=True)
+        found = sha256(stored)
+    except Exception as error:  # a damaged file makes torch.load raise nearly anything
+        raise UserError(
+            f"{tensors} cannot be read as tensors with sha256 {expected} ({reason(error)}): {remedy}"
+        ) from error
+    if found != expected:
+        raise UserError(f"{tensors} has tensors with sha256 {found}, but {record} expects {expected}: {remedy}")
+    return stored
+
+
+def sha256(tensors: Tensors) -> str:
+    """Over names, types, shapes and bytes: the format of the file that holds the tensors does not matter."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def write(name: str, prepared: Prepared, tensors: Path, record: Path) -> None:
+    """Write the tensors and the record of a dataset, both whole or neither. Raises UserError when the disk refuses."""
+    description = {
+        "dataset": name,
+        **prepared.facts,
+        "shapes": {key: list(tensor.shape) for key, tensor in prepared.tensors.items()},
+        "sha256": sha256(prepared.tensors),
+    }
+    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
+    writers: dict[Path, Callable[[Path], object]] = {
+        tensors: lambda path: torch.save(prepared.tensors, path),
+        record: lambda path: path.write_text(text),
+    }
+    beside = {path: path.with_name(f"{path.name}.part") for path in writers}
+    try:
+        for path, write_to in writers.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_to(beside[path])
+        for path in writers:
+            os.replace(beside[path], path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        raise UserError(
+            f"{path} cannot be written ({reason(error)}): free space there, or name another place"
+        ) from error
+    finally:
+        for part in beside.values():
+            part.unlink(missing_ok=True)
