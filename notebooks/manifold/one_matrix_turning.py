@@ -58,8 +58,7 @@ start()
 # %%
 study = load("manifold")
 _, experiments = grid.load_scale(Path("config/manifold"), scale, study)
-settings = {"probes": 200, "decay_per_step": 1 / 30, "warm_up": False, "validation_batches": 2, "seed": 0}
-base = experiments["starts"][0].changed(steps=steps, **settings)
+base = experiments["starts"][0].changed(steps=steps, probes=200, decay_per_step=1 / 30, validation_batches=2, seed=0)
 runs = {
     "AdamW from 4R": base.changed(optimizer="adamw", initial_norm=4.0),
     "AdamW from R": base.changed(optimizer="adamw", initial_norm=1.0),

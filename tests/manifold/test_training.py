@@ -152,11 +152,3 @@ def test_an_impossible_run_is_told(make_run: MakeRun, wrong: dict, expected: lis
         make_run(**wrong)
     for text in expected:
         assert text in str(error.value)
-
-
-def test_a_shard_is_an_arm_and_its_runs_are_its_seeds(make_run: MakeRun) -> None:
-    assert make_run(seed=1).shard_id == make_run(seed=2).shard_id
-    others = [{"optimizer": "adamh"}, {"rms_norm": "none"}, {"lr_factor": 4.0}, {"initial_norm": 4.0}]
-    shards = {make_run(**other).shard_id for other in [{}, *others]}
-    assert len(shards) == 5
-    assert all(set(shard) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for shard in shards)

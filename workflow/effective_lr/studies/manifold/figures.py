@@ -1,7 +1,10 @@
 """The figures of the chapter: each a pure function of tidy tables that returns a Matplotlib figure."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -11,12 +14,15 @@ from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.manifold import theory, toys
 from effective_lr.studies.manifold.analysis import (
     CONTEXT_MODELS,
+    MATRICES,
     angle,
     arms,
+    balances,
     curve,
-    main,
+    is_invariant,
     measured,
     of_blocks,
+    residual_growths,
     select,
 )
 from effective_lr.studies.manifold.bijection import matched_angle
@@ -24,17 +30,16 @@ from effective_lr.studies.manifold.words import ARMS, NAMES
 
 COLORS = dict(zip(ARMS, PALETTE, strict=False))
 MARKERS = dict(zip(ARMS, "osD^vP", strict=True))
-MATRICES = ("query", "key", "value", "output", "up", "down")
 DASHED = (0, (2, 1.5))
-LINES = {0.015625: (0, (1, 3)), 0.0625: "-.", 0.25: ":", 1.0: "-", 4.0: DASHED}  # by f, in every figure
+LINES = {0.25: ":", 1.0: "-", 4.0: DASHED}  # by f, in every figure
 
 
 def rotation(tables: Tables) -> Figure:
     """Angle and norm of AdamW from several starts beside the constraint, and every late angle over its prediction."""
     figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.1), width_ratios=(1.25, 1.25, 1, 1))
-    runs = main(tables["starts"].runs)
+    runs = tables["starts"].runs
     e, beta1 = float(runs["decay_per_step"].iloc[0]), float(runs["beta1"].iloc[0])
-    theta, warm_up = matched_angle(e, beta1), bool(runs["warm_up"].iloc[0])
+    theta = matched_angle(e, beta1)
     steps = np.arange(1.0, int(runs["steps"].iloc[0]) + 1)
     starts = sorted(select(runs, optimizer="adamw")["initial_norm"].unique(), reverse=True)
     for start, color in zip(starts, (PALETTE[3], PALETTE[0], PALETTE[2]), strict=False):
@@ -43,8 +48,7 @@ def rotation(tables: Tables) -> Figure:
         angles = curve(tables, "starts", group, "angle")
         norms = curve(tables, "starts", group, "norm_ratio")
         axes[0].plot(angles.index, angles / theta, color=color, label=label)
-        predicted = theory.adamw_angle(steps, e, start, beta1, warm_up)
-        axes[0].plot(steps, predicted / theta, color=color, ls=DASHED, lw=0.9)
+        axes[0].plot(steps, theory.adamw_angle(steps, e, start, beta1) / theta, color=color, ls=DASHED, lw=0.9)
         axes[1].plot(norms.index, norms, color=color)
         axes[1].plot(steps, theory.adamw_norm(steps - 1, e, start), color=color, ls=DASHED, lw=0.9)
     held = select(runs, optimizer="adamh")
@@ -85,7 +89,7 @@ def draw_late_angles(axis: Axes, tables: Tables, experiment: str, tolerance: flo
 def losses_over_time(tables: Tables) -> Figure:
     """Validation loss over steps of the arms with RMSNorm, the mean over seeds with their range."""
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.7))
-    runs = main(tables["matched"].runs)
+    runs = tables["matched"].runs
     shown = runs[(runs["lr_factor"] == 1) | (runs["optimizer"] == "adamh")]
     for names, group in arms(shown):
         optimizer, factor = str(names["optimizer"]), float(str(names["lr_factor"]))
@@ -109,7 +113,7 @@ def knobs(tables: Tables) -> Figure:
     """Without RMSNorm: the residual stream block by block at each f, with the bound, and the norm of the matrices
     over f."""
     runs = select(tables["norm_free"].runs, initial_norm=1.0)
-    present = [name for name in ("adamw", "adam0", "adamh", "macro-F", "macro-S") if name in set(runs["optimizer"])]
+    present = [name for name in ("adamw", "adam0", "adamh", "macro-F") if name in set(runs["optimizer"])]
     figure, axes = plt.subplots(1, len(present) + 1, figsize=(TEXT_WIDTH, 2.1), width_ratios=[1] * len(present) + [1.2])
     layers = int(runs["layers"].iloc[0])
     blocks = [f"block{n}" for n in range(1, layers + 1)]
@@ -119,10 +123,9 @@ def knobs(tables: Tables) -> Figure:
         for factor, chosen in group.groupby("lr_factor"):
             line = LINES.get(float(factor), "-.")
             color, style = COLORS[optimizer], {"ls": line, "marker": MARKERS[optimizer], "ms": 3}
-            end = " lost" if chosen["lost"].notna().all() else ""
             rows = measured(tables, "norm_free", chosen, "late_residual_rms")
             rms = rows.groupby("layer")["value"].mean().reindex(blocks)
-            axis.plot(range(1, layers + 1), rms, color=color, **style, label=f"$f={factor:g}${end}")
+            axis.plot(range(1, layers + 1), rms, color=color, **style, label=f"$f={factor:g}${ending(tables, chosen)}")
             bound = measured(tables, "norm_free", chosen, "residual_bound")
             last = bound[bound["step"] == bound.groupby("run_id")["step"].transform("max")]
             ends = last.groupby("layer")["value"].mean().reindex(blocks)
@@ -153,6 +156,50 @@ def knobs(tables: Tables) -> Figure:
     small.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     small.minorticks_off()
     small.legend(loc="upper left", fontsize=6)
+    return figure
+
+
+def ending(tables: Tables, runs: pd.DataFrame) -> str:
+    """How many runs of an arm are lost, if not all, and how far their residual stream has grown before."""
+    lost = runs[runs["diverged"].notna()]
+    if lost.empty:
+        return ""
+    growth = float(np.exp(np.log(residual_growths(tables, lost)).mean()))
+    count = "" if len(lost) == len(runs) else f" {len(lost)}"
+    return f",{count} lost" + (rf" at ${growth:.3g}\times$" if growth < np.inf else "")
+
+
+def equilibrium_law(tables: Tables) -> Figure:
+    """AdamW's balance, the left side over the right, by kind of matrix and place of RMSNorm, without and with the
+    memory of the optimizer."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.5), sharey=True)
+    rows = balances(tables)
+    places = {"every": 0.0, "pre": len(MATRICES) + 0.7}
+    rows["x"] = rows["rms_norm"].map(places) + rows["kind"].map(MATRICES.index)
+    free, slow = is_invariant(rows), rows["is_slow"]
+    tested = {"s": 12, "marker": "o", "color": PALETTE[0], "lw": 0}
+    others = {"s": 12, "marker": "s", "color": PALETTE[1], "lw": 0}
+    series: list[tuple[str, pd.DataFrame, str, dict[str, Any]]] = [
+        ("$e/4$", rows[slow & free], "", tested),
+        ("$e/4$, scale matters", rows[slow & ~free], "", others),
+        ("without the radial term", rows[slow & ~free], "without_radius", others | {"facecolor": "none", "lw": 0.8}),
+        ("$e$", rows[~slow], "", {"s": 9, "marker": "x", "color": "0.45", "lw": 0.7}),
+    ]
+    for axis, column in zip(axes, ("without_memory", "with_memory"), strict=True):
+        axis.axhspan(0.9, 1.1, color="0.92", zorder=0, lw=0)
+        axis.axhline(1, color="0.5", lw=0.8, zorder=1)
+        for label, points, other, style in series:
+            if not other or column == "with_memory":
+                shift = 0.2 if style["marker"] == "x" else -0.1
+                axis.scatter(points["x"] + shift, points[other or column], label=label, **style)
+        ticks = [place + n for place in places.values() for n in range(len(MATRICES))]
+        axis.set_xticks(ticks, MATRICES * 2, rotation=60)
+        axis.set(xlim=(-0.7, ticks[-1] + 0.7), title=column.replace("_", " "))
+        for name, place in places.items():
+            text = f"RMSNorm {NAMES[name]}"
+            axis.text(place + 2.5, 0.98, text, ha="center", va="top", transform=axis.get_xaxis_transform(), fontsize=6)
+    axes[0].set_ylabel("left side / right side")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
