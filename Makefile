@@ -25,7 +25,7 @@ SHELL := bash
 # of a run; the file `running` outlives a run that was killed: where it exists and the lock is free, Snakemake's own locks
 # are left over.
 define activate
-@export PATH="$$(cd "$$VENV" && pwd)/bin:$$PATH" PYTHONPATH=workflow
+@export PATH="$$(cd "$$VENV" && pwd)/bin:$$PATH" PYTHONPATH=workflow EFFECTIVE_LR_BUILD=.snakemake/build
 settings=(); [ -z "$$SCALE" ] || settings+=("scale=$$SCALE"); [ -z "$$METRICS" ] || settings+=("metrics=$$METRICS")
 config=(); [ "$${#settings[@]}" = 0 ] || config=(--config "$${settings[@]}")
 run() { # [TARGET]: Snakemake, one at a time in this folder
@@ -53,6 +53,8 @@ all: setup ## Train what is missing and build the paper (the default)
 figure_% table_% claim_%: setup ## Make one figure or table by its number, or decide one claim: `make figure_2`, `make claim_C5`
 	$(activate)
 	run '$@'
+	# A verdict that was decided before is printed, too; and on a terminal the progress bars write over what jobs print.
+	$(if $(filter claim_%,$@),cat results/"$$(basename "$$(build)")"/*/logs/$(@:claim_%=claim-%).log)
 
 only: setup ## Make any target of `snakemake --list-target-rules`: ITEM=plane, ITEM=normalization, ...
 	$(activate)

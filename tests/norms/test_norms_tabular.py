@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing
 
 from effective_lr.errors import UserError
 from effective_lr.prepare import tabular
-from effective_lr.prepare.prepared import FOLDER_VARIABLE, Missing
 from effective_lr.prepare.tabular import COOLING_LOAD, GOLUB_38, GOLUB_72, Source
 
 

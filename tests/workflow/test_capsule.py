@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from effective_lr.prepare.prepared import Missing, Prepared
 
 from effective_lr.errors import UserError
 from effective_lr.prepare import images, raw, tabular, text
-from effective_lr.prepare.prepared import Missing, Prepared
 from shared import ROOT
 
 GB = 10**9

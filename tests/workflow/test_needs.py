@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from effective_lr.prepare.prepared import load, write
 from pypdf import PdfReader
 
 from checkouts import Checkout
@@ -21,7 +22,6 @@ from effective_lr.engine.plan import measure
 from effective_lr.engine.storage import read_table
 from effective_lr.errors import UserError
 from effective_lr.prepare import images
-from effective_lr.prepare.prepared import load, write
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.training import Training, plain_float32
 from effective_lr.studies.normalization.training import train as train_run

@@ -1,33 +1,29 @@
-"""The worked example of CONTRIBUTING.md: a study that is added as folders of its own, and nothing else is edited."""
+"""The examples that CONTRIBUTING.md links: a study in folders of its own, and a new optimizer."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pypdf import PdfReader
 
 from checkouts import Checkout
+from effective_lr.engine.storage import read_table
 from shared import ROOT
 
-STUDY = "quadratic"
+EXAMPLE = ROOT / "tests" / "example_study"
+STUDY, TITLE = "quadratic", "Gradient descent on a noisy parabola"
 FOLDER = f"workflow/effective_lr/studies/{STUDY}"
 
 
-def example() -> dict[str, str]:
-    """The files that the page writes out, each below its name."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    return dict(re.findall(r"^`([\w/.]+)`:\n\n```\w+\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL))
-
-
 def add_study(checkout: Checkout) -> None:
-    files = example()
-    assert len(files) > 6
-    for name, content in files.items():
-        path = checkout.root / name
-        assert STUDY in path.parts and not path.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    for path in EXAMPLE.rglob("*.*"):
+        assert STUDY in path.parts and not (checkout.root / path.relative_to(EXAMPLE)).exists()
+    shutil.copytree(EXAMPLE, checkout.root, dirs_exist_ok=True)
 
 
 @pytest.fixture
@@ -41,41 +37,53 @@ def with_study(finished: Checkout) -> Checkout:
 def test_it_plans_its_own_jobs_and_what_shows_all_studies(finished: Checkout) -> None:
     add_study(finished)
     plan = finished.planned("paper")
+    assert plan.keys() == {"train", "checks", "figure", "chapter", "pdf", "paper"}
     assert {job.split("/")[0] for jobs in plan.values() for job in jobs} == {STUDY, ""}
-    assert {rule for rule, jobs in plan.items() if "" in jobs} == {"frame", "pdf", "paper"}
-    assert {"train", "gather", "claim", "figure", "numbers"} <= plan.keys()
+    assert {rule for rule, jobs in plan.items() if "" in jobs} == {"pdf", "paper"}
 
 
-def test_an_edit_of_its_training_plans_its_runs_only(with_study: Checkout) -> None:
-    with_study.append(f"{FOLDER}/training.py", "EDITED = 1\n")
-    plan = with_study.planned()
-    shards = {path.stem for path in (with_study.root / f"results/smoke/{STUDY}/shards").glob("*.parquet")}
-    assert plan["train"] == {f"{STUDY}/{shard}" for shard in shards} and shards
-    assert {job.split("/")[0] for jobs in plan.values() for job in jobs} == {STUDY, ""}
+def test_an_edit_plans_what_it_changes_of_this_study_alone(with_study: Checkout) -> None:
+    for file, rules in [("figures", {"figure"}), ("training", {"train", "figure", "chapter"})]:
+        with_study.append(f"{FOLDER}/{file}.py", "EDITED = 1\n")
+        plan = with_study.planned()
+        assert plan.keys() == {*rules, "pdf", "all"}
+        assert {job.split("/")[0] for jobs in plan.values() for job in jobs} == {STUDY, ""}
 
 
-def test_an_edit_of_its_figures_draws_no_other_study(with_study: Checkout) -> None:
-    with_study.append(f"{FOLDER}/figures.py", "EDITED = 1\n")
-    plan = with_study.planned()
-    assert set(plan) == {"figure", "pdf", "all"}
-    assert {job.split("/")[0] for job in plan["figure"]} == {STUDY}
-
-
-def test_it_appears_in_the_paper_the_targets_and_the_report(smoke: Checkout, tmp_path: Path) -> None:
+def test_it_appears_in_the_targets_and_in_the_paper(smoke: Checkout, tmp_path: Path) -> None:
     checkout = smoke.copy(tmp_path / "copy")
     add_study(checkout)
-    checkout.build("report")
-    title = re.search(r'title="(.+)"', example()[f"{FOLDER}/__init__.py"])
-    assert title
-    assert title[1] in (listing := checkout.snakemake("--list-target-rules").stdout) and f"\n{STUDY} " in listing
-
-    [verdict] = [json.loads(path.read_text()) for path in (checkout.root / f"results/smoke/{STUDY}").glob("claims/*")]
+    checkout.build()
+    assert f"\n{STUDY} ({TITLE}" in checkout.snakemake("--list-target-rules").stdout
+    [verdict] = json.loads((checkout.root / f"results/smoke/{STUDY}/claims.json").read_text()).values()
     assert verdict["verdict"] == "reproduced"
     text = "".join(page.extract_text() for page in PdfReader(checkout.root / "paper/build/smoke/main.pdf").pages)
-    assert title[1] in text and verdict["title"] in text and "??" not in text
-    value = f"{verdict['parts'][0]['value']:.2f}"
-    assert re.search(rf"{value}\s*\[", text)  # in its sentence
+    assert TITLE in text and verdict["title"] in text and "??" not in text
+    assert re.search(rf"{verdict['parts'][0]['value']:.2f}\s*\[", text)  # in its sentence
 
-    checkout.build("report", "--report", str(tmp_path / "report.html"))
-    report = (tmp_path / "report.html").read_text()
-    assert f'"study": "{STUDY}"' in report and f"build/smoke/{STUDY}/claims.html" in report
+
+RUNS = """
+from pathlib import Path
+from effective_lr.engine.inputs import Layout
+for run in Layout.load(Path(), scale="signs").chapters["normalization"].experiments["signsgd"]:
+    print(run.run_id)
+"""
+
+
+def test_the_new_optimizer_trains(real: Checkout) -> None:
+    subprocess.run(["git", "apply", ROOT / "tests/example_optimizer.diff"], cwd=real.root, check=True)
+
+    def python(*words: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": "workflow"}
+        command = [sys.executable, *words]
+        return subprocess.run(
+            command, cwd=real.root, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    run_ids = python("-c", RUNS).split()
+    assert len(run_ids) == 4
+    for run_id in run_ids[1::2]:  # with a penalty
+        one = ("--study", "normalization", "--scale", "signs", "--run", run_id, "--output", "one.parquet")
+        python("-m", "effective_lr", "train", *one)
+        _, [record] = read_table(real.root / "one.parquet")
+        assert record.run["optimizer"] == "signsgd" and record.diverged is None

@@ -26,7 +26,8 @@ except UserError as error:
 
 RESULTS, BUILD = Path("results", CONFIG.results), LAYOUT.build
 Path(".snakemake").mkdir(exist_ok=True)
-Path(".snakemake/build").write_text(f"{BUILD}\n")  # for `make`, which prints it
+if note := os.environ.get("EFFECTIVE_LR_BUILD"):
+    Path(note).write_text(f"{BUILD}\n")  # for `make`, which prints it
 
 SCALE = f"--scale {CONFIG.scale_name} --metrics {CONFIG.metrics}"
 

@@ -1,7 +1,8 @@
 """The generated parts of the documentation: `make docs` writes them, and a test compares them with their source.
 
-docs/results.md                     the verdicts on the published studies, and the targets with their cost
-results/published/*/*.claims.json   these verdicts with all their numbers
+README.md                           how many of the published claims have which verdict, and the scales
+docs/results.md                     these verdicts, and the targets with their cost
+results/published/*/*.claims.json   the verdicts with all their numbers
 config/README.md                    the table of the keys of the config
 config/<study>/README.md            every setting of a run of the study
 docs/developers.md                  the graph of the rules
@@ -15,23 +16,34 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from effective_lr.document import manuscript
+from effective_lr.document.macros import count_verdicts
 from effective_lr.document.overview import Claims
 from effective_lr.engine import contents, grid
 from effective_lr.engine.contents import Chapter, load_chapter, published_scales, published_table
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.plan import group, seconds_per_operation
-from effective_lr.engine.storage import read_provenance
+from effective_lr.engine.storage import Provenance, read_provenance
 from effective_lr.engine.study import Study, load, names
 from effective_lr.evidence.published import read_claims, write_claims
-from effective_lr.evidence.verdicts import worst_part
+from effective_lr.evidence.verdicts import label_of, worst_part
 
 ROOT = Path(__file__).parents[3]
 TARGETS_SCALE = "laptop"
 TARGETS_CORES = 2
 PUBLISHED_SCALE = "study"
+SCALES = {
+    "smoke": "every step, tiny; its PDF is watermarked",
+    "laptop": "the default",
+    "study": "more data, steps and seeds",
+    "cifar": "`normalization` on a lossy copy of CIFAR-10",
+    "paper": "the original's data, on GPUs; not run",
+}
+CENTRAL = "C2"  # the claim that the README names
+EXACT = 1e-6  # an interval below it is printed as a bound
 
 
 def section(text: str, name: str, content: str) -> str:
@@ -122,7 +134,7 @@ def rule_graph() -> str:
     """Which rule uses what others make, as Mermaid, which code hosts draw."""
     command = [sys.executable, "-m", "snakemake", "report", "--rulegraph", "mermaid-js", "--forceall"]
     graph = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    known = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
+    known = {key: re.sub(r"^\w+_pages$", "pages", rule) for key, rule in re.findall(r"(id\d+)\[(\w+)\]", graph)}
     arrows = sorted({(known[start], known[end]) for start, end in re.findall(r"(id\d+) --> (id\d+)", graph)})
     lines = ["```mermaid", "flowchart LR", *(f"    {start} --> {end}" for start, end in arrows), "```"]
     return "\n".join(lines)
@@ -142,43 +154,56 @@ def not_run_table() -> str:
     return markdown(["needs", "what is not known until then", "test"], rows)
 
 
-def published_speeds(chapter: Chapter) -> dict[str, float]:
-    """Seconds per operation by kind of run: what one core of the machine of the published study took."""
+def published_records(chapter: Chapter) -> list[Provenance]:
+    """The runs on a CPU of the published study, from which the speeds of the documentation come."""
     path = published_table(ROOT, chapter.name, PUBLISHED_SCALE)
     records = read_provenance(path) if path.exists() else []
-    on_cpu = [record for record in records if record.diverged is None and not record.gpu_seconds]
-    return seconds_per_operation(
-        chapter.study, [(chapter.study.run(**record.run), record.seconds) for record in on_cpu]
-    )
+    return [record for record in records if record.diverged is None and not record.gpu_seconds]
 
 
-def cost(chapter: Chapter, experiments: list[str]) -> str:
-    """The time of the trainings of these experiments, by the speed of the published study."""
-    runs = chapter.runs_of(experiments)
-    speeds = published_speeds(chapter)
-    if not runs or not speeds:
-        return f"{len(runs)} trainings" if runs else "no training"
-    seconds = sum(chapter.study.operations(run) * speeds.get(group(run), speeds[""]) for run in runs)
-    return f"{max(round(seconds / 60 / TARGETS_CORES), 1)} min ({len(runs)} trainings)"
+class Cost:
+    """What the trainings of experiments of a study take on two cores, by the speed of its published runs."""
+
+    def __init__(self, chapter: Chapter) -> None:
+        self.chapter, study = chapter, chapter.study
+        taken = [(study.run(**record.run), record.seconds) for record in published_records(chapter)]
+        self.speeds = seconds_per_operation(study, taken)
+
+    def of(self, experiments: list[str]) -> str:
+        runs = [run for job in self.chapter.jobs_of(experiments) for run in self.chapter.jobs[job]]
+        if not runs or not self.speeds:
+            return f"{len(runs)} trainings" if runs else "no training"
+        operations = self.chapter.study.operations
+        seconds = sum(operations(run) * self.speeds.get(group(run), self.speeds[""]) for run in runs)
+        minutes = round(seconds / 60 / TARGETS_CORES)
+        return f"{len(runs)} trainings, {minutes or 'under 1'} min"
 
 
-def targets_table() -> str:
-    """The figures and tables: command, what each shows, what it costs from raw data."""
-    chapters = Layout.load(ROOT, scale=TARGETS_SCALE).chapters
-    placed = manuscript.scan(ROOT / "paper", list(chapters), ROOT)
-    numbers = {
-        (one.study, one.item): name for kind in ("figure", "table") for name, one in placed.numbered(kind).items()
-    }
+def costs() -> dict[str, Cost]:
+    """By study, at the default scale."""
+    return {name: Cost(chapter) for name, chapter in Layout.load(ROOT, scale=TARGETS_SCALE).chapters.items()}
+
+
+def speed() -> str:
+    """The machine that the costs are for, by what its users see in the log of a training."""
+    records = published_records(load_chapter(ROOT, "normalization", PUBLISHED_SCALE))
+    images = median(record.examples_per_second for record in records)
+    return f"Minutes are for {TARGETS_CORES} cores that train {images:,.0f} images/s each in the study `normalization`."
+
+
+def targets_table(costs: dict[str, Cost]) -> str:
+    """The studies and figures: command, what each shows, what it costs from raw data."""
+    chapters = {name: cost.chapter for name, cost in costs.items()}
+    numbered = manuscript.scan(ROOT / "paper", list(chapters), ROOT).numbered("figure")
+    numbers = {(one.study, one.item): f", `{name}`" for name, one in numbered.items()}
     targets = contents.target_names(chapters)
     rows = []
     for name, chapter in chapters.items():
-        rows.append([f"`snakemake {name}`", f"**{chapter.study.title}**", cost(chapter, list(chapter.experiments))])
-        for item_name, item in {**chapter.contents.figures, **chapter.contents.tables}.items():
-            number = numbers.get((name, item_name))
-            same = f", `{number}`" if number else ""
-            command = f"`snakemake {targets[name, item_name]}`{same}"
-            rows.append([command, item.title, cost(chapter, chapter.experiments_of(item))])
-    return markdown(["command", "shows", "from raw data"], rows)
+        rows.append([f"`{name}`", f"**{chapter.study.title}**", costs[name].of(list(chapter.experiments))])
+        for figure, item in chapter.contents.figures.items():
+            command = f"`{targets[name, figure]}`{numbers.get((name, figure), '')}"
+            rows.append([command, item.title, costs[name].of(chapter.experiments_of(item))])
+    return markdown(["target", "shows", "from raw data"], rows)
 
 
 def up(value: float) -> str:
@@ -187,34 +212,68 @@ def up(value: float) -> str:
     return f"{math.ceil(round(value / power, 6)) * power:.1e}"
 
 
-def deciding_number(claim: dict[str, Any]) -> str:
-    """The part of a claim that decided it: of those with its verdict, the one nearest to another verdict."""
+def deciding_test(study: str, claim: dict[str, Any]) -> str:
+    """The part of a claim that decided it, with its value, interval and tolerance."""
     part = worst_part(claim)
     if part is None:
         return "no test: its numbers are shown"
-    if part["value"] is None:
-        return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {part['why'] or 'no value'}"
-    low, high = ("" if bound is None else f"{bound:g}" for bound in part["within"])
-    within = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}"
-    number = f"{part['value']:.2g}"
-    if part["low"] is not None:
-        is_exact = 0 <= part["low"] <= part["high"] < 1e-6
-        number = (
-            f"below {up(part['high'])}"
-            if is_exact and part["high"]
-            else f"{number} [{part['low']:.2g}, {part['high']:.2g}]"
-        )
-    return f"{part['statistic'].replace('_', ' ')}, {part['subject']}: {number} ({within})"
+    name = f"{part['statistic'].replace('_', ' ')}, {part['subject']}"
+    value, low, high = part["value"], part["low"], part["high"]
+    if value is None:
+        return f"{name}: {part['why'] or 'no value'}"
+    _, digits = label_of(load(study), part["statistic"])
+    form = ".2g" if digits is None else f".{digits}f"
+    if low is None:
+        number = f"{value:{form}} (no interval)"
+    elif low >= 0 and 0 < high < EXACT:
+        number = f"at most {up(high)}"
+    else:
+        number = f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    least, most = ("" if bound is None else f"{bound:g}" for bound in part["within"])
+    within = f"{least} to {most}" if least and most else f"at least {least}" if least else f"at most {most}"
+    return " ".join(filter(None, [f"{name}: {number}", part["unit"], f"({within})"]))
 
 
-def verdicts_table(claims: Claims) -> str:
-    """The verdicts on the published studies."""
+def verdicts_table(claims: Claims, costs: dict[str, Cost]) -> str:
+    """The verdicts on the published studies, and what it costs to decide each claim again."""
     rows = [
-        [f"{name} {claim['title']}", f"**{claim['verdict']}**", deciding_number(claim), f"`claim_{name}`"]
-        for decided in claims.values()
+        [
+            f"`{name}` {claim['title']}",
+            f"**{claim['verdict']}**",
+            deciding_test(study, claim),
+            costs[study].of(claim["experiments"]),
+        ]
+        for study, decided in claims.items()
         for name, claim in decided.items()
     ]
-    return markdown(["claim", "verdict", "the test that decided: value, 90 % interval (tolerance)", "target"], rows)
+    test = "the test that decided: value, 90 % interval (tolerance)"
+    return markdown(["claim", "verdict", test, "from raw data"], rows)
+
+
+def scales_table() -> str:
+    """The scales: how many runs, and what those that are published took."""
+    rows = []
+    for name, about in SCALES.items():
+        chapters = Layout.load(ROOT, scale=name).chapters.values()
+        tables = [published_table(ROOT, chapter.name, name) for chapter in chapters]
+        published = [read_provenance(path) for path in tables if path.exists()]
+        seconds = sum(record.seconds for records in published for record in records)
+        took = f"{seconds / 3600:.1f} h of one core" if len(published) == len(tables) else ""
+        rows.append([f"`{name}`", about, f"{sum(len(chapter.runs) for chapter in chapters):,}", took])
+    return markdown(["scale", "", "runs", "published runs took"], rows)
+
+
+def outcome(claims: Claims) -> str:
+    """The published verdicts in two sentences: how many of each, and the central claim."""
+    verdicts = [claim["verdict"] for decided in claims.values() for claim in decided.values()]
+    count = {key.removeprefix("claims/"): number for key, number in count_verdicts(verdicts).items()}
+    central = claims["normalization"][CENTRAL]
+    return (
+        f"Of {count['count']} claims {count['reproduced']} are reproduced, {count['reproduced_in_part']} in part, "
+        f"{count['not_reproduced']} not, and {count['undecided']} are undecided.\n"
+        f"The central claim, {CENTRAL} (*{central['title']}*), is **{central['verdict']}**; the test that decided it: "
+        f"{deciding_test('normalization', central)}."
+    )
 
 
 def generated() -> dict[Path, str]:
@@ -222,9 +281,12 @@ def generated() -> dict[Path, str]:
     docs, config, studies = ROOT / "docs", ROOT / "config/README.md", [load(name) for name in names()]
     layout = Layout.load(ROOT, metrics="published", scale=PUBLISHED_SCALE)
     claims = {name: read_claims(ROOT, name, PUBLISHED_SCALE) for name in layout.chapters}
-    results = section((docs / "results.md").read_text(), "targets", targets_table())
+    at_scale, readme = costs(), (ROOT / "README.md").read_text()
+    results = section((docs / "results.md").read_text(), "targets", targets_table(at_scale))
+    results = section(results, "verdicts", verdicts_table(claims, at_scale))
     return {
-        docs / "results.md": section(results, "verdicts", verdicts_table(claims)),
+        ROOT / "README.md": section(section(readme, "outcome", outcome(claims)), "scales", scales_table()),
+        docs / "results.md": section(results, "speed", speed()),
         docs / "developers.md": section((docs / "developers.md").read_text(), "graph", rule_graph()),
         docs / "artifact.md": section((docs / "artifact.md").read_text(), "needs", not_run_table()),
         config: section(config.read_text(), "keys", keys_table()),

@@ -25,7 +25,7 @@ def setting(description: str, source: str | Mapping[Any, str], change: str = "",
     """A field of a run.
 
     `source` is the tag of where its value comes from ("ours" is always one), by value where that differs; `change` is
-    when to change it. Neither these nor the description are part of the fingerprint of the code.
+    when to change it. Neither these nor the description are part of the key of the code.
     """
     return Field(
         description=description,

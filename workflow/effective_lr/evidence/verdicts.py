@@ -207,16 +207,16 @@ def worst_part(claim: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def margin(part: dict[str, Any]) -> float:
-    """How far the interval of a part is inside its tolerance, in units of half its width, or of its only bound;
-    negative beyond a bound, and −∞ without a value."""
+    """How far the interval of a part is inside its tolerance, in units of half its width, or of its only bound, or of 1
+    where that is 0; negative beyond a bound, and −∞ without a value."""
     low, high = part["within"]
     if part["value"] is None:
         return -np.inf
     ends = [part["value"] if part[end] is None else part[end] for end in ("low", "high")]
-    unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 1.0)
+    unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 0)
     inside = [ends[0] - low] if low is not None else []
     inside += [high - ends[1]] if high is not None else []
-    return float(min(inside) / unit)
+    return float(min(inside) / (unit or 1.0))
 
 
 def rules(claim: dict[str, Any]) -> list[Any]:

@@ -1,0 +1,88 @@
+"""Tables with their provenance and checksum. What damages do to them is in test_jobs.py."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from effective_lr.engine import storage
+from effective_lr.engine.storage import SCHEMA, Provenance
+from effective_lr.engine.study import BaseRun
+from effective_lr.errors import UserError
+from shared import ROOT, make_run
+
+
+def provenance(run: BaseRun, **changes: Any) -> Provenance:
+    """Where a finished run comes from, without a training."""
+    about: dict[str, Any] = {
+        "study": "normalization",
+        "run_id": run.run_id,
+        "run": run.model_dump(),
+        "run_key": "0123456789abcdef",
+        "code_key": "code",
+        "data_sha256": "data",
+        "commit": "0123456789ab",
+        "finished": "2026-01-02T03:04:05+00:00",
+        "diverged": None,
+        "resumed": False,
+        "seconds": 10.0,
+        "gpu_seconds": 0.0,
+        "examples_per_second": 100,
+        "peak_memory_mb": 100,
+        "device": "CPU x86_64",
+        "versions": {"python": "3.11.2", "torch": "2.14.1"},
+    }
+    return Provenance(**{**about, **changes})
+
+
+def test_a_table_of_another_version_of_the_package_is_not_called_damaged(tmp_path: Path) -> None:
+    path, record = tmp_path / "old.parquet", provenance(make_run())
+    for changes, keys in [({"colour": "red"}, "colour"), ({"seconds": "soon"}, "seconds")]:
+        text = json.dumps([{**record.model_dump(by_alias=True), **changes}])
+        table = SCHEMA.empty_table()
+        metadata = {"provenance": text, "sha256": storage._sha256(table, text)}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        for read in (storage.read_table, storage.read_provenance):
+            with pytest.raises(UserError) as error:
+                read(path)
+            assert f"{path}: whole, but written by another version of this package" in str(error.value)
+            assert f"differs in {keys})" in str(error.value) and "damaged" not in str(error.value)
+
+
+def test_files_keep_the_former_names_of_hashes(tmp_path: Path) -> None:
+    record, path = provenance(make_run()), tmp_path / "table.parquet"
+    storage.write_table(storage.with_provenance(SCHEMA.empty_table(), [record]), path)
+    [stored] = json.loads(pq.read_schema(path).metadata[b"provenance"])
+    assert (stored["fingerprint"], stored["code"], stored["data"]) == ("0123456789abcdef", "code", "data")
+    assert storage.read_table(path)[1] == storage.read_provenance(path) == [record]
+
+
+def sha256_by_lists(table: pa.Table, text: str) -> str:
+    """The checksum as the first published tables have it, by lists of Python."""
+    digest = hashlib.sha256(text.encode())
+    for field, column in zip(table.schema, table.columns, strict=True):
+        is_text = pa.types.is_string(field.type)
+        content = "\n".join(column.to_pylist()).encode() if is_text else column.to_numpy().tobytes()
+        digest.update(f"{field.name} {field.type} {len(content)}".encode() + content)
+    return digest.hexdigest()
+
+
+def test_the_checksum_is_that_of_its_first_definition() -> None:
+    names = pa.array(["é", "", "a\nb", "λ"])
+    columns = [names, pa.array([1, 2, 3, 4], pa.int32()), names, names, pa.array([0.0, -0.0, float("nan"), 1e300])]
+    table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
+    in_chunks = pa.concat_tables([table.slice(0, 1), SCHEMA.empty_table(), table.slice(1)])
+    for one in (table, in_chunks, table.slice(2), SCHEMA.empty_table()):
+        assert storage._sha256(one, "text") == sha256_by_lists(one, "text")
+    assert storage._sha256(in_chunks, "text") == storage._sha256(table, "text")
+    paths = [path for path in (ROOT / "results/published").glob("*/*.parquet") if path.stem != "checks"]
+    assert paths
+    for path in paths:
+        table = pq.read_table(path)
+        stored = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        assert stored["sha256"] == sha256_by_lists(table, stored["provenance"])
+        assert len(storage.read_table(path)[1]) > 0
