@@ -70,8 +70,7 @@ class Run(BaseRun):
     optimizer_eps: PositiveFloat = setting("added to the root of Adam's second moment", "ours", "leave it small")
     momentum: Average = setting("decay b of the momentum of MACRO and MuonH", "ours", "to study its memory")
     warm_up: bool = setting(
-        "whether Adam's learning rates start at √((1−β1^t)/(1+β1^t)) of theirs, which undoes that its first directions "
-        "are longer than later ones",
+        "whether Adam's learning rates start as much lower as its first directions are longer than later ones",
         "derived",
         "false, to see Adam lost in its first steps at large factors",
         default=False,
