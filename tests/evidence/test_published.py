@@ -61,9 +61,8 @@ def test_published_runs_come_back_as_they_were(unfinished: Path, single: Splits)
         assert found[1] == mine[1].model_copy(update={"host": ""})
     assert table.num_rows == sum(read_table(path)[0].num_rows for path in (elsewhere / "runs").glob("*.parquet"))
 
-    content = bytearray(OUTPUT.read_bytes())
-    content[len(content) // 3] ^= 1
-    OUTPUT.write_bytes(content)
+    content = OUTPUT.read_bytes()
+    OUTPUT.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=f"{OUTPUT}: damaged"):
         published.reuse(OUTPUT, Path("another"))
 
