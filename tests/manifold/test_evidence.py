@@ -68,7 +68,7 @@ def ideal(run: Run, loss: float, residual: float = 1.0) -> list[tuple[int, str, 
 
 
 def balanced(run: Run, error: float) -> list[tuple[int, str, str, float]]:
-    """AdamW's balance, off by a relative error: memory is −0.3 of the noise, radial 0.2 of it where the scale matters."""
+    """AdamW's balance, off by a relative error: memory is −0.3 of the noise, radial 0.2 where the scale matters."""
     rows = []
     for kind in analysis.MATRICES:
         theta = float(matched_angle(run.decay_per_step, run.beta1))
