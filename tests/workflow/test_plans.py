@@ -136,7 +136,7 @@ def test_the_whole_paper_needs_no_published_results(fresh: Checkout) -> None:
 def test_what_is_measured_here_goes_before_what_is_published(fresh: Checkout) -> None:
     with contextlib.chdir(fresh.root):
         layout = fresh.layout(scale="smoke")
-        speed = layout.items("normalization")["speed"]
+        speed = layout.chapters["normalization"].contents.tables["speed"]
         published = [fresh.root / "results/published/normalization/benchmark.json"]
         assert layout.measured(speed) == published
         Path("results/benchmark.json").write_text("{}")
