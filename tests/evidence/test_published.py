@@ -48,7 +48,7 @@ def test_published_runs_come_back_as_they_were(unfinished: Path, single: Splits)
     train_or_reuse(RUNS[-1], single, unfinished / "runs", CODE, "data")
     pd.DataFrame(columns=["check", "subject", "value"]).to_parquet(unfinished / "checks.parquet")
     assert f"{OUTPUT}: 4 of 4 runs" in published.publish(LAYOUT, STUDY.name, partial=False)
-    table, provenance = read_table(OUTPUT)
+    _, provenance = read_table(OUTPUT)
     assert [record.run_id for record in provenance] == [run.run_id for run in RUNS]
     assert not any(record.reused or record.host for record in provenance)
     assert OUTPUT.with_name("checks.parquet").read_bytes() == (unfinished / "checks.parquet").read_bytes()
