@@ -316,6 +316,20 @@ def test_the_balance_holds_whatever_the_correlation_of_gradients(optimizer: str,
         assert missed[0] > 1.04 and missed[2] < 0.97, missed
 
 
+def test_a_unit_of_rmsprop_that_loses_its_gradient_vanishes_unless_the_penalty_outweighed_it() -> None:
+    """In float32, at θ = 0.2 of the widest layer: its norm over η√d/2; and the one that is left turns by π."""
+    lr, l2, single, rng = 0.009, 0.0086, np.float32, np.random.default_rng(0)
+    for gradient, norm in [(1e-2, 0.0), (1e-5, 1.0)]:
+        w, s = single(rng.normal(size=144) / 12), np.zeros(144, dtype=single)
+        for t in range(3000):
+            g = single(gradient * rng.normal(size=144) / 12 / np.linalg.norm(w)) if t < 500 else single(0)
+            h, before = g + single(2 * l2) * w, w
+            s = single(0.99) * s + single(0.01) * h * h
+            w = w - single(lr) * h / (np.sqrt(s) + single(1e-8))
+        assert np.linalg.norm(w) / (lr * 12 / 2) == pytest.approx(norm, abs=1e-3)
+    assert (w @ before) / (w @ w) == pytest.approx(-1, abs=1e-3)
+
+
 def test_angle_scale_is_the_cube_root_of_section_4() -> None:
     assert theory.angle_scale(0.003, 0.01, 0.1, 288.0) == pytest.approx((4 * 0.003**2 * 0.01 * 288 / 0.1) ** (1 / 3))
 
