@@ -1,4 +1,5 @@
-"""Fixtures that several folders share: small data in memory and prepared in files. What is imported is in shared.py."""
+"""Fixtures that several folders share: small data in memory and in files, and a folder of results. What is imported is
+in shared.py."""
 
 import json
 from dataclasses import replace
@@ -8,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from effective_lr.prepare.prepared import sha256
+from effective_lr.prepare.dataset import sha256
 from effective_lr.studies.normalization.data import Splits
-from effective_lr.studies.normalization.settings import VALIDATION_SIZE
-from shared import SMALL
+from shared import SMALL, STUDY, Trainer, tensors_of
 
 torch.set_num_threads(1)  # as in training: sums of floats depend on the number of threads
 
@@ -41,14 +41,21 @@ def single(small_splits: Splits) -> Splits:
 def prepared(single: Splits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with prepared data of the small sizes: data.pt and data.json."""
     folder = tmp_path_factory.mktemp("prepared")
-    times = -(-VALIDATION_SIZE // len(single.validation_labels))
-    validation_images = single.validation_images.repeat(times, 1, 1, 1)[:VALIDATION_SIZE]
-    tensors = {
-        "train_images": torch.cat([single.train_images, validation_images]),
-        "train_labels": torch.cat([single.train_labels, single.validation_labels.repeat(times)[:VALIDATION_SIZE]]),
-        "test_images": single.test_images,
-        "test_labels": single.test_labels,
-    }
+    tensors = tensors_of(single)
     torch.save(tensors, folder / "data.pt")
     (folder / "data.json").write_text(json.dumps({"sha256": sha256(tensors)}))
     return folder
+
+
+@pytest.fixture
+def trainer(prepared: Path, tmp_path: Path) -> Trainer:
+    return Trainer(prepared, tmp_path)
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a study at a scale, in a new working directory that has a record of prepared data."""
+    monkeypatch.chdir(tmp_path)
+    Path("results/data").mkdir(parents=True)
+    Path("results/data/fashion-mnist-14.json").write_text(json.dumps({"sha256": "data"}))
+    return Path("results/scale", STUDY.name)

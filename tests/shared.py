@@ -1,11 +1,15 @@
-"""What test modules of several folders import: a copy of the repository, a small run, and a training job."""
+"""What test modules of several folders import: a copy of the repository, small runs, jobs, published results."""
 
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import asdict
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,11 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from effective_lr.engine.jobs import RunCache, train
-from effective_lr.engine.storage import SCHEMA, Provenance, Result, with_provenance, write_table
-from effective_lr.engine.study import BaseRun, load
+from effective_lr.engine import grid
+from effective_lr.engine.contents import Chapter, Claim, Contents, load_chapter
+from effective_lr.engine.jobs import Options, RunCache, recorded, run_job, train
+from effective_lr.engine.storage import SCHEMA, Result, read_table
+from effective_lr.engine.study import load
+from effective_lr.errors import UserError
+from effective_lr.evidence import published
 from effective_lr.studies.normalization.data import Splits
-from effective_lr.studies.normalization.settings import Run
+from effective_lr.studies.normalization.settings import VALIDATION_SIZE, Run
 from effective_lr.studies.normalization.training import Row
 from effective_lr.studies.normalization.training import train as train_run
 
@@ -70,49 +78,40 @@ def copy_repository(folder: Path, config: dict[str, Any] | None = None) -> Path:
     return folder
 
 
+# Runs of a fraction of a second
+
+
 def make_run(**changes: Any) -> Run:
-    """A run of a fraction of a second, with these settings changed."""
+    """A small run with these settings changed."""
     return Run(**{**SMALL, **changes})
-
-
-def fabricated(run: BaseRun, code: str, data: str, study: str = "normalization", **changes: Any) -> Provenance:
-    """Where a finished run says that it comes from, without a training."""
-    about: dict[str, Any] = {
-        "study": study,
-        "run_id": run.run_id,
-        "run": run.model_dump(),
-        "fingerprint": run.fingerprint(code, data),
-        "code": code,
-        "data": data,
-        "commit": "0123456789ab",
-        "finished": "2026-01-02T03:04:05+00:00",
-        "diverged": None,
-        "resumed": False,
-        "seconds": 10.0,
-        "gpu_seconds": 0.0,
-        "examples_per_second": 100,
-        "peak_memory_mb": 100,
-        "device": "CPU x86_64",
-        "host": "here",
-        "versions": {"python": "3.11.2", "torch": "2.14.1"},
-    }
-    return Provenance(**{**about, **changes})
-
-
-def fabricate(folder: Path, *records: Provenance) -> None:
-    """Write finished runs without rows into a run cache."""
-    for record in records:
-        table = with_provenance(SCHEMA.empty_table(), [record])
-        write_table(table, folder / f"{record.fingerprint}.parquet")
 
 
 def diverging_run(**changes: Any) -> Run:
     return make_run(normalization="none", lr=1e6, l2=1.0, affine_lr=0.1, steps=60, probes=20, **changes)
 
 
+def chapter_of(experiments: dict[str, list[Run]], claims: dict[str, Claim] | None = None) -> Chapter:
+    """A chapter that rests on these runs and shows nothing."""
+    scale = grid.Scale(about="", defaults=SMALL, experiments={})
+    jobs = grid.jobs(STUDY, experiments, {name: [] for name in experiments})
+    return Chapter(STUDY, scale, experiments, jobs, Contents(order=1), claims or {})
+
+
 def train_rows(run: Run, splits: Splits, dtype: torch.dtype = torch.float32) -> list[Row]:
     """What a run measures."""
     return train_run(run, splits, dtype=dtype).rows
+
+
+def tensors_of(splits: Splits) -> dict[str, torch.Tensor]:
+    """Prepared data whose first images, and first images of validation, are these."""
+    times = -(-VALIDATION_SIZE // len(splits.validation_labels))
+    validation_images = splits.validation_images.repeat(times, 1, 1, 1)[:VALIDATION_SIZE]
+    return {
+        "train_images": torch.cat([splits.train_images, validation_images]),
+        "train_labels": torch.cat([splits.train_labels, splits.validation_labels.repeat(times)[:VALIDATION_SIZE]]),
+        "test_images": splits.test_images,
+        "test_labels": splits.test_labels,
+    }
 
 
 def train_or_reuse(
@@ -121,41 +120,74 @@ def train_or_reuse(
     """What a job does for each of its runs."""
     cache = RunCache(folder, code, data)
     return (cache.finished(run) if reuse else None) or train(
-        STUDY, run, splits, CPU, cache, lambda run, training: None, reuse
+        STUDY, run, tensors_of(splits), CPU, cache, lambda run, training: None, reuse
     )
 
 
+# Training jobs
+
+JOB = """
+import json, sys
+from pathlib import Path
+from effective_lr.engine.jobs import Options, RunCache, recorded, run_job
+from effective_lr.engine.study import load
+study, (runs, folder, data, output, options) = load("normalization"), json.loads(sys.argv[1])
+data = tuple(map(Path, data))
+cache = RunCache(Path(folder), "code", recorded(data[1], "sha256"))
+runs = [study.run(**settings) for settings in runs]
+code = run_job("job", study, runs, cache, data, Path(output), Options(**options))
+sys.exit(code or "torch._dynamo" in sys.modules)  # PyTorch's compiler would cost each job two seconds
+"""
+
+
 class Trainer:
-    """`python -m effective_lr train` in a process of its own; `prepared` holds data.pt and data.json."""
+    """Training jobs with one run cache and one table; `prepared` holds data.pt and data.json."""
 
     def __init__(self, prepared: Path, folder: Path) -> None:
-        self.prepared, self.cache, self.output = prepared, folder / "runs", folder / "shard.parquet"
+        self.data = (prepared / "data.pt", prepared / "data.json")
+        self.cache, self.output = folder / "runs", folder / "job.parquet"
 
-    def start(
-        self,
-        runs: list[Run],
-        program: Sequence[str] = ("-m", "effective_lr"),
-        path: str = "",
-        **options: object,
-    ) -> subprocess.Popen[str]:
-        """Start it; `options` are those of jobs.Options."""
-        settings = json.dumps([run.model_dump() for run in runs])
-        command = [sys.executable, *program, "train", "--study", "normalization", "--runs", settings, "--code", "code"]
-        command += ["--tensors", str(self.prepared / "data.pt"), "--record", str(self.prepared / "data.json")]
-        command += ["--cache", str(self.cache), "--output", str(self.output)]
+    def train(self, runs: list[Run], **options: Any) -> tuple[int, str, str]:
+        """A job in this process: its exit code, and what it writes to both streams."""
+        out, err = StringIO(), StringIO()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                cache = RunCache(self.cache, "code", recorded(self.data[1], "sha256"))
+                code = run_job("job", STUDY, runs, cache, self.data, self.output, Options("cpu", **options))
+        except UserError as error:
+            code = 1
+            err.write(f"{error}\n")
+        finally:  # a job replaces those of pytest
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return code, out.getvalue(), err.getvalue()
+
+    def start(self, runs: list[Run], path: str = "", **options: Any) -> "subprocess.Popen[str]":
+        """A job in a process of its own; `path` goes before that of the package."""
+        given = [[run.model_dump() for run in runs], str(self.cache), list(map(str, self.data)), str(self.output)]
+        task = json.dumps([*given, asdict(Options("cpu", **options))])
+        environment = {**ENVIRONMENT, "PYTHONPATH": f"{path}:{ENVIRONMENT['PYTHONPATH']}"}
         pipe = subprocess.PIPE
-        given = {f"EFFECTIVE_LR_{name.upper()}": str(value) for name, value in options.items()}
-        environment = {**ENVIRONMENT, **given, **({"PYTHONPATH": path} if path else {})}
+        command = [sys.executable, "-c", JOB, task]
         return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
-    def train(self, runs: list[Run], **how: Any) -> tuple[int, str, str]:
-        """The exit code, and what it says on both streams."""
-        process = self.start(runs, **how)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
+    @property
+    def rows(self) -> pa.Table:
+        """The rows of the job's table; times and memory are in its provenance."""
+        return read_table(self.output)[0].replace_schema_metadata(None)
 
 
 def rows_of(table: pa.Table, run: Run) -> list[Row]:
     """The rows of a run in a table."""
     written = table.filter(pc.equal(table["run_id"], run.run_id))
     return list(zip(*(written[key].to_pylist() for key in SCHEMA.names[1:]), strict=True))
+
+
+# Published results
+
+
+@cache
+def decided(study: str, scale: str) -> dict[str, Any]:
+    """The verdicts on the claims of a study by its published tables, made once for all tests."""
+    return published.decide_published(ROOT, load_chapter(ROOT, study, scale), scale)

@@ -1,81 +1,92 @@
 """The data of the explorer: its numbers are those of the tables, and what can be chosen leads to its runs."""
 
 import base64
+import contextlib
+import html
 import json
 import re
 import zlib
 from dataclasses import replace
-from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from effective_lr.document import explorer
-from effective_lr.engine.contents import Chapter, load_chapter, published_table
+from effective_lr.engine.inputs import Layout
+from effective_lr.engine.storage import write_json
 from effective_lr.evidence import tidy
-from effective_lr.evidence.published import read_claims, tables_of
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import explorer as planes
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import error_or_chance
-from shared import ROOT
+from shared import ROOT, decided
 
-
-def published(study: str, *experiments: str) -> tuple[Chapter, Tables]:
-    chapter = load_chapter(ROOT, study, "study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tidy, "read_table", cache(tidy.read_table))  # once for all experiments
-        return chapter, tables_of(chapter, [published_table(ROOT, study, "study")], experiments)
+PUBLISHED = Layout.load(ROOT, metrics="published", scale="study")
+STABILITY = PUBLISHED.chapters["stability"]
 
 
 @pytest.fixture(scope="module")
-def stability() -> tuple[Chapter, Tables]:
-    return published("stability", "mlp", "cnn", "batch", "weight")
+def stability() -> Tables:
+    return tidy.read(STABILITY, PUBLISHED.tables("stability"))
 
 
 @pytest.fixture(scope="module")
-def normalization() -> tuple[Chapter, Tables]:
-    return published("normalization", "plane_sgd", "plane_adam", "normalizations", "growth")
+def normalization() -> Tables:
+    names = ("plane_sgd", "plane_adam", "normalizations", "growth")
+    return tidy.read(PUBLISHED.chapters["normalization"], PUBLISHED.tables("normalization"), names)
 
 
-def unpacked(section: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The table and the columns that a section holds, read as the page reads them."""
-    table, columns = {}, {}
-    for about, text in re.findall(r'<script type="text/plain"([^>]*)>([^<]*)</script>', section):
-        content = zlib.decompress(base64.b64decode(text))
-        given = dict(re.findall(r'data-(\w+)="([^"]*)"', about))
-        if "type" in given:
-            columns[given["part"]] = np.frombuffer(content, given["type"])
-        else:
-            table = json.loads(content)
-    return table, columns
+class Section(NamedTuple):
+    """A study in the page: its text, its table, and its columns of curves, read as the page reads them."""
+
+    text: str
+    table: dict[str, Any]
+    columns: dict[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path, chapter: Any) -> "Section":
+        with contextlib.chdir(folder):
+            write_json(decided(chapter.name, "study"), PUBLISHED.claims(chapter.name))
+            text = explorer.section(PUBLISHED, chapter)
+        table, columns = {}, {}
+        for about, packed in re.findall(r'<script type="text/plain"([^>]*)>([^<]*)</script>', text):
+            content = zlib.decompress(base64.b64decode(packed))
+            given = dict(re.findall(r'data-(\w+)="([^"]*)"', about))
+            if "type" in given:
+                columns[given["part"]] = np.frombuffer(content, given["type"])
+            else:
+                table = json.loads(content)
+        return cls(text, table, columns)
+
+    def rows(self, predicted: int) -> pd.DataFrame:
+        """The points of all measured, or predicted, curves as tidy rows."""
+
+        def repeat(name: str) -> Any:
+            return np.repeat(self.columns[name], self.columns["length"])
+
+        rows = pd.DataFrame(
+            {
+                "run_id": np.array([run["id"] for run in self.table["runs"]])[repeat("run")],
+                "step": self.columns["x"].astype(float),
+                "layer": np.array(self.table["lines"], dtype=object)[repeat("line")],
+                "quantity": np.array([one["name"] for one in self.table["quantities"]])[repeat("quantity")],
+                "shown": self.columns["y"].astype(float),
+            }
+        )
+        return rows[repeat("predicted") == predicted]
 
 
-def rows_in(table: dict[str, Any], columns: dict[str, Any], predicted: int) -> pd.DataFrame:
-    """The points of all measured, or predicted, curves of a section as tidy rows."""
-
-    def repeat(name: str) -> Any:
-        return np.repeat(columns[name], columns["length"])
-
-    rows = pd.DataFrame(
-        {
-            "run_id": np.array([run["id"] for run in table["runs"]])[repeat("run")],
-            "step": columns["x"].astype(float),
-            "layer": np.array(table["lines"], dtype=object)[repeat("line")],
-            "quantity": np.array([one["name"] for one in table["quantities"]])[repeat("quantity")],
-            "shown": columns["y"].astype(float),
-        }
-    )
-    return rows[repeat("predicted") == predicted]
+@pytest.fixture(scope="module")
+def section(tmp_path_factory: pytest.TempPathFactory) -> Section:
+    return Section.of(tmp_path_factory.mktemp("explorer"), STABILITY)
 
 
-def test_the_curves_are_those_of_the_tables(stability: tuple[Chapter, Tables]) -> None:
-    chapter, tables = stability
-    table, columns = unpacked(explorer.section(chapter, tables, read_claims(ROOT, "stability", "study"), None))
-    shown = rows_in(table, columns, predicted=0)
-    of_study = explorer.rows_of_runs(tables)
+def test_the_curves_are_those_of_the_tables(section: Section, stability: Tables) -> None:
+    shown = section.rows(predicted=0)
+    of_study = explorer.rows_of_runs(stability)
     of_study["value"] = of_study["value"].abs().where(of_study["quantity"] == "displacement", of_study["value"])
     both = shown.merge(of_study, on=["run_id", "step", "layer", "quantity"], how="left")
     assert len(both) == len(shown) > 10_000
@@ -84,30 +95,27 @@ def test_the_curves_are_those_of_the_tables(stability: tuple[Chapter, Tables]) -
     whole = of_study[of_study["quantity"] == "edge_ratio"].groupby("run_id")["step"].agg(["min", "max"])
     ends = shown[shown["quantity"] == "edge_ratio"].groupby("run_id")["step"].agg(["min", "max"])
     pd.testing.assert_frame_equal(whole, ends, check_dtype=False)
-    edges = rows_in(table, columns, predicted=1)
+    edges = section.rows(predicted=1)
     assert (edges.loc[edges["quantity"] == "edge_ratio", "shown"] == 1).all() and len(edges)
 
 
-def test_every_run_has_its_settings_its_provenance_and_its_line(stability: tuple[Chapter, Tables]) -> None:
-    chapter, tables = stability
-    section = explorer.section(chapter, tables, {}, None)
-    runs = unpacked(section)[0]["runs"]
-    of_study = tables.runs().set_index("run_id")
+def test_every_run_has_its_settings_its_provenance_and_its_line(section: Section, stability: Tables) -> None:
+    runs, of_study = section.table["runs"], stability.runs().set_index("run_id")
     assert {run["id"] for run in runs} == set(of_study.index)
     for run in runs:
         line = of_study.loc[run["id"]]
-        assert chapter.study.run(**run["settings"]).run_id == run["id"]
+        assert STABILITY.study.run(**run["settings"]).run_id == run["id"]
         assert (run["seed"], run["commit"], run["finished"]) == (line["seed"], line["commit"], line["finished"])
-        assert all(run["id"] in set(tables[name].runs["run_id"]) for name in run["experiments"])
-    assert re.findall(r'<tr(?: class="diverged")?><td><a href="#stability/([^"]+)"', section) == [r["id"] for r in runs]
+        assert all(run["id"] in set(stability[name].runs["run_id"]) for name in run["experiments"])
+        assert f"train --study stability --scale study --run {run['id']} --output" in run["command"]
+    links = re.findall(r'<tr(?: class="diverged")?><td><a href="#stability/([^"]+)"', section.text)
+    assert links == [run["id"] for run in runs]
 
 
-def test_runs_that_diverged_come_first(normalization: tuple[Chapter, Tables]) -> None:
-    chapter, tables = normalization
-    runs = tables["growth"].runs.copy()
+def test_runs_that_diverged_come_first(stability: Tables) -> None:
+    runs = stability["cnn"].runs.copy()
     runs.loc[runs.index[-1], "diverged"] = 25
-    named = Tables.of({"growth": tables["growth"]._replace(runs=runs)})
-    described = explorer.describe(chapter, named)
+    described = explorer.describe(STABILITY, Tables({"cnn": stability["cnn"]._replace(runs=runs)}), "study")
     assert described[0]["id"] == runs["run_id"].iloc[-1] and "25" in described[0]["result"]
     assert all(run["diverged"] is None for run in described[1:])
 
@@ -127,9 +135,8 @@ def test_long_curves_are_thinned_and_keep_their_ends() -> None:
     np.testing.assert_allclose(columns["y"], columns["x"] / 7, rtol=1e-6)
 
 
-def test_a_cell_of_the_plane_is_the_mean_of_its_runs(normalization: tuple[Chapter, Tables]) -> None:
-    _, tables = normalization
-    shown = Tables.of({name: tables[name] for name in ("plane_sgd", "plane_adam", "normalizations")})
+def test_a_cell_of_the_plane_is_the_mean_of_its_runs(normalization: Tables) -> None:
+    shown = Tables({name: normalization[name] for name in ("plane_sgd", "plane_adam", "normalizations")})
     panels = planes.view(shown).panels
     assert [panel.title for panel in panels] == ["Batch, SGD", "Batch, Adam", "Weight, SGD", "Layer, SGD", "None, SGD"]
     runs = shown.runs().set_index("run_id")
@@ -141,15 +148,13 @@ def test_a_cell_of_the_plane_is_the_mean_of_its_runs(normalization: tuple[Chapte
             assert cell["l2"].nunique() == 1 and {f"{lr:g}" for lr in cell["lr"]} == {rates[mark.y]}
             assert f"{errors[mark.runs].mean():.1f} %" in mark.label and mark.text == f"{errors[mark.runs].mean():.0f}"
             assert list(cell["seed"]) == sorted(cell["seed"])
-    chosen = [run for panel in panels for mark in panel.marks for run in mark.runs]
-    assert sorted(chosen) == sorted(runs.index)
+    assert sorted(run for panel in panels for mark in panel.marks for run in mark.runs) == sorted(runs.index)
 
 
-def test_the_lines_of_the_plane_have_one_effective_rate(normalization: tuple[Chapter, Tables]) -> None:
-    _, tables = normalization
-    for name, optimizer in [("plane_sgd", "sgd"), ("plane_adam", "adam")]:
-        [panel] = planes.view(Tables.of({name: tables[name]})).panels
-        runs = tables[name].runs
+def test_the_lines_of_the_plane_have_one_effective_rate(normalization: Tables) -> None:
+    for optimizer in ("sgd", "adam"):
+        [panel] = planes.view(Tables({optimizer: normalization[f"plane_{optimizer}"]})).panels
+        runs = normalization[f"plane_{optimizer}"].runs
         penalties, rates = np.sort(runs["l2"].unique()), np.sort(runs["lr"].unique())
         positive = penalties[penalties > 0]
         left = len(penalties) - len(positive)
@@ -162,15 +167,14 @@ def test_the_lines_of_the_plane_have_one_effective_rate(normalization: tuple[Cha
             assert x[0] != x[1] and invariant[0] == pytest.approx(invariant[1])
 
 
-def test_predictions_stand_beside_what_they_predict(normalization: tuple[Chapter, Tables]) -> None:
-    _, tables = normalization
-    drawn = planes.curves(tables)
+def test_predictions_stand_beside_what_they_predict(normalization: Tables) -> None:
+    drawn = planes.curves(normalization)
     assert drawn.predicted is not None
     keys = ["run_id", "layer", "quantity"]
     last = drawn.measured.sort_values("step").groupby(keys)["value"].last()
     predicted = drawn.predicted.sort_values("step").groupby(keys)["value"].last()
     both = pd.concat({"measured": last, "predicted": predicted}, axis=1).dropna().reset_index()
-    both = both.merge(tables.runs()[["run_id", "optimizer", "l2"]], on="run_id")
+    both = both.merge(normalization.runs()[["run_id", "optimizer", "l2"]], on="run_id")
     ratio = both["measured"] / both["predicted"]
     for (optimizer, is_penalised), rows in ratio.groupby([both["optimizer"], both["l2"] > 0]):
         factor = 2.0 if optimizer == "adam" else 1.3  # Adam misses its prediction in part: claim C4
@@ -178,25 +182,25 @@ def test_predictions_stand_beside_what_they_predict(normalization: tuple[Chapter
     assert {("sgd", False), ("sgd", True), ("adam", True)} <= set(zip(both["optimizer"], both["l2"] > 0, strict=True))
 
 
-def test_a_claim_opens_its_evidence_and_says_how_to_trace_each_number() -> None:
-    claims = read_claims(ROOT, "normalization", "study")
-    text = explorer.claim_html("normalization", "C4", claims["C4"])
-    assert text.count("<details") == 1 and claims["C4"]["reason"].split(".")[0] in text
-    for part in claims["C4"]["parts"]:
-        assert f"{part['statistic']}/{part['subject']}" in text
-    assert "make trace NUMBER=angle_slope/sgd" in text and 'data-experiment="plane_sgd"' in text
+def test_a_claim_opens_its_evidence() -> None:
+    claim = decided("normalization", "study")["C4"]
+    text = explorer.claim_html("normalization", "C4", claim)
+    assert text.count("<details") == 1 and claim["reason"].split(".")[0] in text
+    for part in [*claim["parts"], *claim["explored"]]:
+        assert f"<td>{part['subject']}</td><td>{part['statistic']}</td>" in text
+        assert html.escape(part["definition"]) in text
+    assert "snakemake claim_C4" in text and 'data-experiment="plane_sgd"' in text
 
 
-def test_a_study_that_says_nothing_shows_its_figure_and_all_it_measured(
-    stability: tuple[Chapter, Tables], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+def test_a_study_without_an_explorer_shows_its_figure_and_all_it_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    chapter, tables = stability
-    monkeypatch.setattr(type(chapter.study), "find", lambda *names: None)
-    picture = tmp_path / "sharpness.png"
-    picture.write_bytes(b"picture")
-    text = explorer.section(chapter, tables, {}, picture)
-    table, columns = unpacked(text)
-    assert table["panels"] == [] and '<img src="data:image/png' in text and "<noscript>" not in text
-    assert {"sharpness", "train_loss"} <= {one["name"] for one in table["quantities"]} and len(columns["run"])
-    bare = replace(chapter, contents=chapter.contents.model_copy(update={"first_view": None}))
-    assert "<img" not in explorer.section(bare, tables, {}, None)
+    monkeypatch.setattr(type(STABILITY.study), "find", lambda *names: None)
+    monkeypatch.setattr(explorer, "picture", lambda *arguments: b"picture")
+    found = Section.of(tmp_path, STABILITY)
+    assert found.table["panels"] == [] and len(found.columns["run"])
+    assert '<img src="data:image/png' in found.text and "<noscript>" not in found.text
+    assert {"sharpness", "train_loss"} <= {one["name"] for one in found.table["quantities"]}
+    contents = STABILITY.contents.model_copy(update={"first_view": None})
+    monkeypatch.setattr(explorer.tidy, "read", lambda *arguments: Tables())  # no run was trained
+    assert "<img" not in Section.of(tmp_path, replace(STABILITY, contents=contents)).text

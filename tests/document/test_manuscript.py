@@ -1,6 +1,7 @@
 """What the paper is made of, and how it is typeset: by latexmk, by tectonic, or by neither."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,21 +68,24 @@ def test_floats_are_numbered_in_their_order_over_all_chapters(paper: Path) -> No
     assert tables == [("paper", "overview"), ("first", "exact"), ("first", "settings")]
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        (r"\widefigure{\results}", "macro"),
-        (r"\input{first/practice}", "paper/first/practice.tex"),
-        (r"\bibliography{missing}", "paper/missing.bib"),
-        (r"\widefigure{plane}", "paper/first/text.tex:2"),  # placed twice
-    ],
-)
-def test_a_name_that_leads_nowhere_or_twice_is_refused_with_its_place(paper: Path, line: str, expected: str) -> None:
-    (paper / "first/text.tex").write_text(FIRST + line + "\n")
+def refusal(paper: Path, line: str, check: Callable[[], object]) -> str:
+    """The one sentence that a line at the end of the first chapter is refused with."""
+    (paper / "first/text.tex").write_text(f"{FIRST}{line}\n")
     with pytest.raises(UserError) as error:
-        scan(paper, ["first"], paper.parent)
-    assert str(error.value).startswith(f"paper/first/text.tex:4: {line}: ") and expected in str(error.value)
+        check()
     assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_name_that_leads_nowhere_or_twice_is_refused_with_its_place(paper: Path) -> None:
+    for line, expected in {
+        r"\widefigure{\results}": "macro",
+        r"\input{first/practice}": "paper/first/practice.tex",
+        r"\bibliography{missing}": "paper/missing.bib",
+        r"\widefigure{plane}": "paper/first/text.tex:2",  # placed twice
+    }.items():
+        text = refusal(paper, line, lambda: scan(paper, ["first"], paper.parent))
+        assert text.startswith(f"paper/first/text.tex:4: {line}: ") and expected in text
 
 
 def test_a_paper_that_is_not_there(tmp_path: Path) -> None:
@@ -108,22 +112,16 @@ def build(paper: Path) -> Path:
     return folder
 
 
-def test_known_numbers_are_accepted(paper: Path, build: Path) -> None:
-    require_known_numbers(paper, ["first", "second"], build, paper.parent)
-
-
-@pytest.mark.parametrize("number", [r"\num{slope/adam}", r"\num{count}", r"\num[second]{slope/sgd}"])
-def test_an_unknown_number_is_refused_with_its_place(paper: Path, build: Path, number: str) -> None:
-    (paper / "first/text.tex").write_text(f"{FIRST}% \\num{{old}}\nIt is {number}.\n")
-    with pytest.raises(UserError) as error:
+def test_an_unknown_number_is_refused_with_its_place(paper: Path, build: Path) -> None:
+    def check() -> None:
         require_known_numbers(paper, ["first", "second"], build, paper.parent)
-    assert str(error.value).startswith(f"paper/first/text.tex:5: {number}: ")
-    study = "second" if "[" in number else "first"
-    assert f"{study}/numbers.tex" in str(error.value) and "\n" not in str(error.value)
 
-
-def test_a_number_of_a_study_that_lacks_the_scale_is_no_mistake(paper: Path, build: Path) -> None:
-    require_known_numbers(paper, ["first"], build, paper.parent)
+    check()
+    require_known_numbers(paper, ["first"], build, paper.parent)  # of a study that lacks the scale: it prints n/a
+    for number in (r"\num{slope/adam}", r"\num{count}", r"\num[second]{slope/sgd}"):
+        text = refusal(paper, f"% \\num{{old}}\nIt is {number}.", check)
+        assert text.startswith(f"paper/first/text.tex:5: {number}: ")
+        assert f"{'second' if '[' in number else 'first'}/numbers.tex" in text
 
 
 # How it is typeset
@@ -148,17 +146,23 @@ def install(programs: Path, name: str, status: int = 0) -> Path:
     return notes
 
 
-@pytest.mark.parametrize("present", [[], ["latexmk"], ["pdflatex"]])
-def test_no_latex_says_what_to_install(programs: Path, present: list[str]) -> None:
-    for name in present:
-        install(programs, name)
-    with pytest.raises(UserError, match=r"latexmk.*tectonic.*apt-get install latexmk"):
-        typeset(Path("paper/main.tex"), Path("build"))
+def test_no_latex_names_what_to_install(programs: Path) -> None:
+    for present in ("", "latexmk", "pdflatex"):
+        for program in programs.iterdir():
+            program.unlink()
+        if present:
+            install(programs, present)
+        with pytest.raises(UserError, match=r"latexmk.*tectonic.*apt-get install latexmk"):
+            typeset(Path("paper/main.tex"), Path("build"))
 
 
-def test_latexmk_is_preferred_and_finds_sources_and_generated_files(programs: Path) -> None:
+def test_latexmk_is_preferred_to_tectonic_and_both_find_sources_and_generated_files(programs: Path) -> None:
+    tectonic = install(programs, "tectonic")
+    typeset(Path("paper/main.tex"), Path("build"))
+    assert {"search-path=build", "--keep-logs", "build", "paper/main.tex"} <= set(tectonic.read_text().splitlines())
+    tectonic.unlink()
+    latexmk = install(programs, "latexmk")
     install(programs, "pdflatex")
-    tectonic, latexmk = install(programs, "tectonic"), install(programs, "latexmk")
     typeset(Path("paper/main.tex"), Path("build"))
     assert not tectonic.exists()
     words = latexmk.read_text().splitlines()
@@ -166,16 +170,8 @@ def test_latexmk_is_preferred_and_finds_sources_and_generated_files(programs: Pa
     assert words[-2:] == ["TEXINPUTS=paper:build:", "BIBINPUTS=paper:build:"]
 
 
-def test_tectonic_serves_where_latexmk_is_absent(programs: Path) -> None:
-    notes = install(programs, "tectonic")
-    typeset(Path("paper/main.tex"), Path("build"))
-    assert {"search-path=build", "--keep-logs", "build", "paper/main.tex"} <= set(notes.read_text().splitlines())
-
-
-@pytest.mark.parametrize("program", ["latexmk", "tectonic"])
-def test_a_latex_error_says_where_to_look(programs: Path, program: str) -> None:
-    install(programs, "pdflatex")
-    install(programs, program, status=12)
+def test_an_error_of_tectonic_leads_to_the_log(programs: Path) -> None:
+    install(programs, "tectonic", status=12)
     with pytest.raises(UserError, match=r"paper/main\.tex: .*build/main\.log"):
         typeset(Path("paper/main.tex"), Path("build"))
 
@@ -187,42 +183,21 @@ latex = pytest.mark.skipif(
 
 @latex
 def test_chapters_are_typeset_with_generated_files_in_another_folder(paper: Path, build: Path) -> None:
+    """Numbers are looked up in the study, in text and in formulas; one that there is not prints n/a."""
     (paper / "main.tex").write_text(
-        "\\documentclass{article}\\input{preamble}\\input{chapters}\\begin{document}\\chapters\\end{document}\n"
+        r"\documentclass{article}\input{preamble}\input{chapters}\begin{document}\chapters\end{document}"
     )
-    (paper / "preamble.tex").write_text(
-        "\\newcommand{\\study}{}\\newcommand{\\definenumber}[2]{}"
-        "\\newcommand{\\chapterof}[2]{\\renewcommand{\\study}{#1}\\input{#1/#2}}\n"
-    )
+    preamble = (ROOT / "paper" / "preamble.tex").read_text()
+    (paper / "preamble.tex").write_text(preamble)
     for study in ("first", "second"):
-        (paper / study / "text.tex").write_text("Of \\study: \\input{\\study/made}\n")
-        (build / study / "made.tex").write_text("1.5\n")
+        text = r"Of \study: \num{slope/sgd}, $x^{\num{slope/sgd}}$, \num[second]{count}. "
+        (paper / study / "text.tex").write_text(text)
     before = sorted(paper.rglob("*.tex"))
     (build / "chapters.tex").write_text(chapters_tex(paper, ["first", "second"], "50 % & more"))
     typeset(paper / "main.tex", build)
-    assert (build / "main.pdf").read_bytes().startswith(b"%PDF")
+    text = " ".join(PdfReader(build / "main.pdf").pages[0].extract_text().split())
+    assert "Of first: 1, x1, 1." in text and "Of second: n/a, xn/a, 1." in text
     assert sorted({*paper.rglob("*.tex")} - {build / "chapters.tex"}) == before  # LaTeX wrote nothing among the sources
-
-
-@latex
-def test_a_number_links_to_where_it_comes_from(tmp_path: Path) -> None:
-    """In text a statistic does, in a formula and without an origin no number does; all are printed."""
-    main = tmp_path / "main.tex"
-    main.write_text(
-        r"""\documentclass{article}\input{preamble}\begin{document}
-        \definenumber{first/slope/sgd}{\ensuremath{1.25}}\definenumber{first/count}{\ensuremath{7}}
-        \defineorigin{first/slope}\renewcommand{\study}{first}
-        \num{slope/sgd}, $x^{\num{slope/sgd}}$, \num{count}, \num[second]{slope/sgd}\newpage
-        \origin{first/slope}{slope}\end{document}"""
-    )
-    shutil.copy(ROOT / "paper" / "preamble.tex", tmp_path)
-    typeset(main, tmp_path)
-    pdf = PdfReader(tmp_path / "main.pdf")
-    assert pdf.pages[0].extract_text().split() == ["1.25,", "x1.25,", "7,", "n/a", "1"]
-    [link] = [one.get_object() for one in pdf.pages[0]["/Annots"]]
-    target = str(link["/A"]["/D"])
-    assert target == "origin:first/slope"
-    assert pdf.get_destination_page_number(pdf.named_destinations[target]) == 1
 
 
 @latex

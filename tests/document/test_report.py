@@ -1,79 +1,53 @@
-"""The pages of the report: claims and provenance; and what the frame of the paper counts."""
+"""The pages of the report, and all that a chapter writes."""
 
+import json
 import re
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from effective_lr.document import report
-from effective_lr.document.frame import origins, overview
-from effective_lr.document.numbers import count_verdicts, to_latex
-
-
-def decided(verdict: str, **more: Any) -> dict[str, Any]:
-    """A claim as its verdict is written."""
-    texts = {key: key for key in ("title", "claim", "original", "shown", "reason", "why")}
-    return {**texts, "experiments": [], "verdict": verdict, "parts": [], "explored": [], **more}
+from effective_lr.document import chapter, report
+from effective_lr.engine.inputs import Layout
+from effective_lr.evidence.published import are_alike
+from shared import ROOT, decided
 
 
 def test_claims_show_verdict_statistic_and_tolerance() -> None:
-    part = {"subject": "sgd", "statistic": "slope", "value": 1.0, "low": 0.98, "high": 1.02, "within": [0.9, None]}
-    claim = decided("not reproduced", parts=[{**part, "verdict": "reproduced"}])
-    explored = {key: value for key, value in part.items() if key != "within"}
-    claim["explored"] = [{**explored, "statistic": "seen later"}]
+    part = {"subject": "sgd", "statistic": "slope", "value": 1.0, "low": 0.98, "high": 1.02, "definition": "of x < y"}
+    texts = {key: key for key in ("title", "claim", "original", "shown", "reason", "why", "command")}
+    claim = {**texts, "experiments": [], "verdict": "not reproduced"}
+    claim["parts"] = [{**part, "within": [0.9, None], "verdict": "reproduced"}]
+    claim["explored"] = [{**part, "statistic": "seen later"}]
     html = report.claims_to_html({"C5": claim})
     assert '<b class="not">not reproduced</b>' in html and '<b class="reproduced">reproduced</b>' in html
-    assert "<td>[0.98, 1.02]</td><td>≥ 0.9</td>" in html
+    assert "<td>[0.98, 1.02]</td><td>≥ 0.9</td>" in html and "<td>of x &lt; y</td>" in html
     [row] = [row for row in re.findall(r"<tr>.*?</tr>", html) if "<td>seen later</td>" in row]
     assert "explored" in row and "reproduced</b>" not in row
 
 
 def test_provenance_counts_runs_by_code() -> None:
-    runs = pd.DataFrame(
-        {
-            "study": "normalization",
-            "run_id": ["a", "b", "c"],
-            "commit": ["1", "1", "2"],
-            "code": "f",
-            "torch": "2",
-            "python": "3",
-            "device": "cpu",
-            "diverged": [None, 25.0, None],
-            "seconds": [1800.0, 1800.0, 0.0],
-            "finished": ["2026-01-01", "2026-01-02", "2026-01-03"],
-        }
-    )
+    same = {"study": "normalization", "code_key": "f", "torch": "2", "python": "3", "device": "cpu"}
+    columns = ["run_id", "commit", "diverged", "seconds", "finished"]
+    lines = [("a", "1", None, 1800.0, "2026-01-01"), ("b", "1", 25.0, 1800.0, "2026-01-02"), ("c", "2", None, 0.0, "")]
+    runs = pd.DataFrame(lines, columns=columns).assign(**same)
     html = report.provenance_to_html(runs)
     [first] = re.findall(r"<tr>\s*<td>normalization</td>\s*<td>1</td>.*?</tr>", html, flags=re.DOTALL)
     assert re.findall(r"<td>(.*?)</td>", first)[-5:] == ["2", "1", "1.0", "2026-01-01", "2026-01-02"]
 
 
-def test_verdicts_are_counted_and_shown_in_the_order_of_the_claims() -> None:
-    names = [f"C{number}" for number in range(1, 12)]  # a tenth claim, too
-    verdicts = ["reproduced", "not reproduced", "reproduced in part", "undecided"]
-    claims = {name: decided(verdicts[number % 4]) for number, name in enumerate(names)}
-    counts = count_verdicts([claim["verdict"] for claim in claims.values()])
-    assert counts["claims/count"] == "11"
-    assert sum(int(count) for name, count in counts.items() if name != "claims/count") == 11
-    assert (counts["claims/reproduced"], counts["claims/undecided"]) == ("3", "2")
-    rows = [row for row in overview({"normalization": claims}).rows if len(row) == 3]
-    assert [(row[0], row[2]) for row in rows] == [(name, claim["verdict"]) for name, claim in claims.items()]
-
-
-def test_origins_name_command_and_runs_and_each_statistic_links_once() -> None:
-    measured = [{"statistic": name, "subject": subject} for name in ("slope_of_x", "late") for subject in ("a", "b")]
-    claims = {"C1": decided("undecided", parts=measured), "C2": decided("reproduced", explored=measured[:1])}
-    text, statistics = origins({"normalization": claims}, {"normalization": {"C1": 12, "C2": 0}})
-    assert statistics == ["normalization/slope_of_x", "normalization/late"]
-    assert r"\textbf{C1} \texttt{make claim\_C1}, 12 runs:" in text and r"\texttt{make claim\_C2}, float64" in text
-    assert text.count(r"\origin{normalization/slope_of_x}{slope\_of\_x}") == 1 and text.count(r"slope\_of\_x") == 2
-
-
-def test_numbers_are_mathematics_and_words_are_text() -> None:
-    text = to_latex(
-        "study", {"a": r"12\,800", "b": "not reproduced", "c": r"3\times 10^{-4}"}, {"plane": "What $x$ is"}
-    )
-    assert r"\definenumber{study/a}{\ensuremath{12\,800}}" in text
-    assert r"\definenumber{study/b}{not reproduced}" in text
-    assert r"\definenumber{study/c}{\ensuremath{" in text
-    assert r"\definecaption{study/plane}{What $x$ is}" in text
+def test_a_chapter_writes_claims_runs_macros_and_every_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims, study = decided("manifold", "study"), "manifold"  # made once for all tests
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chapter, "decide_all", lambda *given: claims)
+    layout = Layout.load(ROOT, metrics="published")
+    chapter.write_chapter(layout, study)
+    build, one = layout.build / study, layout.chapters[study]
+    assert are_alike(json.loads(layout.claims(study).read_text()), claims)
+    runs = pd.read_csv(layout.results(study) / "runs.csv")
+    assert set(runs["run_id"]) <= {run.run_id for run in one.runs} and set(one.study.run.model_fields) <= set(runs)
+    tables = {path.stem: path.read_text() for path in (build / "tables").glob("*.tex")}
+    assert tables.keys() == one.contents.tables.keys() and all("tabular" in text for text in tables.values())
+    macros = (build / "numbers.tex").read_text()
+    assert all(rf"\definecaption{{{study}/{name}}}" in macros for name in layout.items(study))
+    assert rf"\definenumber{{{study}/runs/count}}{{\ensuremath{{{len(runs)}}}}}" in macros

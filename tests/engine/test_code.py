@@ -1,11 +1,11 @@
 """The key of training code: what changes it, what does not, what it covers, and what the lock makes of it."""
 
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from effective_lr.engine import code
 from effective_lr.engine.study import load, names
 from effective_lr.errors import UserError
-from shared import STUDY
+from shared import ENVIRONMENT, ROOT, STUDY
 
 SOURCE = '''"""Module."""
 
@@ -38,57 +38,41 @@ class Run:
     width: int = Field(description="channels", ge=1)
     drop: float = halve(RATE, change=0.25)
 '''
-Fingerprint = Callable[[str], str]
+KEEP = {
+    "# half": "# one half",
+    "  # half": "",
+    "RATE = 0.5": "RATE = (\n    0.50\n)",
+    "\n\n\n": "\n",
+    '"layer"': "'layer'",
+    "Module.": "Edited.",
+    '    """Function."""\n': "",
+    "Class.": "Edited.",
+    "training steps": "steps of training",
+    "ours": "paper",
+    "raise it": "lower it",
+    "channels": "units",
+    "less than 0": "below 0",
+}
+CHANGE = {
+    "0.5": "5",
+    "RATE * x": "x * RATE",
+    '"layer"': '"batch"',
+    "x < 0": "x <= 0",
+    "ValueError": "TypeError",
+    "default=7": "default=8",
+    "change=0.25": "change=0.5",  # of a function that is no setting
+}
 
 
-@pytest.fixture
-def fingerprint(tmp_path: Path) -> Fingerprint:
-    def of(source: str) -> str:
+def test_only_what_may_change_a_result_changes_the_key(tmp_path: Path) -> None:
+    def tree(source: str) -> str:
         (tmp_path / "module.py").write_text(source)
         return code.tree_hash([tmp_path / "module.py"], tmp_path)
 
-    return of
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("# half", "# one half"),
-        ("  # half", ""),
-        ("RATE = 0.5", "RATE = (\n    0.50\n)"),
-        ("\n\n\n", "\n"),
-        ('"layer"', "'layer'"),
-        ("Module.", "Edited."),
-        ('    """Function."""\n', ""),
-        ("Class.", "Edited."),
-        ("training steps", "steps of training"),
-        ("ours", "paper"),
-        ("raise it", "lower it"),
-        ("channels", "units"),
-        ("less than 0", "below 0"),
-    ],
-)
-def test_what_changes_no_result_keeps_the_key(fingerprint: Fingerprint, old: str, new: str) -> None:
-    assert SOURCE.replace(old, new) != SOURCE
-    assert fingerprint(SOURCE.replace(old, new)) == fingerprint(SOURCE)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("0.5", "0.25"),
-        ("0.5", "5"),
-        ("RATE * x", "x * RATE"),
-        ('"layer"', '"batch"'),
-        ("x < 0", "x <= 0"),
-        ("ValueError", "TypeError"),
-        ("default=7", "default=8"),
-        ("change=0.25", "change=0.5"),  # of a function that is no setting
-    ],
-)
-def test_what_may_change_a_result_changes_the_key(fingerprint: Fingerprint, old: str, new: str) -> None:
-    assert SOURCE.replace(old, new) != SOURCE
-    assert fingerprint(SOURCE.replace(old, new)) != fingerprint(SOURCE)
+    for edits, keeps in ((KEEP, True), (CHANGE, False)):
+        for old, new in edits.items():
+            assert SOURCE.replace(old, new) != SOURCE
+            assert (tree(SOURCE.replace(old, new)) == tree(SOURCE)) == keeps, old
 
 
 IN_ANOTHER_PYTHON = """
@@ -130,28 +114,35 @@ def test_every_python_gives_the_same_keys() -> None:
 # What the key covers
 
 
-@pytest.mark.parametrize("name", names())
-def test_the_closure_of_training_holds_nothing_of_the_house(name: str) -> None:
-    """So no edit of the house retrains anything. What all studies share, settings and errors, decides no result."""
-    folder = code.STUDIES / name
-    closure = code.closure(folder / "training.py")
-    outside = {path for path in closure if not path.is_relative_to(folder)}
-    assert outside <= {code.PACKAGE / "errors.py", code.PACKAGE / "engine" / "study.py"}
-    assert set(code.training_files(load(name))) == set(closure) - outside
+def test_imports_are_those_of_the_syntax_tree() -> None:
+    """Also in functions, over several lines, and by another name."""
+    for path in [*code.PACKAGE.rglob("*.py"), *(ROOT / "notebooks").rglob("*.py")]:
+        expected: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                expected |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module is not None
+                expected |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        assert expected <= set(code.imports(path)), path
 
 
-@pytest.mark.parametrize("name", names())
-def test_the_closure_is_what_python_imports(name: str) -> None:
-    prefix = f"effective_lr.studies.{name}."
-    show = f"import sys, {prefix}training; print(*[n for n in sys.modules if n.startswith({prefix!r})])"
-    environment = {**os.environ, "PYTHONPATH": str(code.PACKAGE.parent)}
-    result = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
-    folder = code.STUDIES / name
-    imported = {folder / f"{module.removeprefix(prefix)}.py" for module in result.stdout.split()}
-    # The folder's __init__ is imported too, with what it needs to tell of the study; it trains nothing.
-    told = set(code.closure(folder / "__init__.py"))
-    assert set(code.training_files(load(name))) - {folder / "__init__.py"} <= imported
-    assert imported <= set(code.training_files(load(name))) | told
+def test_the_closure_of_training_is_what_python_imports_and_lies_in_the_folder_of_the_study() -> None:
+    """So no edit outside a study retrains anything. What all studies share, settings and errors, decides no result."""
+    show = "import sys\n" + "\n".join(f"import effective_lr.studies.{name}.training" for name in names())
+    show += "\nprint(*[name for name in sys.modules if name.startswith('effective_lr.studies.')])"
+    printed = subprocess.run([sys.executable, "-c", show], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    loaded = [name.split(".")[2:] for name in printed.stdout.split()]
+    for name in names():
+        folder = code.STUDIES / name
+        closure, files = code.closure(folder / "training.py"), set(code.training_files(load(name)))
+        outside = {path for path in closure if not path.is_relative_to(folder)}
+        assert outside <= {code.PACKAGE / "errors.py", code.PACKAGE / "engine" / "study.py"}
+        assert files == set(closure) - outside
+        # The folder's __init__ is imported too, with what describes the study; it trains nothing.
+        described = set(code.closure(folder / "__init__.py"))
+        imported = {folder / f"{module[1]}.py" for module in loaded if module[0] == name and len(module) > 1}
+        assert files - {folder / "__init__.py"} <= imported <= files | described
 
 
 @pytest.fixture
@@ -170,14 +161,21 @@ def edit(path: Path, text: str) -> None:
 
 
 def test_an_edit_of_what_training_imports_changes_the_key_and_of_a_figure_not(studies: Path) -> None:
-    folder = studies / STUDY.name
+    folder, module = studies / STUDY.name, f"studies.{STUDY.name}.training"
     assert code.training_files(STUDY, studies) == [folder / "optimizers.py", folder / "training.py"]
-    before = code.training_key(STUDY, studies)
+
+    def keys() -> tuple[str, str]:
+        """Of the results, and of the code of a job that runs the module."""
+        return code.training_key(STUDY, studies), code.sources([module], studies.parent)
+
+    before = keys()
     edit(folder / "figures.py", "WIDTH = 3\n")
     os.utime(folder / "training.py", (0, 0))
-    assert code.training_key(STUDY, studies) == before
+    assert keys() == before
     edit(folder / "optimizers.py", "DECAY = 0.1\n")
-    assert code.training_key(STUDY, studies) != before
+    assert all(new != old for new, old in zip(keys(), before, strict=True))
+    with pytest.raises(UserError, match=r"engine\.nowhere"):
+        code.sources(["engine.nowhere"], studies.parent)
 
 
 def test_two_studies_of_the_same_code_are_one_key_each(studies: Path) -> None:
@@ -190,11 +188,8 @@ def test_two_studies_of_the_same_code_are_one_key_each(studies: Path) -> None:
 def test_a_relative_import_is_refused_as_it_would_leave_the_key(studies: Path) -> None:
     training = studies / STUDY.name / "training.py"
     edit(training, "from . import figures\n")
-    with pytest.raises(UserError, match=rf"{training}: line 2.*figures"):
+    with pytest.raises(UserError, match=rf"{training}: relative import of figures"):
         code.training_key(STUDY, studies)
-
-
-# The lock
 
 
 def test_an_unknown_tree_is_its_own_key_and_a_listed_one_has_the_listed_key(studies: Path) -> None:
@@ -206,58 +201,6 @@ def test_an_unknown_tree_is_its_own_key_and_a_listed_one_has_the_listed_key(stud
     assert code.training_key(STUDY, studies) == "2" * 16
     edit(studies / STUDY.name / "optimizers.py", "DECAY = 0.1\n")
     assert code.training_key(STUDY, studies) not in (tree, "2" * 16)
-
-
-def test_a_damaged_lock_is_refused(studies: Path) -> None:
-    lock = studies / STUDY.name / "code.lock"
-    lock.write_text("0123456789abcdef\n")
+    lock.write_text("0123456789abcdef\n")  # damaged
     with pytest.raises(UserError, match=str(lock)):
         code.training_key(STUDY, studies)
-
-
-# The code of jobs
-
-
-def test_sources_follow_imports_and_name_an_unknown_module(studies: Path) -> None:
-    root = studies.parent
-    module = f"studies.{STUDY.name}.training"
-    before = code.sources([module], root)
-    edit(studies / STUDY.name / "figures.py", "WIDTH = 3\n")
-    assert code.sources([module], root) == before
-    edit(studies / STUDY.name / "optimizers.py", "DECAY = 0.1\n")
-    assert code.sources([module], root) != before
-    with pytest.raises(UserError, match=r"engine\.nowhere"):
-        code.sources(["engine.nowhere"], root)
-
-
-# What is kept between starts
-
-START = """
-import ast, sys
-from pathlib import Path
-from effective_lr.engine import code
-code.remember(Path(sys.argv[1]))
-if sys.argv[2] == "parses nothing":
-    ast.parse = None
-print(code.tree_hash([Path(name) for name in sys.argv[3:]], Path(sys.argv[3]).parent), code.imports(Path(sys.argv[3])))
-"""
-
-
-def test_a_second_start_parses_nothing_and_finds_the_same(tmp_path: Path) -> None:
-    kept, one, other = tmp_path / "kept" / "code.json", tmp_path / "one.py", tmp_path / "other.py"
-    kept.parent.mkdir()
-    one.write_text("import json\nRATE = 0.5\n")
-    other.write_text("RATE = 0.1\n")
-
-    def start(how: str = "") -> str:
-        command = [sys.executable, "-c", START, str(kept), how, str(one), str(other)]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    first = start()
-    assert start("parses nothing") == first
-    edit(other, "DECAY = 0.1\n")
-    changed = start()
-    assert changed != first
-    kept.write_text(kept.read_text()[:-9])  # cut short
-    assert start() == changed
-    assert start("parses nothing") == changed

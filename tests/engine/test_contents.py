@@ -1,5 +1,6 @@
-"""contents.yaml and claims.yaml: what they may say, and which runs they rest on."""
+"""contents.yaml and claims.yaml: what they may hold, which runs they rest on, and where the files of these lie."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,117 +8,179 @@ import pytest
 import yaml
 
 from effective_lr.engine import contents, grid
-from effective_lr.engine.explain import read_yaml
+from effective_lr.engine.inputs import Layout
 from effective_lr.engine.study import names
+from effective_lr.engine.validation import read_yaml
 from effective_lr.errors import UserError
-from shared import ROOT, STUDY, copy_repository
+from shared import ROOT, STUDY
 
 PART = {"subject": "sgd", "statistic": "slope", "within": [0.85, 1.15]}
 CLAIM = {"title": "", "claim": "", "original": "", "experiments": [], "shown": "", "reason": "", "parts": [PART]}
 
 
-@pytest.mark.parametrize(
-    ("name", "scale"), [(name, scale) for name in names() for scale in grid.scales(ROOT / "config" / name)]
-)
-def test_every_chapter_loads_at_every_scale(name: str, scale: str) -> None:
-    chapter = contents.load_chapter(ROOT, name, scale)
-    shown = {**chapter.contents.figures, **chapter.contents.tables}
-    assert shown and {claim.shown for claim in chapter.claims.values()} <= shown.keys()
-    for item in shown.values():
-        assert set(chapter.experiments_of(item)) <= chapter.experiments.keys()
+def test_every_chapter_loads_at_every_scale() -> None:
+    for name in names():
+        for scale in grid.scales(ROOT / "config" / name):
+            chapter = contents.load_chapter(ROOT, name, scale)
+            shown = {**chapter.contents.figures, **chapter.contents.tables}
+            assert shown and {claim.shown for claim in chapter.claims.values()} <= shown.keys()
+            for item in shown.values():
+                assert set(chapter.experiments_of(item)) <= chapter.experiments.keys()
+            assert len({run.run_id for run in chapter.runs}) == len(set(chapter.runs)) > 0
+            in_jobs = [run.run_id for runs in chapter.jobs.values() for run in runs]
+            assert sorted(in_jobs) == sorted(run.run_id for run in chapter.runs)
 
 
-@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "x:\n  a: 1\n  b: {}\n  a: 3\n"])
-def test_a_key_that_stands_twice_is_refused_with_both_lines(text: str, tmp_path: Path) -> None:
-    (tmp_path / "file.yaml").write_text(text)
-    lines = [str(number) for number, line in enumerate(text.splitlines(), start=1) if line.strip().startswith("a:")]
-    with pytest.raises(UserError) as refusal:
-        read_yaml(tmp_path / "file.yaml", "keys")
-    told = str(refusal.value)
-    assert "'a'" in told and all(line in told.partition("file.yaml")[2] for line in lines), told
+def test_a_figure_trains_the_runs_that_it_shows_and_no_others() -> None:
+    for name in names():
+        chapter = contents.load_chapter(ROOT, name, "study")
+        for item in chapter.contents.figures.values():
+            experiments = chapter.experiments_of(item)
+            trained = {run.run_id for job in chapter.jobs_of(experiments) for run in chapter.jobs[job]}
+            assert trained == {run.run_id for run in chapter.runs_of(experiments)}
 
 
-def test_equal_keys_of_different_mappings_are_no_mistake(tmp_path: Path) -> None:
-    (tmp_path / "file.yaml").write_text("x: {a: 1}\ny: {a: 2}\n")
-    assert read_yaml(tmp_path / "file.yaml", "keys") == {"x": {"a": 1}, "y": {"a": 2}}
+# YAML
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    for text, lines in {"a: 1\nb: 2\na: 3\n": "1 and 3", "x:\n  a: 1\n  b: {}\n  a: 3\n": "2 and 4"}.items():
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"file.yaml: line .*'a' stands twice, in lines {lines}"):
+            read_yaml(path, "keys")
+    path.write_text("x: {a: 1}\ny: {a: 2}\n")  # of different mappings
+    assert read_yaml(path, "keys") == {"x": {"a": 1}, "y": {"a": 2}}
+
+
+def test_a_mistake_in_a_claim_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "claims.yaml"
+    check = {"subject": "sgd", "check": "exact", "within": [0, 1.0e-9], "seeds_from": 300}
+    path.write_text(yaml.safe_dump({"X1": {**CLAIM, "parts": [PART, check]}}))
+    parts = contents.load_claims(path)["X1"].parts
+    assert [(part.name, part.check, part.seeds_from) for part in parts] == [
+        ("slope", "", None),
+        ("exact", "exact", 300),
+    ]
+    mistakes: list[tuple[dict[str, Any], list[str]]] = [
         ({"parts": [{**PART, "within": [1.15, 0.85]}]}, ["within", "1.15", "0.85"]),
         ({"parts": [{**PART, "within": [1.15]}]}, ["within"]),
         ({"parts": [{**PART, "whitin": 3}]}, ["whitin", "'within'"]),
+        ({"parts": [{**PART, "check": "exact"}]}, ["subject = 'sgd'", "either a statistic or a check"]),
+        ({"parts": [{**PART, "statistic": ""}]}, ["subject = 'sgd'", "either a statistic or a check"]),
+        ({"parts": [{**PART, "planned": {"seeds": 9}}]}, ["planned.deviation", "missing"]),
+        ({"explored": [{"subject": "sgd"}]}, ["subject = 'sgd'", "either a statistic or a check"]),
         ({"tittle": ""}, ["tittle", "'title'"]),
-    ],
-)
-def test_a_mistake_in_a_claim_is_named(changes: dict[str, Any], told: list[str], tmp_path: Path) -> None:
-    path = tmp_path / "claims.yaml"
-    path.write_text(yaml.safe_dump({"X1": CLAIM}))
-    assert list(contents.load_claims(path)) == ["X1"]
-    path.write_text(yaml.safe_dump({"X1": {**CLAIM, **changes}}))
-    with pytest.raises(UserError) as refusal:
-        contents.load_claims(path)
-    assert all(part in str(refusal.value) for part in [str(path), "X1", *told]), refusal.value
+    ]
+    for changes, expected in mistakes:
+        path.write_text(yaml.safe_dump({"X1": {**CLAIM, **changes}}))
+        with pytest.raises(UserError) as refusal:
+            contents.load_claims(path)
+        assert all(part in str(refusal.value) for part in [f"{path}: X1: ", *expected]), refusal.value
 
 
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_repository(tmp_path_factory.mktemp("contents") / "repository")
-
-
-@pytest.mark.parametrize(
-    ("file", "kind", "changes", "told"),
-    [
+def test_what_is_named_must_be_there(tmp_path: Path) -> None:
+    """In a repository of one study, whose first item of a kind names what no file has."""
+    for folder in ("config", "paper"):
+        (tmp_path / folder / STUDY.name).mkdir(parents=True)
+        for path in (ROOT / folder / STUDY.name).glob("*.yaml"):
+            (tmp_path / folder / STUDY.name / path.name).write_text(path.read_text())
+    mistakes: list[tuple[str, str, dict[str, Any], list[str]]] = [
         ("contents.yaml", "figures", {"experiments": ["plain_sgd"]}, ["plain_sgd"]),
         ("contents.yaml", "tables", {"claims": ["C99"]}, ["C99", "C1"]),
         ("contents.yaml", "notebooks", {"data_of": "plain_sgd"}, ["plain_sgd"]),
-        ("claims.yaml", None, {"experiments": ["plain_sgd"]}, ["plain_sgd"]),
-        ("claims.yaml", None, {"shown": "plain"}, ["shown = 'plain'", "plane"]),
-    ],
-)
-def test_what_is_named_must_be_there(
-    repository: Path, file: str, kind: str | None, changes: dict[str, Any], told: list[str]
-) -> None:
-    path = repository / "paper" / STUDY.name / file
-    text = path.read_text()
-    whole = yaml.safe_load(text)
-    items = whole[kind] if kind else whole
-    name = next(iter(items))
-    items[name].update(changes)
-    path.write_text(yaml.safe_dump(whole))
-    try:
+        ("claims.yaml", "", {"experiments": ["plain_sgd"]}, ["plain_sgd"]),
+        ("claims.yaml", "", {"shown": "plain"}, ["shown = 'plain'", "plane"]),
+    ]
+    for file, kind, changes, expected in mistakes:
+        path = tmp_path / "paper" / STUDY.name / file
+        text = path.read_text()
+        whole = yaml.safe_load(text)
+        items = whole[kind] if kind else whole
+        name = next(iter(items))
+        items[name].update(changes)
+        path.write_text(yaml.safe_dump(whole))
         with pytest.raises(UserError) as refusal:
-            contents.load_chapter(repository, STUDY.name, "smoke")
-    finally:
+            contents.load_chapter(tmp_path, STUDY.name, "smoke")
+        assert all(part in str(refusal.value) for part in [name, *expected]), refusal.value
         path.write_text(text)
-    assert all(part in str(refusal.value) for part in [name, *told]), refusal.value
+    path = tmp_path / "paper" / STUDY.name / "contents.yaml"
+    path.write_text(path.read_text().replace("first_view: plane\n", "first_view: plain\n"))
+    with pytest.raises(UserError, match=r"contents.yaml: first_view = 'plain'.*plane"):
+        contents.load_chapter(tmp_path, STUDY.name, "smoke")
 
 
-def test_the_first_view_is_a_figure_of_the_study(repository: Path) -> None:
-    path = repository / "paper" / STUDY.name / "contents.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("first_view: plane\n", "first_view: plain\n"))
-    try:
-        with pytest.raises(UserError) as refusal:
-            contents.load_chapter(repository, STUDY.name, "smoke")
-    finally:
-        path.write_text(text)
-    assert all(part in str(refusal.value) for part in ["contents.yaml", "first_view = 'plain'", "plane"])
+# Layout
 
 
-def test_published_metrics_of_a_scale_that_is_not_published_are_refused(repository: Path) -> None:
+def test_a_layout_has_the_studies_of_its_scale_and_refuses_one_that_nobody_has() -> None:
+    layout = Layout.load(ROOT, scale="smoke", metrics="")
+    assert list(layout.chapters) == sorted(names(), key=lambda name: layout.chapters[name].contents.order)
+    assert STUDY.name in Layout.load(ROOT, scale="", metrics="published").chapters
     with pytest.raises(UserError, match=r"published.*'smoke'.*study"):
-        contents.load_chapters(repository, grid.load_config({"metrics": "published", "scale": "smoke"}))
-    assert STUDY.name in contents.load_chapters(repository, grid.load_config({"metrics": "published"}))
+        Layout.load(ROOT, scale="smoke", metrics="published")
     with pytest.raises(UserError, match=r"scale = 'smok'.*smoke"):
-        contents.load_chapters(repository, grid.load_config({"scale": "smok"}))
+        Layout.load(ROOT, scale="smok")
+
+
+def test_what_is_made_lies_in_the_working_directory_and_what_is_published_in_the_repository() -> None:
+    layout = Layout.load(ROOT, scale="smoke")
+    for study, chapter in layout.chapters.items():
+        folder = Path("results/smoke", study)
+        assert layout.tables(study) == [folder / "jobs" / f"{name}.parquet" for name in chapter.jobs]
+        for item in layout.items(study).values():
+            jobs = chapter.jobs_of(chapter.experiments_of(item))
+            assert layout.tables_of(study, item) == [layout.job_table(study, job) for job in jobs]
+        assert layout.checks(study) == folder / "checks.parquet" and layout.claims(study) == folder / "claims.json"
+        assert set(layout.items(study, "figure")) | set(layout.items(study, "table")) == set(layout.items(study))
+    assert len(layout.all_tables()) == sum(len(chapter.jobs) for chapter in layout.chapters.values())
+    assert layout.build == Path("paper/build/smoke") and not layout.is_published
+
+    published = Layout.load(ROOT, metrics="published")
+    for study in published.chapters:
+        folder = ROOT / "results/published" / study
+        assert published.tables(study) == [folder / "study.parquet"] == published.tables(study, [])
+        assert published.checks(study) == folder / "checks.parquet"
+        assert published.claims(study) == Path("results/published-study", study, "claims.json")
+        assert published.published_claims(study)["study"] == folder / "study.claims.json"
+
+
+def test_what_was_measured_here_goes_before_what_is_published_and_is_left_out_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published = ROOT / "results/published/normalization/benchmark.json"
+    files = ["results/benchmark.json", str(published.relative_to(ROOT)), "results/published/nowhere.json"]
+    item = contents.Item(title="", caption="", file=files)
+    own, redrawn = Layout.load(ROOT, scale="smoke"), Layout.load(ROOT, metrics="published")
+    assert own.measured(item) == redrawn.measured(item) == [published]
+    Path("results").mkdir()
+    Path("results/benchmark.json").write_text("{}")
+    assert own.measured(item) == [Path("results/benchmark.json")] and redrawn.measured(item) == [published]
+    assert own.measured(item.model_copy(update={"file": "results/other.json"})) == []
+
+
+def test_jobs_and_notebooks_have_their_data_and_their_limits() -> None:
+    layout = Layout.load(ROOT, scale="smoke")
+    for study, chapter in layout.chapters.items():
+        for job, runs in chapter.jobs.items():
+            assert layout.data_of_job(study, job) == chapter.study.data(runs[0])
+            assert layout.minutes(study, job, attempt=2) == 2 * layout.minutes(study, job)
+            assert layout.megabytes(study, job) >= max(map(chapter.study.megabytes, runs))
+        for name, notebook in chapter.contents.notebooks.items():
+            given, data = json.loads(layout.notebook_parameters(study, name)), layout.notebook_data(study, name)
+            assert (given["scale"], given["metrics"]) == ("smoke", "recompute")
+            assert (data is None) == (notebook.data_of is None) == ("tensors" not in given)
+            read = layout.notebook_inputs(study, name)
+            assert (layout.claims(study) in read) == (notebook.experiments == "all")
+            assert set(layout.tables_of(study, notebook)) <= set(read) or not notebook.experiments
+    assert layout.is_optional("leukemia") and not layout.is_optional("fashion-mnist-14")
 
 
 def test_targets_of_two_studies_never_have_one_name() -> None:
     chapter = contents.load_chapter(ROOT, STUDY.name, "smoke")
     shown = {**chapter.contents.figures, **chapter.contents.tables}
     alone = contents.target_names({"one": chapter})
-    assert {item for (_, item), target in alone.items() if target == item} == set(shown) - set(contents.SHARED_TABLES)
+    assert {item for (_, item), target in alone.items() if target == item} == set(shown) - set(contents.COMMON_TABLES)
     both = contents.target_names({"one": chapter, "two": chapter})
     assert len(set(both.values())) == len(both) == 2 * len(shown)

@@ -1,100 +1,74 @@
 """The lease of a GPU, with devices that are only names: the lock is what counts."""
 
-import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 
-from effective_lr.engine.devices import on_device, visible_devices
+from effective_lr.engine import devices
+from effective_lr.engine.devices import lease, on_device, visible_devices
 from effective_lr.errors import UserError
 from shared import ENVIRONMENT
 
+
+def test_each_device_gets_one_job_before_any_gets_two(tmp_path: Path) -> None:
+    with ExitStack() as held:
+        found = [held.enter_context(lease(["a", "b", "c"], 3, tmp_path)) for _ in range(9)]
+        assert found == [0, 1, 2, 0, 1, 2, 0, 1, 2]
+
+
+def test_no_device_has_more_jobs_than_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ExitStack() as first, ExitStack() as second, ExitStack() as third:
+        assert [one.enter_context(lease(["a", "b"], 1, tmp_path)) for one in (first, second)] == [0, 1]
+        monkeypatch.setattr(devices.time, "sleep", lambda seconds: second.close())
+        assert third.enter_context(lease(["a", "b"], 1, tmp_path)) == 1
+        assert capsys.readouterr().out == "waiting for a slot of GPU a, b (1 each)\n"
+
+
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from effective_lr.engine.devices import lease
-with lease(sys.argv[2].split(","), int(sys.argv[3]), Path(sys.argv[1])) as index:
-    print("holds", index, flush=True)
+with lease(["a"], 1, Path(sys.argv[1])):
+    print("holds it", flush=True)
     sys.stdin.readline()
 """
-Holder = subprocess.Popen[str]
 
 
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[Callable[[str, int], Holder]]:
-    """Start a process that takes a lease and holds it until it reads a line."""
-    started: list[Holder] = []
+def test_death_of_a_holder_frees_its_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT)
+    assert holder.stdout is not None and holder.stdout.readline() == b"holds it\n"
+    waits: list[float] = []
 
-    def start(devices: str, slots: int) -> Holder:
-        command = [sys.executable, "-c", HOLDER, str(tmp_path), devices, str(slots)]
-        pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=ENVIRONMENT))
-        return started[-1]
+    def kill(seconds: float) -> None:
+        waits.append(seconds)
+        holder.kill()
+        holder.communicate()
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def line(process: Holder) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
-
-
-@pytest.mark.parametrize("slots", [1, 3])
-def test_no_device_has_more_jobs_than_slots(slots: int, holder: Callable[[str, int], Holder]) -> None:
-    holders = [holder("a,b", slots) for _ in range(2 * slots + 1)]
-    told = [line(process) for process in holders]
-    wait = f"waiting for a slot of GPU a, b ({slots} each)"
-    assert Counter(told) == {"holds 0": slots, "holds 1": slots, wait: 1}
-    [waiting] = [process for process, text in zip(holders, told, strict=True) if text.startswith("waiting")]
-    leaving = next(process for process in holders if process is not waiting)
-    index = told[holders.index(leaving)]
-    leaving.communicate("\n")
-    assert line(waiting) == index
-
-
-def test_each_device_gets_one_job_before_any_gets_two(holder: Callable[[str, int], Holder]) -> None:
-    assert [line(holder("a,b,c", 3)) for _ in range(6)] == [f"holds {index}" for index in (0, 1, 2, 0, 1, 2)]
-
-
-def test_death_of_a_holder_frees_its_slot(holder: Callable[[str, int], Holder], tmp_path: Path) -> None:
-    first = holder("a", 1)
-    assert line(first) == "holds 0"
-    second = holder("a", 1)
-    assert re.match("waiting", line(second))
-    first.kill()
-    start = time.monotonic()
-    assert line(second) == "holds 0"
-    assert time.monotonic() - start < 5
+    monkeypatch.setattr(devices.time, "sleep", kill)
+    with lease(["a"], 1, tmp_path) as index:
+        assert (index, len(waits)) == (0, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["a.0.lock"]
 
 
-@pytest.mark.parametrize(
-    ("listed", "names"),
-    [
-        (None, ["0", "1"]),
-        ("5,7", ["5", "7"]),
-        ("GPU-8932f937, GPU-1a", ["GPU-8932f937", "GPU-1a"]),
-        ("MIG-GPU-8932/1/0,MIG-GPU-8932/2/0", ["MIG-GPU-8932-1-0", "MIG-GPU-8932-2-0"]),
-        ("3,1,-1,2", ["3", "1"]),
-    ],
-)
-def test_names_are_those_of_the_visible_devices(
-    listed: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_are_those_of_the_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if listed is not None:
+    assert visible_devices(2) == ["0", "1"]
+    for listed, names in {
+        "5,7": ["5", "7"],
+        "GPU-8932f937, GPU-1a": ["GPU-8932f937", "GPU-1a"],
+        "MIG-GPU-8932/1/0,MIG-GPU-8932/2/0": ["MIG-GPU-8932-1-0", "MIG-GPU-8932-2-0"],
+        "3,1,-1,2": ["3", "1"],
+    }.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
-    assert visible_devices(2) == names
+        assert visible_devices(2) == names
 
 
 def test_full_gpu_ends_in_the_number_of_slots_to_try(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,7 +77,7 @@ def test_full_gpu_ends_in_the_number_of_slots_to_try(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for slots, advice in [(3, "gpu_slots=2"), (1, "device=cpu")]:
-        with pytest.raises(UserError) as caught, on_device("cuda", slots, "my-shard"):
+        with pytest.raises(UserError) as caught, on_device("cuda", slots, "my-job"):
             raise torch.OutOfMemoryError
-        told = str(caught.value)
-        assert "my-shard" in told and "GPU 0" in told and f"gpu_slots = {slots}" in told and advice in told
+        text = str(caught.value)
+        assert "my-job" in text and "GPU 0" in text and f"gpu_slots = {slots}" in text and advice in text

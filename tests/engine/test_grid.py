@@ -1,8 +1,8 @@
-"""From the files of config/ to runs and shards: what a grid means, what keeps its name, and what a mistake says."""
+"""From the files of config/ to runs and jobs: what a grid means, what keeps its name, and how a mistake reads."""
 
-import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effective_lr.engine import grid
+from effective_lr.engine.resources import CPU_SPEED
 from effective_lr.engine.study import setting
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.settings import Run
@@ -22,16 +23,16 @@ AXES: dict[str, st.SearchStrategy[Any]] = {
     "normalization": st.sampled_from(["batch", "weight", "layer"]),
     "optimizer": st.sampled_from(["sgd", "nesterov", "adam"]),
     "projected": st.booleans(),
+    "resolution": st.sampled_from([14, 28]),  # each needs data of its own
+    "steps": st.sampled_from([7, 20_000]),
     "lr": st.floats(1e-6, 1e3),
     "l2": st.floats(0, 1e3),
-    "initial_norm": st.floats(1e-3, 1e3),
     "affine_lr": st.floats(1e-6, 1) | st.just("shared"),
     "seed": st.integers(0, 9),
 }
 GRIDS = st.fixed_dictionaries({}, optional={key: st.lists(axis, min_size=1, max_size=3) for key, axis in AXES.items()})
 CASES = st.lists(st.fixed_dictionaries({}, optional=AXES), min_size=1, max_size=3)
-RUNS = st.fixed_dictionaries({}, optional=AXES).map(lambda changes: make_run(**changes))
-EXPANSIONS = st.tuples(GRIDS.filter(lambda axes: math.prod(map(len, axes.values())) < 100), CASES)
+EXPANSIONS = st.tuples(GRIDS.filter(lambda axes: math.prod(map(len, axes.values())) < 50), CASES)
 
 
 def expand(axes: dict[str, Any], cases: list[dict[str, Any]]) -> list[Run]:
@@ -42,48 +43,27 @@ def expand(axes: dict[str, Any], cases: list[dict[str, Any]]) -> list[Run]:
 # Expansion
 
 
-@given(EXPANSIONS)
-def test_an_experiment_is_every_combination_of_its_grid_with_every_case_once(expansion: Any) -> None:
+@given(EXPANSIONS, st.randoms(use_true_random=False))
+def test_an_experiment_is_every_combination_of_its_grid_with_every_case_once(expansion: Any, random: Any) -> None:
     axes, cases = expansion
     combinations = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     expected = {make_run(**{**values, **case}) for values in combinations for case in cases}
     runs = expand(axes, cases)
     assert set(runs) == expected
-    assert len(runs) == len(expected)
+    assert len(runs) == len(expected) == len({run.run_id for run in runs})  # different runs have different names
+    keys = random.sample(list(axes), len(axes))
+    shuffled = expand({key: random.sample(axes[key], len(axes[key])) for key in keys}, random.sample(cases, len(cases)))
+    assert set(shuffled) == expected
 
 
-def test_a_list_in_a_case_is_expanded() -> None:
-    runs = expand({"seed": [1, 2]}, [{"optimizer": "sgd", "lr": [0.1, 0.2]}, {"optimizer": "adam", "lr": 0.3}])
-    wanted = [{"optimizer": "sgd", "lr": 0.1}, {"optimizer": "sgd", "lr": 0.2}, {"optimizer": "adam", "lr": 0.3}]
-    assert set(runs) == {make_run(seed=seed, **case) for seed in (1, 2) for case in wanted}
+def test_lists_single_values_and_defaults_that_a_case_or_a_grid_replaces() -> None:
+    runs = expand({"seed": [1, 2], "steps": 7}, [{"optimizer": "sgd", "lr": [0.1, 0.2]}, {"optimizer": "adam"}])
+    wanted = [{"optimizer": "sgd", "lr": 0.1}, {"optimizer": "sgd", "lr": 0.2}, {"optimizer": "adam"}]
+    assert set(runs) == {make_run(seed=seed, steps=7, **case) for seed in (1, 2) for case in wanted}
     assert len(runs) == 6
 
 
-def test_a_single_value_needs_no_list() -> None:
-    assert expand({"lr": 0.1, "l2": [0, 0.1]}, [{}]) == [make_run(lr=0.1, l2=0), make_run(lr=0.1, l2=0.1)]
-
-
-def test_experiments_may_override_the_defaults() -> None:
-    assert expand({"steps": 7}, [{"width": 3}]) == [make_run(steps=7, width=3)]
-
-
-@given(EXPANSIONS, st.randoms(use_true_random=False))
-def test_order_in_the_file_changes_neither_runs_nor_shards(expansion: Any, random: Any) -> None:
-    axes, cases = expansion
-    keys = random.sample(list(axes), len(axes))
-    shuffled = expand({key: random.sample(axes[key], len(axes[key])) for key in keys}, random.sample(cases, len(cases)))
-    runs = expand(axes, cases)
-    assert {run.run_id for run in shuffled} == {run.run_id for run in runs}
-    assert grid.shards(shuffled) == grid.shards(runs)
-
-
 # Names
-
-
-@given(EXPANSIONS)
-def test_different_runs_have_different_names(expansion: Any) -> None:
-    runs = expand(*expansion)
-    assert len({run.run_id for run in runs}) == len(set(runs))
 
 
 def test_a_setting_added_later_with_a_default_keeps_every_name() -> None:
@@ -97,77 +77,64 @@ def test_a_setting_added_later_with_a_default_keeps_every_name() -> None:
 @given(st.sampled_from(["lr", "l2", "affine_lr", "initial_norm"]), st.integers(1, 1000))
 def test_the_spelling_of_a_number_does_not_matter(key: str, number: int) -> None:
     # YAML reads 1e-3, without a point, as text.
-    spellings = [number, float(number), str(number), f"{number:.3e}"]
-    runs = [make_run(**{key: spelling}) for spelling in spellings]
-    assert len({run.run_id for run in runs}) == len({grid.to_json([run]) for run in runs}) == 1
+    runs = [make_run(**{key: spelling}) for spelling in (number, float(number), str(number), f"{number:.3e}")]
+    assert len({run.run_id for run in runs}) == len({grid.runs_hash([run]) for run in runs}) == 1
+    assert len({make_run(l2=zero).run_id for zero in (0, 0.0, -0.0, "0", "0.0")}) == 1
 
 
-def test_no_penalty_has_one_name() -> None:
-    assert len({make_run(l2=zero).run_id for zero in (0, 0.0, "0", "0.0")}) == 1
-
-
-# Shards
-
-
-@given(EXPANSIONS)
-def test_every_run_is_in_one_shard_with_others_that_differ_in_rate_penalty_and_starting_norm(expansion: Any) -> None:
-    runs = expand(*expansion)
-    shards = grid.shards(runs + runs)
-    same = {"lr": 1.0, "l2": 0.0, "initial_norm": 1.0}
-    assert sorted(run.run_id for run in chain(*shards.values())) == sorted(run.run_id for run in runs)
-    for name, members in shards.items():
-        assert len({run.model_copy(update=same) for run in members}) == 1
-        assert {run.shard_id for run in members} == {name}
-        assert grid.shards(reversed(members)) == {name: members}
-    assert len(shards) == len({run.model_copy(update=same) for run in runs})
-
-
-@given(EXPANSIONS, st.data())
-def test_an_added_penalty_touches_one_shard(expansion: Any, data: Any) -> None:
-    runs = expand(*expansion)
-    chosen = data.draw(st.sampled_from(runs))
-    before = grid.shards(runs)
-    after = grid.shards([*runs, chosen.model_copy(update={"l2": 1234.5})])
-    assert list(after) == list(before)
-    touched = [name for name in after if grid.to_json(after[name]) != grid.to_json(before[name])]
-    assert touched == [chosen.shard_id]
-
-
-@given(EXPANSIONS)
-def test_an_added_seed_adds_shards_and_touches_none(expansion: Any) -> None:
-    runs = expand(*expansion)
-    before = grid.shards(runs)
-    after = grid.shards(runs + [run.model_copy(update={"seed": 1234}) for run in runs])
-    assert {name: after[name] for name in before} == before
-    assert {run.seed for name in after.keys() - before.keys() for run in after[name]} == {1234}
-
-
-# What a training job is given
-
-
-@given(st.lists(RUNS, max_size=4))
-def test_runs_survive_the_way_through_json(runs: list[Run]) -> None:
-    assert [Run(**settings) for settings in json.loads(grid.to_json(runs))] == runs
-
-
-def test_json_tells_swapped_values_apart() -> None:
+def test_the_hash_of_runs_depends_on_each_of_their_settings() -> None:
     run, swapped = make_run(lr=0.25, l2=0.5), make_run(lr=0.5, l2=0.25)
-    assert set(run.model_dump().values()) == set(swapped.model_dump().values())
-    assert grid.to_json([run]) != grid.to_json([swapped])
+    hashes = [grid.runs_hash(runs) for runs in ([run], [swapped], [run, swapped], [])]
+    assert len(set(hashes)) == 4
 
 
-# The files of config/
+# Jobs
+
+
+@given(st.dictionaries(st.sampled_from("abc"), EXPANSIONS, min_size=1), st.randoms(use_true_random=False))
+def test_each_run_is_in_one_job_with_others_of_the_same_figures_and_data(grids: Any, random: Any) -> None:
+    """`figures` shares runs between experiments, and b and c are shown together."""
+    experiments = {name: expand(*expansion) for name, expansion in grids.items()}
+    if len(experiments) > 1:
+        first, second, *_ = experiments
+        experiments[second] = list(dict.fromkeys([*experiments[second], *experiments[first][:3]]))
+    figures = {"a": ["plane"], "b": ["plane", "late"], "c": ["plane", "late"]}
+    jobs = grid.jobs(STUDY, experiments, figures)
+    everything = grid.unique(experiments)
+    assert sorted(run.run_id for run in chain(*jobs.values())) == sorted(run.run_id for run in everything)
+    for name, runs in jobs.items():
+        assert len({STUDY.data(run) for run in runs}) == 1
+        shown = {frozenset(f for e, own in experiments.items() if run in own for f in figures[e]) for run in runs}
+        assert len(shown) == 1
+        experiment, number = name.rsplit("-", 1)
+        assert any(run in experiments[experiment] for run in runs) and int(number) >= 1
+    # The order of the file does not matter, but for the name of a job, which is that of the first experiment.
+    shuffled = {name: random.sample(runs, len(runs)) for name, runs in experiments.items()}
+    assert grid.jobs(STUDY, shuffled, figures) == jobs
+    backward = dict(reversed(shuffled.items()))
+    assert sorted(map(grid.runs_hash, grid.jobs(STUDY, backward, figures).values())) == sorted(
+        map(grid.runs_hash, jobs.values())
+    )
+
+
+def test_jobs_are_filled_to_about_a_minute_and_grow_where_there_is_too_much_for_eight() -> None:
+    def minutes(runs: int, seconds: float) -> list[float]:
+        """Of each job, where a run takes so many seconds."""
+        study = replace(STUDY, operations=lambda run: seconds * CPU_SPEED)
+        jobs = grid.jobs(study, {"mine": [make_run(seed=seed) for seed in range(runs)]}, {"mine": []})
+        return [len(own) * seconds / 60 for own in jobs.values()]
+
+    assert minutes(30, 1) == [0.5]
+    assert minutes(12, 20) == [1, 1, 1, 1]
+    assert minutes(3, 80) == [4 / 3] * 3
+    assert minutes(400, 60) == [50] * 8
+    assert minutes(2, 0) == [0]
+
+
+# The files of config
 
 
 SCALES = ROOT / "config" / STUDY.name
-
-
-@pytest.mark.parametrize("scale", grid.scales(SCALES))
-def test_every_run_of_a_committed_scale_has_a_name_and_a_shard(scale: str) -> None:
-    _, experiments = grid.load_scale(SCALES, scale, STUDY)
-    unique = grid.unique(experiments)
-    assert len(set(unique)) == len({run.run_id for run in unique}) == len(unique) > 0
-    assert set(chain(*grid.shards(unique).values())) == set(unique)
 
 
 def refusal(action: Callable[[], object]) -> str:
@@ -176,31 +143,50 @@ def refusal(action: Callable[[], object]) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({"scael": "smoke"}, [["scael", "'scale'"]]),
-        ({"colour": "red"}, [["colour", "config/README.md"]]),
-        ({"seed": 1}, [["seed", "defaults or an experiment"]]),
-        ({"sed": 1}, [["sed", "'seed'", "defaults or an experiment"]]),
-        ({"device": "gpu"}, [["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]]),
-        ({"scale": 3}, [["scale = 3", "string"]]),
-        ({"retrain": "maybe", "device": "tpu"}, [["device = 'tpu'", "'cuda'"], ["retrain = 'maybe'", "boolean"]]),
-    ],
-)
-def test_a_mistake_in_the_config_names_the_key_and_what_was_expected(values: Any, told: list[list[str]]) -> None:
-    lines = refusal(lambda: grid.load_config(values)).splitlines()
-    assert len(lines) == len(told)
-    for line, parts in zip(lines, told, strict=True):
-        assert line.startswith("config: ") and all(part in line for part in parts), line
+def test_the_config_is_that_of_the_file_and_what_is_chosen_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root, own = tmp_path / "root/config/config.yaml", tmp_path / "config/config.yaml"
+    root.parent.mkdir(parents=True)
+    root.write_text("scale: smoke\ndevice: cpu\n")
+    assert grid.load_config(tmp_path / "root", {}) == grid.Config(scale="smoke", device="cpu")
+    own.parent.mkdir()
+    own.write_text("scale: laptop\n")  # of a working directory elsewhere
+    assert grid.load_config(tmp_path / "root", {}) == grid.Config(scale="laptop")
+    assert grid.load_config(tmp_path / "root", {"scale": "study"}).scale == "study"
+    own.write_text("scale: [\n")
+    assert f"{own}: line 2" in refusal(lambda: grid.load_config(tmp_path / "root", {}))
+    own.unlink()
+    root.unlink()
+    assert f"{root}: missing" in refusal(lambda: grid.load_config(tmp_path / "root", {}))
+
+
+MISTAKES_OF_CONFIG: list[tuple[dict[str, Any], list[list[str]]]] = [
+    ({"scael": "smoke"}, [["scael", "'scale'"]]),
+    ({"colour": "red"}, [["colour", "config/README.md"]]),
+    ({"seed": 1}, [["seed", "defaults or an experiment"]]),
+    ({"sed": 1}, [["sed", "'seed'", "defaults or an experiment"]]),
+    ({"device": "gpu"}, [["device = 'gpu'", "'auto', 'cpu' or 'cuda'"]]),
+    ({"scale": 3}, [["scale = 3", "string"]]),
+    ({"retrain": "maybe", "device": "tpu"}, [["device = 'tpu'", "'cuda'"], ["retrain = 'maybe'", "boolean"]]),
+]
+
+
+def test_a_mistake_in_the_config_names_the_key_and_what_was_expected() -> None:
+    for chosen, expected in MISTAKES_OF_CONFIG:
+        lines = refusal(lambda chosen=chosen: grid.load_config(ROOT, chosen)).splitlines()
+        assert len(lines) == len(expected)
+        for line, parts in zip(lines, expected, strict=True):
+            assert line.startswith("config: ") and all(part in line for part in parts), line
 
 
 def test_published_metrics_have_a_scale_and_results_of_their_own() -> None:
-    config = grid.load_config({"metrics": "published"})
+    config = grid.Config(metrics="published")
     assert (config.scale_name, config.results) == ("study", "published-study")
-    config = grid.load_config({"metrics": "published", "scale": "smoke"})
+    config = grid.Config(metrics="published", scale="smoke")
     assert (config.scale_name, config.results) == ("smoke", "published-smoke")
-    assert grid.load_config({}).results == grid.load_config({}).scale_name
+    assert grid.Config().results == grid.Config().scale_name
 
 
 def test_a_scale_based_on_another_states_what_differs(tmp_path: Path) -> None:
@@ -212,84 +198,72 @@ def test_a_scale_based_on_another_states_what_differs(tmp_path: Path) -> None:
     assert grid.load_scale(tmp_path, "other", STUDY)[1] == {"plane": [make_run(steps=7, lr=0.3, l2=0)]}
     assert len(grid.load_scale(tmp_path, "base", STUDY)[1]["plane"]) == 2
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**base, "based_on": "other"}))
-    said = refusal(lambda: grid.load_scale(tmp_path, "other", STUDY))
-    assert "base.yaml" in said and "based_on = 'other'" in said
-    (tmp_path / "base.yaml").write_text("about: [\n")  # the mistake is told where it stands
+    text = refusal(lambda: grid.load_scale(tmp_path, "other", STUDY))
+    assert "base.yaml" in text and "based_on = 'other'" in text
+    (tmp_path / "base.yaml").write_text("about: [\n")  # the mistake is named where it stands
     assert f"{tmp_path}/base.yaml: line 2" in refusal(lambda: grid.load_scale(tmp_path, "other", STUDY))
+    text = refusal(lambda: grid.load_scale(SCALES, "lptop", STUDY))
+    assert "scale = 'lptop'" in text and ", ".join(grid.scales(SCALES)) in text
 
 
-def test_an_unknown_scale_is_told_with_those_there_are() -> None:
-    said = refusal(lambda: grid.load_scale(SCALES, "lptop", STUDY))
-    assert "scale = 'lptop'" in said and ", ".join(grid.scales(SCALES)) in said
+MISTAKES_OF_A_SCALE: list[tuple[dict[str, Any], list[str]]] = [
+    ({"device": "cpu"}, ["experiments.plane.device", "config/config.yaml"]),
+    ({"experiment": {"lr": 1}}, ["experiments.plane.lr", "defaults or an experiment"]),
+    ({"defaults": {"step": 3}}, ["defaults.step", "'steps'"]),
+    ({"lr2": 3}, ["experiments.plane.lr2", "'lr'"]),
+    ({"experiment": {"cases": [{"sed": 1}]}}, ["experiments.plane.sed", "'seed'"]),
+    ({"experiment": {"gird": {}}}, ["experiments.plane.gird", "'grid'"]),
+    ({"experiment": {"grid": [1]}}, ["experiments.plane.grid = [1]", "dictionary"]),
+    ({"steps": "many"}, ["experiments.plane", "steps = 'many'", "integer"]),
+    ({"lr": "0,1"}, ["experiments.plane", "lr = '0,1'", "number"]),
+    ({"lr": None}, ["experiments.plane", "lr = None", "number"]),
+    ({"lr": 0}, ["experiments.plane", "lr = 0", "greater than 0"]),
+    ({"l2": [0, -1]}, ["experiments.plane", "l2 = -1", "greater than or equal to 0"]),
+    ({"l2": math.inf}, ["experiments.plane", "l2 = inf", "finite"]),
+    ({"l2": True}, ["experiments.plane", "l2 = true", "number"]),
+    ({"optimizer": ["sgd", "sdg"]}, ["experiments.plane", "optimizer = 'sdg'", "'sgd'", "'adamw'"]),
+    ({"affine_lr": "share"}, ["experiments.plane", "affine_lr = 'share'", "'shared'"]),
+    ({"lr": []}, ["experiments.plane", "no runs", "empty"]),
+    ({"experiment": {"cases": [{"lr": []}]}}, ["experiments.plane", "no runs", "empty"]),
+    ({"experiment": {"cases": []}}, ["experiments.plane", "no runs", "cases"]),
+    ({"text": "based_on: mine\n"}, ["based_on = 'mine'", "circle"]),
+    ({"text": ""}, ["about, defaults and experiments", "None"]),
+    ({"text": "- smoke\n"}, ["about, defaults and experiments", "['smoke']"]),
+    ({"text": "about: ''\ndefaults: {}\n"}, ["experiments", "missing"]),
+    ({"text": "about: [\n"}, ["line 2"]),
+    ({"text": "about: a: b\n"}, ["line 1"]),
+    ({"text": "about: '\x07'\n"}, ["not a text file"]),
+    ({"text": "about: ''\ndefaults:\n  lr: 1\n  l2: 0\n  lr: 2\n"}, ["'lr'", "twice", "3", "5"]),
+]
 
 
-@pytest.fixture
-def mistake(tmp_path: Path) -> Callable[..., list[str]]:
-    """What a scale file with this text, or of one experiment with these parts, says, without the name of the file."""
-
-    def said(text: str | None = None, defaults: Any = None, experiment: Any = None, **axes: Any) -> list[str]:
-        plane = {"about": "", "grid": axes, **(experiment or {})}
-        whole = {"about": "", "defaults": {**SMALL, **(defaults or {})}, "experiments": {"plane": plane}}
-        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(whole) if text is None else text)
-        lines = refusal(lambda: grid.load_scale(tmp_path, "mine", STUDY)).splitlines()
-        assert all(line.startswith(f"{tmp_path}/mine.yaml: ") for line in lines)
-        return [line.removeprefix(f"{tmp_path}/mine.yaml: ") for line in lines]
-
-    return said
+def problems(folder: Path, text: str | None = None, defaults: Any = None, experiment: Any = None, **axes: Any) -> Any:
+    """What is wrong with a scale file of this text, or of one experiment with these parts, without the file's name."""
+    plane = {"about": "", "grid": axes, **(experiment or {})}
+    whole = {"about": "", "defaults": {**SMALL, **(defaults or {})}, "experiments": {"plane": plane}}
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(whole) if text is None else text)
+    lines = refusal(lambda: grid.load_scale(folder, "mine", STUDY)).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("parts", "told"),
-    [
-        ({"device": "cpu"}, ["experiments.plane.device", "config/config.yaml"]),
-        ({"experiment": {"lr": 1}}, ["experiments.plane.lr", "defaults or an experiment"]),
-        ({"defaults": {"step": 3}}, ["defaults.step", "'steps'"]),
-        ({"lr2": 3}, ["experiments.plane.lr2", "'lr'"]),
-        ({"experiment": {"cases": [{"sed": 1}]}}, ["experiments.plane.sed", "'seed'"]),
-        ({"experiment": {"gird": {}}}, ["experiments.plane.gird", "'grid'"]),
-        ({"experiment": {"grid": [1]}}, ["experiments.plane.grid = [1]", "dictionary"]),
-        ({"steps": "many"}, ["experiments.plane", "steps = 'many'", "integer"]),
-        ({"lr": "0,1"}, ["experiments.plane", "lr = '0,1'", "number"]),
-        ({"lr": None}, ["experiments.plane", "lr = None", "number"]),
-        ({"lr": 0}, ["experiments.plane", "lr = 0", "greater than 0"]),
-        ({"l2": [0, -1]}, ["experiments.plane", "l2 = -1", "greater than or equal to 0"]),
-        ({"l2": math.inf}, ["experiments.plane", "l2 = inf", "finite"]),
-        ({"l2": True}, ["experiments.plane", "l2 = true", "number"]),
-        ({"optimizer": ["sgd", "sdg"]}, ["experiments.plane", "optimizer = 'sdg'", "'sgd'", "'adamw'"]),
-        ({"affine_lr": "share"}, ["experiments.plane", "affine_lr = 'share'", "'shared'"]),
-        ({"lr": []}, ["experiments.plane", "no runs", "empty"]),
-        ({"experiment": {"cases": [{"lr": []}]}}, ["experiments.plane", "no runs", "empty"]),
-        ({"experiment": {"cases": []}}, ["experiments.plane", "no runs", "cases"]),
-        ({"text": "based_on: mine\n"}, ["based_on = 'mine'", "circle"]),
-        ({"text": ""}, ["about, defaults and experiments", "None"]),
-        ({"text": "- smoke\n"}, ["about, defaults and experiments", "['smoke']"]),
-        ({"text": "about: ''\ndefaults: {}\n"}, ["experiments", "missing"]),
-        ({"text": "about: [\n"}, ["line 2"]),
-        ({"text": "about: a: b\n"}, ["line 1"]),
-        ({"text": "about: '\x07'\n"}, ["not a text file"]),
-        ({"text": "about: ''\ndefaults:\n  lr: 1\n  l2: 0\n  lr: 2\n"}, ["'lr'", "twice", "3", "5"]),
-    ],
-)
-def test_a_mistake_in_a_scale_is_one_sentence(
-    mistake: Callable[..., list[str]], parts: dict[str, Any], told: list[str]
-) -> None:
-    [line] = mistake(**parts)
-    assert all(part in line for part in told), line
-
-
-def test_a_missing_setting_is_named(mistake: Callable[..., list[str]]) -> None:
+def test_a_mistake_in_a_scale_is_one_sentence(tmp_path: Path) -> None:
+    for parts, expected in MISTAKES_OF_A_SCALE:
+        [line] = problems(tmp_path, **parts)
+        assert all(part in line for part in expected), line
     defaults = {key: value for key, value in SMALL.items() if key != "lr"}
     text = yaml.safe_dump({"about": "", "defaults": defaults, "experiments": {"plane": {"about": ""}}})
-    [line] = mistake(text)
+    [line] = problems(tmp_path, text)
     assert line.startswith("experiments.plane: lr: missing")
 
 
-def test_mistakes_of_every_experiment_are_told_and_a_wrong_default_once(mistake: Callable[..., list[str]]) -> None:
-    keys = [line.partition(": unknown")[0] for line in mistake(defaults={"step": 3, "momentun": 1}, lr2=1)]
+def test_mistakes_of_every_experiment_are_named_and_a_wrong_default_once(tmp_path: Path) -> None:
+    keys = [line.partition(": unknown")[0] for line in problems(tmp_path, defaults={"step": 3, "momentun": 1}, lr2=1)]
     assert keys == ["defaults.momentun", "defaults.step", "experiments.plane.lr2"]
     experiments = {"plane": {"about": "", "grid": {"l2": [0, -1, -2]}}, "symmetry": {"about": "", "grid": {"lr": 0}}}
-    lines = mistake(yaml.safe_dump({"about": "", "defaults": {**SMALL, "steps": 0}, "experiments": experiments}))
-    where = [line.split(": input")[0] for line in lines]
+    text = yaml.safe_dump({"about": "", "defaults": {**SMALL, "steps": 0}, "experiments": experiments})
+    where = [line.split(": input")[0] for line in problems(tmp_path, text)]
     assert sorted(where) == [
         "experiments.plane: l2 = -1",
         "experiments.plane: l2 = -2",

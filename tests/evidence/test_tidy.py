@@ -1,30 +1,43 @@
-"""From shards to the tidy tables of an experiment."""
+"""From tables of training jobs to the tidy tables of an experiment."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from effective_lr.__main__ import main
 from effective_lr.engine import storage
+from effective_lr.engine.storage import Result
 from effective_lr.errors import UserError
+from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Experiment, Tables, gather
 from effective_lr.studies.normalization.data import Splits
-from shared import STUDY, make_run, train_or_reuse
+from effective_lr.studies.normalization.settings import Run
+from shared import STUDY, chapter_of, make_run, train_or_reuse
+
+RUNS = [make_run(optimizer=optimizer, l2=l2) for optimizer in ("sgd", "adam") for l2 in (0.0, 0.01)]
 
 
-def test_gathered_tables_hold_results_settings_and_the_effective_lr(single: Splits, tmp_path: Path) -> None:
-    runs = [make_run(optimizer=optimizer, l2=l2) for optimizer in ("sgd", "adam") for l2 in (0.0, 0.01)]
-    paths = []
-    for number, run in enumerate(runs):
-        table, provenance = train_or_reuse(run, single, tmp_path / "cache")
-        paths.append(tmp_path / f"{number}.parquet")
-        storage.write_table(storage.with_provenance(table, [provenance]), paths[-1])
-    metrics, lines = gather(STUDY, paths, [run.run_id for run in runs[1:]])
-    assert lines["run_id"].tolist() == [run.run_id for run in runs[1:]]
+@pytest.fixture(scope="module")
+def trained(single: Splits, tmp_path_factory: pytest.TempPathFactory) -> dict[Run, Result]:
+    return {run: train_or_reuse(run, single, tmp_path_factory.mktemp("cache")) for run in RUNS}
+
+
+def write(results: list[Result], folder: Path) -> list[Path]:
+    """The tables of jobs of one run each."""
+    paths = [folder / f"{number}.parquet" for number in range(len(results))]
+    for (table, provenance), path in zip(results, paths, strict=True):
+        storage.write_table(storage.with_provenance(table, [provenance]), path)
+    return paths
+
+
+def test_gathered_tables_hold_results_settings_and_the_effective_lr(trained: dict[Run, Result], tmp_path: Path) -> None:
+    paths = write(list(trained.values()), tmp_path)
+    tables = tidy.read(chapter_of({"one": RUNS[1:], "other": RUNS[:2]}), paths)
+    metrics, lines = tables["one"]
+    assert lines["run_id"].tolist() == [run.run_id for run in RUNS[1:]]
     assert set(metrics["run_id"]) == set(lines["run_id"])
-    for run, line in zip(runs[1:], lines.itertuples(), strict=True):
+    for run, line in zip(RUNS[1:], lines.itertuples(), strict=True):
         own = metrics[metrics["run_id"] == run.run_id]
         assert line.lr == run.lr and line.seconds > 0
         assert line.test_error == pytest.approx(own.loc[own["quantity"] == "test_error", "value"].mean())
@@ -32,20 +45,50 @@ def test_gathered_tables_hold_results_settings_and_the_effective_lr(single: Spli
         expected = run.lr / (norms**2 if run.optimizer == "sgd" else norms)
         found = own[own["quantity"] == "effective_lr"].set_index(["step", "layer"])["value"]
         pd.testing.assert_series_equal(found, expected, check_names=False)
-    with pytest.raises(UserError, match=runs[3].run_id):
-        gather(STUDY, paths[:1], [runs[3].run_id])
+    assert sorted(tables.runs()["run_id"]) == sorted(run.run_id for run in RUNS)
+    with pytest.raises(UserError, match=RUNS[3].run_id):
+        gather(STUDY, paths[:1], [RUNS[3].run_id])
 
-    # By the command line, and back from its files.
-    files = {name: tmp_path / f"mine.{name}.parquet" for name in ("metrics", "runs")}
-    words = ["gather", "--study", STUDY.name, "--run-ids", json.dumps([run.run_id for run in runs[1:]])]
-    words += ["--metrics", str(files["metrics"]), "--runs", str(files["runs"]), "--shards", *map(str, paths)]
-    assert main(words) == 0
-    read = Tables(list(files.values()))["mine"]
-    assert len(read.metrics) == len(metrics) and read.runs["test_error"].tolist() == lines["test_error"].tolist()
+
+def test_a_damaged_table_is_refused(trained: dict[Run, Result], tmp_path: Path) -> None:
+    [path] = write([trained[RUNS[0]]], tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=f"{path}: damaged"):
+        gather(STUDY, [path], [RUNS[0].run_id])
+
+
+def test_runs_without_their_optional_data_leave_empty_tables(tmp_path: Path) -> None:
+    path = tmp_path / "empty.parquet"
+    storage.write_table(storage.with_provenance(storage.SCHEMA.empty_table(), []), path)
+    optional = replace(STUDY, optional_data=frozenset(["fashion-mnist-14"]))
+    metrics, runs = gather(optional, [path], [RUNS[0].run_id])
+    assert metrics.empty and runs.empty and {"seed", "torch", "test_error"} <= set(runs.columns)
+    with pytest.raises(UserError, match=RUNS[0].run_id):
+        gather(STUDY, [path], [RUNS[0].run_id])
+
+
+def test_runs_of_two_versions_of_pytorch_that_meet_are_named_once(
+    trained: dict[Run, Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tidy._warn.cache_clear()
+
+    def gathered(*versions: str) -> str:
+        results = [
+            (table, provenance.model_copy(update={"versions": {"python": "3.11.2", "torch": version}}))
+            for (table, provenance), version in zip(trained.values(), versions, strict=False)
+        ]
+        tidy._read_once.cache_clear()
+        gather(STUDY, write(results, tmp_path), [run.run_id for run in RUNS[: len(versions)]])
+        return capsys.readouterr().err
+
+    assert gathered("2.14.1", "2.14.0") == ""  # differ in the patch alone
+    assert "normalization trained with PyTorch 2.14 and 2.9 are shown together" in gathered("2.9.0", "2.14.1")
+    assert gathered("2.14.1", "2.9.0") == ""
 
 
 def test_runs_of_several_experiments_are_counted_once() -> None:
     one, other = (pd.DataFrame({"run_id": names}) for names in (["a", "b"], ["b", "c"]))
-    tables = Tables.of({"one": Experiment(pd.DataFrame(), one), "other": Experiment(pd.DataFrame(), other)})
+    tables = Tables({"one": Experiment(pd.DataFrame(), one), "other": Experiment(pd.DataFrame(), other)})
     assert tables.runs()["run_id"].tolist() == ["a", "b", "c"]
     assert tables.runs("other")["run_id"].tolist() == ["b", "c"]

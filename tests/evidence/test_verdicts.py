@@ -1,6 +1,7 @@
-"""Verdicts from estimates: tolerances, parts, single seeds, and what estimates rest on."""
+"""Verdicts from estimates: tolerances, parts, deciding seeds and checks; and what estimates rest on."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,107 +12,188 @@ from scipy import stats
 
 from effective_lr.engine.contents import Claim
 from effective_lr.errors import UserError
-from effective_lr.evidence import verdicts
+from effective_lr.evidence import estimates, verdicts
 from effective_lr.evidence.estimates import Estimate, Undecidable, contrast, mean_interval, pooled_mean
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import Evidence, Statistic
+from effective_lr.evidence.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, Statistic
+from shared import STUDY, chapter_of, make_run
+
+# Parts and claims
 
 
 def test_an_interval_across_the_bound_is_undecided() -> None:
-    assert verdicts.judge(Estimate(1.0, 0.9, 1.1), (0.95, 1.05))[0] == "undecided"
-    assert verdicts.judge(Estimate(1.0, 0.96, 1.04), (0.95, 1.05))[0] == "reproduced"
-    assert verdicts.judge(Estimate(1.2, 1.1, 1.3), (0.95, 1.05))[0] == "not reproduced"
-    assert verdicts.judge(Estimate(9.0, 8.0, 10.0), (5, math.inf))[0] == "reproduced"
+    for estimate, within, verdict, why in [
+        (Estimate(1.0, 0.9, 1.1), (0.95, 1.05), UNDECIDED, "the interval crosses the bound of the tolerance"),
+        (Estimate(1.0, 0.96, 1.04), (0.95, 1.05), REPRODUCED, ""),
+        (Estimate(1.2, 1.1, 1.3), (0.95, 1.05), NOT_REPRODUCED, ""),
+        (Estimate(0.2, 0.1, 0.3), (0.95, 1.05), NOT_REPRODUCED, ""),
+        (Estimate(9.0, 8.0, 10.0), (5, math.inf), REPRODUCED, ""),
+        (Estimate(1.0, math.nan, math.nan), (0.95, 1.05), UNDECIDED, verdicts.NO_INTERVAL),
+        (Estimate(1.0, math.nan, math.nan).noted("one seed"), (0.95, 1.05), UNDECIDED, ""),  # the note gives the reason
+    ]:
+        assert verdicts.judge(estimate, within) == (verdict, why)
 
 
-def two_by_two(count: int) -> pd.Series:
-    """An even number of values whose mean is 1 and whose standard deviation is 0.1."""
-    return pd.Series(1 + 0.1 * math.sqrt((count - 1) / count) * np.tile([1, -1], count // 2))
+def part(subject: str, verdict: str) -> dict[str, Any]:
+    return {"subject": subject, "verdict": verdict, "why": f"why {subject} is {verdict}"}
 
 
-@pytest.mark.parametrize("within", [(0.95, 1.05), (0.9, 1.2), (1.04, 2.0), (-math.inf, 1.01)])
-def test_so_many_repetitions_would_decide(within: tuple[float, float]) -> None:
-    verdict, why, times = verdicts.judge(mean_interval(two_by_two(4)), within)
-    assert verdict == "undecided" and times is not None and f"about {times} times" in why
-    assert verdicts.judge(mean_interval(two_by_two(4 * times)), within).verdict != "undecided"
-    if times > 2:
-        assert verdicts.judge(mean_interval(two_by_two(4 * (times - 1))), within).verdict == "undecided"
+def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_verdict() -> None:
+    assert verdicts.summarize([]) == (verdicts.SHOWN, "")  # numbers without tests
+    one_of_each = {"sgd": [UNDECIDED], "adam": [NOT_REPRODUCED], "adamw": [REPRODUCED]}
+    for found, verdict, why in [
+        ({"sgd": [REPRODUCED, NOT_REPRODUCED]}, NOT_REPRODUCED, "why sgd is not reproduced"),
+        ({"sgd": [UNDECIDED, NOT_REPRODUCED, REPRODUCED]}, NOT_REPRODUCED, "why sgd is not reproduced"),
+        ({"sgd": [REPRODUCED, UNDECIDED, UNDECIDED]}, UNDECIDED, "why sgd is undecided"),  # once
+        (
+            {"sgd": [REPRODUCED], "adam": [NOT_REPRODUCED]},
+            "reproduced in part",
+            "reproduced: sgd; not reproduced: adam",
+        ),
+        ({"sgd": [REPRODUCED], "adam": [UNDECIDED]}, UNDECIDED, "reproduced: sgd; undecided: adam"),
+        ({"sgd": [UNDECIDED], "adam": [NOT_REPRODUCED]}, UNDECIDED, "undecided: sgd; not reproduced: adam"),
+        (one_of_each, verdicts.IN_PART, "reproduced: adamw; undecided: sgd; not reproduced: adam"),
+    ]:
+        parts = [part(subject, kind) for subject, kinds in found.items() for kind in kinds]
+        assert verdicts.summarize(parts) == (verdict, why)
+    assert verdicts.summarize([{**part("sgd", REPRODUCED), "why": ""}]) == (REPRODUCED, "")
 
 
-def test_where_repetitions_would_not_decide_they_are_not_asked_for() -> None:
-    at_the_bound = verdicts.judge(mean_interval(two_by_two(4)), (1.0, 2.0))
-    assert at_the_bound.repetitions is None and "no number" in at_the_bound.why
-    of_a_check = verdicts.judge(Estimate(1.0, 0.9, 1.1), (0.95, 1.05))  # the range over seeds
-    assert of_a_check.repetitions is None and "repetitions" not in of_a_check.why
-    assert of_a_check.verdict == "undecided"
-    of_splits = verdicts.judge(mean_interval(two_by_two(4)), (0.95, 1.05), is_shortened=False)
-    assert of_splits == (of_a_check.verdict, of_a_check.why, None)
+def test_the_part_that_decided_a_claim_is_that_nearest_to_another_verdict() -> None:
+    def of(verdict: str, value: float | None, low: float | None, high: float | None, within: Any) -> dict[str, Any]:
+        return {"subject": "", "verdict": verdict, "value": value, "low": low, "high": high, "within": within}
 
-
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        ([("sgd", "reproduced"), ("adam", "reproduced")], "reproduced"),
-        ([("sgd", "reproduced"), ("adam", "not reproduced")], "reproduced in part"),
-        ([("sgd", "reproduced"), ("sgd", "not reproduced")], "not reproduced"),
-        ([("sgd", "reproduced"), ("adam", "undecided")], "undecided"),
-        ([("sgd", "undecided"), ("adam", "not reproduced")], "undecided"),
-        ([("sgd", "undecided"), ("adam", "not reproduced"), ("adamw", "reproduced")], "reproduced in part"),
-    ],
-)
-def test_a_claim_follows_from_its_parts(found: list[tuple[str, str]], expected: str) -> None:
-    parts = [{"subject": subject, "verdict": verdict, "why": ""} for subject, verdict in found]
-    verdict, why = verdicts.summarize(parts)
-    assert verdict == expected
-    if len({kind for _, kind in found}) > 1 and expected != "not reproduced":
-        assert all(f"{kind}: " in why and subject in why for subject, kind in found)
+    inside = [of(REPRODUCED, 1, 0.9, 1.1, [0, 2]), of(REPRODUCED, 1, 0.1, 1.9, [0, 2])]
+    large = of(REPRODUCED, 900, 890, 910, [800, 1000])  # in units of its tolerance as far inside as the first
+    assert verdicts.worst_part({"verdict": REPRODUCED, "parts": [*inside, large]}) is inside[1]
+    across, outside = of(UNDECIDED, 1, 0.5, 2.5, [0, 2]), of(NOT_REPRODUCED, 4, 3, 5, [0, 2])
+    assert verdicts.worst_part({"verdict": UNDECIDED, "parts": [*inside, across]}) is across
+    assert verdicts.worst_part({"verdict": verdicts.IN_PART, "parts": [*inside, across, outside]}) is outside
+    without = of(UNDECIDED, None, None, None, [0, None])
+    assert verdicts.worst_part({"verdict": UNDECIDED, "parts": [across, without]}) is without
+    one_sided = [of(REPRODUCED, 3, 2.2, 4, [2, None]), of(REPRODUCED, 1, 0.5, 1.5, [None, 2])]
+    assert verdicts.worst_part({"verdict": REPRODUCED, "parts": one_sided}) is one_sided[0]
+    assert [verdicts.margin(one) for one in one_sided] == pytest.approx([0.1, 0.25])
+    exact = [of(REPRODUCED, 0, 0, 0, [0, 0]), of(NOT_REPRODUCED, 3, 2, 4, [0, 0])]  # a tolerance of one value
+    assert [verdicts.margin(one) for one in exact] == [0, -4]
+    assert verdicts.worst_part({"verdict": verdicts.SHOWN, "parts": []}) is None
 
 
 # From a claim and tables to a verdict
 
 
 def mean_value(evidence: Evidence, subject: str) -> Estimate:
+    """The mean of the values."""
     runs = evidence.runs("plane")
     return mean_interval(runs.loc[runs["kind"] == subject, "value"])
 
 
 STATISTICS = {"mean_value": Statistic(mean_value, "mean", 2)}
+PART = {"subject": "a", "statistic": "mean_value", "within": [0.9, 1.1]}
+CHECK = {"subject": "a", "check": "exact", "within": [0, 1e-9]}
 
 
-def claim(**changes: Any) -> Claim:
-    part = {"subject": "a", "statistic": "mean_value", "within": [0.9, 1.1]}
+def claim(*parts: dict[str, Any], **changes: Any) -> Claim:
     about = {"title": "", "claim": "", "original": "", "experiments": ["plane"], "shown": "", "reason": ""}
-    return Claim(**{**about, "parts": [part], **changes})
+    return Claim(**{**about, "parts": list(parts) or [PART], **changes})
 
 
-def evidence(values: list[float], seeds: list[int] | None = None) -> Evidence:
+def evidence(values: list[float], seeds: list[int] | None = None, checks: list[float] | None = None) -> Evidence:
     runs = pd.DataFrame({"run_id": [f"r{k}" for k in range(len(values))], "value": values, "kind": "a"})
     runs["seed"] = seeds or list(range(len(values)))
-    tables = Tables.of({"plane": Experiment(pd.DataFrame(), runs)})
-    return Evidence(tables, pd.DataFrame(columns=["check", "subject", "value"]))
+    tables = Tables({"plane": Experiment(pd.DataFrame({"run_id": runs["run_id"]}), runs)})
+    return Evidence(tables, pd.DataFrame({"check": "exact", "subject": "a", "value": checks or []}))
 
 
-@pytest.mark.parametrize(
-    ("values", "seeds", "expected"),
-    [
-        ([1.0, 1.01, 0.99], None, verdicts.REPRODUCED),
-        ([2.0, 2.01, 1.99], None, verdicts.NOT_REPRODUCED),
-        ([1.0, 1.5, 0.5], None, verdicts.UNDECIDED),
-        ([1.0, 1.01, 0.99], [1, 1, 1], verdicts.UNDECIDED),  # three runs of one seed are one repetition
-        ([1.0, float("nan"), 1.0], None, verdicts.UNDECIDED),
-        ([], None, verdicts.UNDECIDED),
-    ],
-)
-def test_a_verdict_follows_the_values(values: list[float], seeds: list[int] | None, expected: str) -> None:
-    result = verdicts.decide("X1", claim(), evidence(values, seeds), STATISTICS)
-    assert result["verdict"] == result["parts"][0]["verdict"] == expected
-    assert bool(result["why"]) == (expected == verdicts.UNDECIDED)
+def test_a_verdict_follows_the_values() -> None:
+    for values, expected, why in [
+        ([1.0, 1.01, 0.99], REPRODUCED, ""),
+        ([2.0, 2.01, 1.99], NOT_REPRODUCED, ""),
+        ([1.0, 1.5, 0.5], UNDECIDED, "crosses the bound"),
+        ([1.0], UNDECIDED, verdicts.NO_INTERVAL),
+        ([1.0, math.nan, 1.0], UNDECIDED, "1 of 3 values are not a number"),
+        ([], UNDECIDED, "no runs in plane"),
+    ]:
+        result = verdicts.decide("X1", claim(), evidence(values), STATISTICS)
+        assert result["verdict"] == result["parts"][0]["verdict"] == expected
+        assert why in result["why"] and bool(result["why"]) == bool(why)
 
 
-def test_an_unknown_statistic_is_refused_with_those_there_are() -> None:
-    part = {"subject": "a", "statistic": "mean_valu", "within": [0, 1]}
-    with pytest.raises(UserError, match=r"X1.*'mean_valu'.*mean_value"):
-        verdicts.decide("X1", claim(parts=[part]), evidence([1.0, 1.0]), STATISTICS)
+def test_notes_of_an_estimate_stand_behind_the_reason() -> None:
+    def noted(evidence: Evidence, subject: str) -> Estimate:
+        return mean_value(evidence, subject).noted("two runs were lost")
+
+    def shown(evidence: Evidence, subject: str) -> Estimate:
+        return mean_value(evidence, subject).shown("measured once")
+
+    statistics = {"mean_value": Statistic(noted, "mean", 2), "shown": Statistic(shown, "mean", 2)}
+    parts = [PART, {**PART, "subject": "b", "statistic": "shown"}]
+    crossing, other = verdicts.decide("X1", claim(*parts), evidence([1.0, 1.5, 0.5]), statistics)["parts"]
+    assert crossing["why"] == "the interval crosses the bound of the tolerance; two runs were lost"
+    assert (other["value"], other["why"]) == (None, "too few values")  # of no runs
+    [once] = verdicts.decide("X1", claim({**parts[1], "subject": "a"}), evidence([1.0, 1.0]), statistics)["parts"]
+    assert (once["value"], once["low"], once["verdict"], once["why"]) == (1.0, None, UNDECIDED, "measured once")
+
+
+def test_an_older_seed_changes_nothing_in_a_part_that_starts_later() -> None:
+    parts = [PART, {**PART, "seeds_from": 0}, {**PART, "seeds_from": 12}]
+    stated = claim(*parts, seeds_from=11, explored=[{"subject": "a", "statistic": "mean_value"}])
+
+    def values(*older: float) -> list[float]:
+        seeds = [10] * len(older) + [11, 12, 13]
+        found = verdicts.decide("X1", stated, evidence([*older, 1.0, 1.02, 1.04], seeds), STATISTICS)
+        return [one["value"] for one in [*found["parts"], *found["explored"]]]
+
+    assert values() == pytest.approx([1.02, 1.02, 1.03, 1.02])
+    assert values(7.0, 9.0) == pytest.approx([1.02, 19.06 / 5, 1.03, 1.02])  # all seeds where a part starts at 0
+    fresh = evidence([7.0, 1.0], [10, 11]).since(11)
+    assert fresh.tables["plane"].metrics["run_id"].tolist() == ["r1"]  # the rows of its runs alone
+
+
+def test_a_check_is_decided_by_its_range_over_seeds() -> None:
+    for values, verdict, why in [
+        ([1e-12, 3e-12], REPRODUCED, ""),
+        ([1e-12, 1e-3], UNDECIDED, "crosses"),
+        ([1e-3, 2e-3], NOT_REPRODUCED, ""),
+        ([1e-12], UNDECIDED, verdicts.NO_INTERVAL),
+        ([1e-12, math.nan], UNDECIDED, "not a number"),
+        ([], UNDECIDED, "no check was run"),
+    ]:
+        result = verdicts.decide("X1", claim(CHECK), evidence([], checks=values), STATISTICS)
+        assert result["verdict"] == verdict and why in result["why"]
+    [found] = verdicts.decide("X1", claim(CHECK), evidence([], checks=[1e-12, 3e-12]), {})["parts"]
+    assert (found["statistic"], found["low"], found["high"]) == ("exact", 1e-12, 3e-12)
+    assert found["value"] == pytest.approx(2e-12) and found["freedom"] is None
+
+
+def test_an_unknown_statistic_is_refused_with_those_that_exist() -> None:
+    wrong = {"subject": "a", "statistic": "mean_valu"}
+    for stated in (claim({**wrong, "within": [0, 1]}), claim(explored=[wrong])):
+        with pytest.raises(UserError, match=r"X1.*'mean_valu'.*mean_value"):
+            verdicts.decide("X1", stated, evidence([1.0, 1.0]), STATISTICS)
+
+
+def test_the_content_of_claims_json_has_definitions_runs_seeds_and_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "statistics_of", lambda study: STATISTICS)
+    runs = [make_run(seed=seed, l2=l2) for seed in (10, 11, 12) for l2 in (0, 0.1)]
+    claims = {"X1": claim(seeds_from=11), "X2": claim(CHECK, experiments=[]), "X3": claim(experiments=["other"])}
+    chapter = replace(chapter_of({"plane": runs, "other": []}), claims=claims)
+    given = evidence([1.0, 1.01], [11, 12], checks=[0.0, 0.0])
+    found = verdicts.decide_all(chapter, given.tables, given.checks, "--cores all")
+    assert {name: (one["runs"], one["seeds"]) for name, one in found.items()} == {"X1": (6, 2), "X2": (0, 0)}
+    assert found["X1"]["parts"][0]["definition"] == "The mean of the values."
+    assert found["X1"]["command"] == "snakemake claim_X1 --cores all"
+    text = verdicts.as_text(found["X1"])
+    assert text.startswith("X1 : REPRODUCED\n")
+    assert "  a, mean_value: 1 [0.973, 1.04] df 1, within 0.9 to 1.1: reproduced" in text
+
+
+def test_statistics_and_checks_have_labels_and_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = type("module", (), {"CHECKS": {"exact": ("error", 3)}, "mean_value": STATISTICS["mean_value"]})
+    monkeypatch.setattr(type(STUDY), "module", lambda study, name: module)
+    assert verdicts.label_of(STUDY, "mean_value") == ("mean", 2)
+    assert verdicts.label_of(STUDY, "exact") == ("error", 3)
+    assert verdicts.label_of(STUDY, "symmetry") == ("residual", None)
 
 
 # Estimates
@@ -120,23 +202,38 @@ def test_an_unknown_statistic_is_refused_with_those_there_are() -> None:
 def test_the_interval_of_a_mean_is_that_of_student() -> None:
     values = pd.Series([1.0, 2.0, 4.0])
     margin = stats.t.ppf(0.95, 2) * values.std(ddof=1) / math.sqrt(3)
-    assert mean_interval(values) == pytest.approx((7 / 3, 7 / 3 - margin, 7 / 3 + margin, 2))
+    assert mean_interval(values)[:4] == pytest.approx((7 / 3, 7 / 3 - margin, 7 / 3 + margin, 2))
     one = mean_interval(pd.Series([1.0]))
     assert one.value == 1 and np.isnan(one.low) and np.isnan(one.high)
-    with pytest.raises(Undecidable):
-        mean_interval(pd.Series([1.0, np.nan]))
+    for wrong in ([1.0, np.nan], []):
+        with pytest.raises(Undecidable):
+            mean_interval(pd.Series(wrong, dtype=float))
 
 
 def test_a_pooled_deviation_has_the_freedom_of_all_cells() -> None:
     cells = pd.DataFrame({"at": [0, 0, 1, 1], "value": [1.0, 3.0, 10.0, 14.0]})
     margin = stats.t.ppf(0.95, 2) * math.sqrt((2 + 8) / 2 / 2)
-    assert pooled_mean(cells, "value", "at", 0) == pytest.approx((2, 2 - margin, 2 + margin, 2))
+    assert pooled_mean(cells, "value", "at", 0)[:4] == pytest.approx((2, 2 - margin, 2 + margin, 2))
 
 
-def test_an_estimate_is_mapped_with_its_ends_and_loses_its_sign_with_them() -> None:
-    assert Estimate(0.0, -1.0, 1.0, 2).map(math.exp) == pytest.approx((1, math.exp(-1), math.e, 2))
-    assert Estimate(-2.0, -3.0, 1.0, 2).unsigned() == (2, 0, 3, 2)
+def test_an_estimate_is_mapped_with_its_ends_and_keeps_its_notes() -> None:
+    noted = Estimate(0.0, -1.0, 1.0, 2).noted("one", "", "two")
+    assert noted.note == "one; two"
+    assert noted.map(math.exp)[:4] == pytest.approx((1, math.exp(-1), math.e, 2))
+    assert Estimate(-2.0, -3.0, 1.0, 2).unsigned()[:4] == (2, 0, 3, 2)
     assert np.isnan(Estimate(-2.0, np.nan, np.nan).unsigned().low)
+    shown = noted.shown("three")
+    assert (noted.map(math.exp).note, noted.unsigned().note, shown.note) == ("one; two", "one; two", "one; two; three")
+    assert shown.value == 0 and np.isnan([shown.low, shown.high, shown.freedom]).all()
+
+
+def test_the_ratio_of_two_columns_is_geometric_over_the_seeds_that_both_have() -> None:
+    above, below = pd.Series({1: 2.0, 2: 8.0, 3: 5.0}), pd.Series({1: 1.0, 2: 2.0, 4: 9.0})
+    expected = mean_interval(pd.Series([math.log(2), math.log(4)])).map(math.exp)
+    assert estimates.log_ratio(above, below)[:4] == pytest.approx(expected[:4])
+    assert estimates.log_ratio(below, above).value == pytest.approx(1 / expected.value)
+    with pytest.raises(Undecidable):
+        estimates.log_ratio(-above, below)
 
 
 def test_a_contrast_is_that_of_the_linear_model_with_cells_and_seeds() -> None:
@@ -145,8 +242,27 @@ def test_a_contrast_is_that_of_the_linear_model_with_cells_and_seeds() -> None:
     rows = table.stack().rename_axis(["cell", "seed"]).reset_index(name="y")
     fit = smf.ols("y ~ C(cell) + C(seed)", rows).fit()
     low, high = fit.conf_int(0.1).loc["C(cell)[T.c]"]
-    assert contrast(table, "c", "a") == pytest.approx((fit.params["C(cell)[T.c]"], low, high, fit.df_resid))
-    # Two cells make it the paired t test.
-    assert contrast(table.loc[["a", "c"]], "c", "a") == pytest.approx(mean_interval(table.loc["c"] - table.loc["a"]))
+    assert contrast(table, "c", "a")[:4] == pytest.approx((fit.params["C(cell)[T.c]"], low, high, fit.df_resid))
+    paired = mean_interval(table.loc["c"] - table.loc["a"])  # what it is with two cells
+    assert contrast(table.loc[["a", "c"]], "c", "a")[:4] == pytest.approx(paired[:4])
     one = contrast(table[[200]], "c", "a")
     assert np.isfinite(one.value) and np.isnan(one.low) and one.freedom == 0
+
+
+def test_the_power_of_a_test_is_the_share_of_simulated_studies_that_it_decides() -> None:
+    rng = np.random.default_rng(0)
+    for count, deviation, expected, within in [
+        (6, 0.1, 1.0, (0.9, 1.1)),
+        (9, 0.1, 1.05, (0.9, 1.1)),
+        (4, 0.1, 1.3, (0.9, 1.1)),
+        (12, 0.4, 0.7, (0.5, math.inf)),
+        (3, 0.1, 0.0, (-math.inf, 0.05)),
+    ]:
+        values = rng.normal(expected, deviation, size=(20_000, count))
+        means, deviations = values.mean(axis=1), values.std(axis=1, ddof=1)
+        margins = stats.t.ppf(0.95, count - 1) * deviations / math.sqrt(count)
+        inside = (means - margins >= within[0]) & (means + margins <= within[1])
+        outside = (means + margins < within[0]) | (means - margins > within[1])
+        assert estimates.power(count, deviation, expected, within) == pytest.approx(
+            (inside | outside).mean(), abs=0.012
+        )

@@ -18,30 +18,29 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from effective_lr.engine.grid import load_config
 from shared import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCK = (ROOT / "requirements.lock").read_text()
 MAKE = shutil.which("make") or "make"
-RUN = "python -m effective_lr run"
-
-TOOLS = (
+TOOLS = [
     "bash",
     "basename",
     "cat",
     "chmod",
     "dirname",
     "env",
+    "flock",
     "grep",
     "head",
+    "id",
     "ls",
     "mkdir",
+    "nproc",
     "rm",
     "sed",
     "sha256sum",
     "tee",
-)
+    "touch",
+]
 LATEX = ("latexmk", "pdflatex", "kpsewhich")
 # The stubs behave well, except for what the variables of a test name as broken.
 STUBS = {
@@ -51,9 +50,10 @@ STUBS = {
                 "$REAL_PYTHON" -IS -c "import sys; sys.version_info = (3, $minor, 2); $2" ;;
             *get_platform*) echo cpython-311 linux-x86_64 ;;
             --version) echo Python 3.10.2 ;;
+            *sys.prefix*) echo "${0%/bin/*}" ;;
             *ensurepip*) [ "$BROKEN" != ensurepip ] ;;
             "-m venv "*) mkdir -p "$3/bin"; cat "$0" | tee "$3/bin/pip" >"$3/bin/python"
-                echo "VIRTUAL_ENV=\"$PWD/$3\"" >"$3/bin/activate"
+                echo "# $PWD/$3" >>"$3/bin/pip"
                 chmod +x "$3/bin/pip" "$3/bin/python" ;;
             *"pip install"*) [ "$BROKEN" != install ] ;;
         esac""",
@@ -61,8 +61,8 @@ STUBS = {
     "sudo": '[ "$WHO" = sudoer ] && shift && "$@"',
     "apt-get": 'echo "apt-get at work"; [ "$BROKEN" != dataset ] || [[ "$*" != *dataset* ]]',
     "find": '[ "$BROKEN" = dataset ] || echo data/train-images-idx3-ubyte.gz',
-    "python": '[ "$BROKEN" != training ]',  # of the virtual environment
-    **dict.fromkeys(("ruff", "mypy", "snakefmt", "snakemake", "pytest", "jupyter", "jupytext-config", *LATEX), ""),
+    "snakemake": '[ "$1" = --unlock ] || echo paper/build/laptop >.snakemake/build; exit ${SNAKEMAKE_CODE:-0}',
+    **dict.fromkeys(("ruff", "mypy", "snakefmt", "pytest", "jupyter", "jupytext-config", *LATEX), ""),
 }
 
 
@@ -72,17 +72,19 @@ class Machine:
 
     root: Path
 
-    def make(self, *words: str, who: str = "1000", broken: str = "") -> subprocess.CompletedProcess[str]:
-        """Run make as root ("0"), as a "sudoer", or as another user id, with stdout and stderr in one."""
-        return self.run(MAKE, *words, who=who, broken=broken)
+    def make(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run make as `who`: root ("0"), a "sudoer", or another user id; stdout and stderr in one."""
+        return self.run(MAKE, *words, **variables)
 
-    def run(self, *command: str, who: str, broken: str = "", cwd: str = ".") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, who: str = "1000", broken: str = "", cwd: str = ".", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         (self.root / "calls").unlink(missing_ok=True)
         machine = {"PATH": str(self.root / "bin"), "CALLS": str(self.root / "calls"), "REAL_PYTHON": sys.executable}
         return subprocess.run(
             command,
             cwd=self.root / cwd,
-            env={**machine, "LC_ALL": "C", "WHO": who, "BROKEN": broken},
+            env={**machine, "LC_ALL": "C", "WHO": who, "BROKEN": broken, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -100,12 +102,13 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    for file in ("Makefile", "workflow/setup.sh", ".ci/run"):
+    for file in ("Makefile", "workflow/setup.sh", "tests/lint.sh", ".ci/run"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     (tmp_path / "requirements.lock").write_text("torch==2.0\n")
+    (tmp_path / "requirements-dev.lock").write_text("pytest==9.0\n")
     (tmp_path / "bin").mkdir()
-    for tool in TOOLS:
+    for tool in set(TOOLS) - STUBS.keys():
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
     for name, body in STUBS.items():
         stub = tmp_path / "bin" / name
@@ -114,58 +117,54 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_make_sets_up_and_builds(machine: Machine) -> None:
+INSTALL = "python3 -m pip install --disable-pip-version-check --require-hashes -r"
+
+
+def test_make_sets_up_what_the_paper_needs_and_builds(machine: Machine) -> None:
     done = machine.make()
     assert done.returncode == 0, done.stdout
-    assert machine.calls("python3 -m") == [
-        "python3 -m venv .venv",
-        "python3 -m pip install --disable-pip-version-check --require-hashes -r requirements.lock",
-    ]
-    assert machine.calls()[-1] == f"{RUN} --cores all"
-    assert done.stdout.splitlines()[-1].endswith("paper/build/laptop/main.pdf")
+    assert machine.calls("python3 -m") == ["python3 -m venv .venv", f"{INSTALL} requirements.lock"]
+    assert machine.calls()[-1] == "snakemake --cores all"
+    assert done.stdout.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
 
 
-@pytest.mark.parametrize(
-    ("words", "call"),
-    [
-        (("figure_2",), f"{RUN} figure_2 --cores all"),
-        (("table_1", "SCALE=smoke", "CORES=3"), f"{RUN} table_1 --cores 3 --config scale=smoke"),
-        (("only", "ITEM=plane", "METRICS=published"), f"{RUN} plane --cores all --config metrics=published"),
-        (("notebooks",), f"{RUN} notebooks --cores all"),
-        (("explore", "METRICS=published"), f"{RUN} explore --cores all --config metrics=published"),
-        (("retrain", "SCALE=study"), f"{RUN} --cores all --config scale=study retrain=true --forcerun train"),
-        (("plan", "STUDY=norms", "CORES=2"), "python -m effective_lr plan --scale  --study norms --cores 2"),
-        (("why", "TARGET=plane"), "python -m effective_lr why --scale  --study  --metrics  --target plane"),
-        (
-            ("trace", "NUMBER=slope/sgd", "METRICS=published"),
-            "python -m effective_lr trace --scale  --study  --metrics published --number slope/sgd",
-        ),
-        (
-            ("runs", "WHERE=lr<0.01 device='a b'", "CSV=x"),
-            "python -m effective_lr runs --scale  --study  --metrics  --where lr<0.01 device='a b' --csv x",
-        ),
-        (("watch", "SCALE=smoke"), "python -m effective_lr watch --scale smoke --study "),
-        (("pages",), "python benchmarks/normalization.py figure"),
-        (
-            ("push-runs", "TO=host:runs", "SCALE=study"),
-            "python -m effective_lr push --scale study --study  --to host:runs",
-        ),
-        (("pull-runs", "FROM=/mnt/runs"), "python -m effective_lr pull --scale  --study  --from /mnt/runs"),
-        (("unlock",), "snakemake --unlock"),
-        (("test-slow",), "pytest -m slow"),
-    ],
-)
-def test_targets(machine: Machine, words: tuple[str, ...], call: str) -> None:
+def test_targets(machine: Machine) -> None:
     (machine.root / "notebooks").mkdir()  # it is not what `make notebooks` makes
-    assert machine.make(*words).returncode == 0
-    assert machine.calls()[-1].startswith(call)
+    program = "python3 -m effective_lr"
+    expected = {
+        "figure_2": "snakemake figure_2 --cores all",
+        "table_1 SCALE=smoke CORES=3": "snakemake table_1 --cores 3 --config scale=smoke",
+        "only ITEM=plane METRICS=published": "snakemake plane --cores all --config metrics=published",
+        "notebooks": "snakemake notebooks --cores all",
+        "explore SCALE=study METRICS=published": "snakemake explore --cores all --config scale=study metrics=published",
+        "report": "snakemake report --report paper/build/laptop/report.html --cores 1",
+        "plan STUDY=norms CORES=2": f"{program} plan --cores 2 --scale  --study norms",
+        "clean-runs": f"{program} clean --scale  --study ",
+        "clean-runs REMOVE=no": f"{program} clean --scale  --study ",
+        "clean-runs REMOVE=yes SCALE=smoke": f"{program} clean --remove --scale smoke --study ",
+        "compare SCALE=study": f"{program} compare --scale study --study ",
+        "reuse-published": f"{program} reuse --scale  --study ",
+        "publish SCALE=study": f"{program} publish --scale study --study ",
+        "certify": f"{program} certify --study normalization",
+        "docs": f"{program} docs",
+        "test-slow": "pytest -m slow",
+    }
+    for words, call in expected.items():
+        done = machine.make(*words.split())
+        assert done.returncode == 0, done.stdout
+        assert machine.calls()[-1] == call, words
+    for words in ("notebooks", "report", "docs", "test-slow"):  # what more they need was installed by the first of them
+        (machine.root / ".venv/requirements-dev.lock.sha256").unlink()
+        machine.make(words)
+        assert machine.calls("python3 -m pip") == [f"{INSTALL} requirements-dev.lock"], words
 
 
-def test_the_paper_lies_where_the_workflow_puts_it(machine: Machine) -> None:
-    for words, config in [((), {}), (("SCALE=smoke",), {"scale": "smoke"}), (("METRICS=published",), {})]:
-        chosen = load_config({**config, **({"metrics": "published"} if "METRICS=published" in words else {})})
-        assert f"paper/build/{chosen.results}/main.pdf" in machine.make("paper", *words).stdout
-        assert f"paper/build/{chosen.results}/explorer.html" in machine.make("explore", *words).stdout
+def test_every_target_is_listed_and_there_are_few(machine: Machine) -> None:
+    listed = re.findall(r"^make (\S+)", machine.make("help").stdout, flags=re.MULTILINE)
+    [phony] = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    hidden = {"setup-dev", "help"}  # the first is part of others
+    assert {*phony.replace("\\", "").split()} - hidden == {*listed} - {"figure_%", "table_%", "claim_%"} - hidden
+    assert len(listed) <= 22
 
 
 def test_jupyter_opens_text_as_notebooks(machine: Machine) -> None:
@@ -174,33 +173,52 @@ def test_jupyter_opens_text_as_notebooks(machine: Machine) -> None:
     assert any(call.endswith("set-default-viewer python") for call in machine.calls("jupytext-config"))
 
 
-def test_ci_runs_make_test_which_ends_with_pytest(machine: Machine) -> None:
+def test_ci_runs_make_test_with_the_linters_of_each_commit(machine: Machine) -> None:
     (machine.root / "bin" / "make").symlink_to(MAKE)
-    assert machine.run("../.ci/run", who="1000", cwd="bin").returncode == 0
-    *checks, last = machine.calls()
-    assert last.startswith("pytest ")
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
-    for call, hook in zip(
-        checks[-len(hooks) :], hooks, strict=True
-    ):  # the linters of each commit are those of the test
-        assert call.startswith(hook["entry"])
+    assert machine.run("../.ci/run", cwd="bin").returncode == 0
+    calls = machine.calls()
+    [tests] = machine.calls("pytest")
+    assert "not slow" in tests
+    for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]:
+        assert [call for call in calls if call.startswith(hook["entry"])], hook
+    for program in ("ruff", "pytest"):  # either fails the test
+        (machine.root / "bin" / program).write_text("#!/bin/sh\nexit 1\n")
+        assert machine.run("../.ci/run", cwd="bin").returncode != 0
+        shutil.copy(machine.root / "bin" / "mypy", machine.root / "bin" / program)
 
 
-@pytest.mark.parametrize("contents", ["torch==2.0\n", "torch==2.1\n"])
-def test_lock_is_installed_again_only_when_its_contents_change(machine: Machine, contents: str) -> None:
-    machine.make()
-    changed = contents != (machine.root / "requirements.lock").read_text()
-    (machine.root / "requirements.lock").write_text(contents)
-    os.utime(machine.root / "requirements.lock", (4e9, 4e9))
-    assert machine.make().returncode == 0
-    assert len(machine.calls("python3 -m pip install")) == changed
+def test_a_run_that_was_killed_leaves_a_mark_and_the_next_one_frees_the_lock(machine: Machine) -> None:
+    def unlocked(code: int) -> bool:
+        machine.make(SNAKEMAKE_CODE=str(code))
+        return "snakemake --unlock" in machine.calls()
+
+    assert [unlocked(code) for code in (0, 1, 137, 137, 0, 0)] == [False, False, False, True, True, False]
+
+
+# What is installed, and when
+
+
+def test_a_lock_is_installed_again_only_when_its_contents_change(machine: Machine) -> None:
+    machine.make("test")
+    assert machine.calls("python3 -m pip") == [
+        f"{INSTALL} {name}.lock" for name in ("requirements", "requirements-dev")
+    ]
+    for lock, contents, is_installed in [
+        ("requirements.lock", "torch==2.0\n", False),
+        ("requirements.lock", "torch==2.1\n", True),
+        ("requirements-dev.lock", "pytest==9.1\n", True),
+    ]:
+        (machine.root / lock).write_text(contents)
+        os.utime(machine.root / lock, (4e9, 4e9))
+        assert machine.make("test").returncode == 0
+        assert machine.calls("python3 -m pip") == ([f"{INSTALL} {lock}"] if is_installed else [])
 
 
 def test_interrupted_installation_is_taken_up_again(machine: Machine) -> None:
     machine.make()
     (machine.root / "requirements.lock").write_text("torch==2.1\n")
     assert machine.make(broken="install").returncode != 0
-    (machine.root / "requirements.lock").write_text("torch==2.0\n")  # what the first stamp said
+    (machine.root / "requirements.lock").write_text("torch==2.0\n")  # as the first stamp has it
     machine.make()
     assert machine.calls("python3 -m pip install")
 
@@ -211,28 +229,24 @@ def test_shared_environment(machine: Machine) -> None:
     assert not (machine.root / ".venv").exists()
 
 
-def test_moved_environment(machine: Machine) -> None:
+def test_an_environment_that_no_longer_works(machine: Machine) -> None:
     machine.make()
     (machine.root / ".venv").rename(machine.root / "moved")
-    done = machine.make("VENV=moved")
-    assert done.returncode != 0
-    assert "rm -r moved" in done.stdout
-
-
-def test_environment_whose_python_is_gone(machine: Machine) -> None:
-    machine.make()
+    moved = machine.make("VENV=moved")
+    assert moved.returncode != 0 and "rm -r moved" in moved.stdout
+    (machine.root / "moved").rename(machine.root / ".venv")
+    assert machine.make().returncode == 0
     (machine.root / ".venv" / "bin" / "python").write_text("#!/gone/bin/python\n")
-    done = machine.make()
-    assert done.returncode != 0
-    assert "rm -r .venv" in done.stdout
+    gone = machine.make()
+    assert gone.returncode != 0 and "rm -r .venv" in gone.stdout
 
 
-@pytest.mark.parametrize(("python", "found"), [("python3", "Python 3.10.2"), ("python3.99", "missing")])
-def test_no_python(machine: Machine, python: str, found: str) -> None:
-    done = machine.make(f"PYTHON={python}", broken="python")
-    assert done.returncode != 0
-    assert python in done.stdout and found in done.stdout and "make PYTHON=" in done.stdout
-    assert not (machine.root / ".venv").exists()
+def test_no_python(machine: Machine) -> None:
+    for python, found in [("python3", "Python 3.10.2"), ("python3.99", "missing")]:
+        done = machine.make(f"PYTHON={python}", broken="python")
+        assert done.returncode != 0
+        assert python in done.stdout and found in done.stdout and "make PYTHON=" in done.stdout
+        assert not (machine.root / ".venv").exists()
 
 
 def test_no_venv_module(machine: Machine) -> None:
@@ -246,38 +260,33 @@ def test_no_venv_module(machine: Machine) -> None:
 PACKAGES = "latexmk texlive-latex-recommended"  # and more
 
 
-def test_no_latex_and_no_root(machine: Machine) -> None:
-    done = machine.without(*LATEX).make()
-    assert done.returncode != 0
-    assert "LaTeX is missing" in done.stdout and f"apt-get install -y --no-install-recommends {PACKAGES}" in done.stdout
-    assert not machine.calls("apt-get")
-
-
-def test_latex_without_a_package(machine: Machine) -> None:
-    (machine.root / "bin" / "kpsewhich").write_text("#!/bin/sh\nexit 1\n")
+def test_latex_is_missing(machine: Machine) -> None:
+    for program in LATEX:
+        shutil.move(machine.root / "bin" / program, machine.root / program)
+        done = machine.make()
+        assert done.returncode != 0
+        assert "LaTeX is missing" in done.stdout
+        assert f"apt-get install -y --no-install-recommends {PACKAGES}" in done.stdout
+        assert not machine.calls("apt-get")
+        shutil.move(machine.root / program, machine.root / "bin" / program)
+    (machine.root / "bin" / "kpsewhich").write_text("#!/bin/sh\nexit 1\n")  # a package is
     assert "LaTeX is missing" in machine.make().stdout
-
-
-def test_tectonic_suffices(machine: Machine) -> None:
     machine.without(*LATEX)
+    done = machine.make("SYSTEM=no", who="0", broken="dataset")  # leaves the system alone; only the PDF needs LaTeX
+    assert done.returncode == 0 and "LaTeX is missing" in done.stdout
+    assert not machine.calls("apt-get")
     shutil.copy(machine.root / "bin" / "ruff", machine.root / "bin" / "tectonic")
     assert machine.make().returncode == 0
 
 
-def test_system_no_leaves_the_system_alone(machine: Machine) -> None:
-    done = machine.without(*LATEX).make("SYSTEM=no", who="0", broken="dataset")
-    assert done.returncode == 0, done.stdout
-    assert not machine.calls("apt-get")
-    assert "LaTeX is missing" in done.stdout
-
-
-@pytest.mark.parametrize(("who", "prefix"), [("0", ""), ("sudoer", "sudo -n ")])
-def test_apt_get_is_announced_before_it_runs(machine: Machine, who: str, prefix: str) -> None:
-    done = machine.without(*LATEX).make(who=who)
-    assert done.returncode == 0, done.stdout
-    shown = [line for line in done.stdout.splitlines() if line.startswith("+ ") or line == "apt-get at work"]
-    assert shown[0] == f"+ {prefix}apt-get update" and shown[1] == shown[3] == "apt-get at work"
-    assert shown[2].startswith(f"+ {prefix}env ") and PACKAGES in shown[2]
+def test_apt_get_is_announced_before_it_runs(machine: Machine) -> None:
+    machine.without(*LATEX)
+    for who, prefix in [("0", ""), ("sudoer", "sudo -n ")]:
+        done = machine.make(who=who)
+        assert done.returncode == 0, done.stdout
+        shown = [line for line in done.stdout.splitlines() if line.startswith("+ ") or line == "apt-get at work"]
+        assert shown[0] == f"+ {prefix}apt-get update" and shown[1] == shown[3] == "apt-get at work"
+        assert shown[2].startswith(f"+ {prefix}env ") and PACKAGES in shown[2]
 
 
 def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
@@ -285,6 +294,14 @@ def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
     assert machine.calls("apt-get install")[-1].endswith(" dataset-fashion-mnist")
     assert done.returncode == 0
     assert "the workflow will download it" in done.stdout
+
+
+def test_a_failed_run_ends_without_the_place_of_a_paper(machine: Machine) -> None:
+    done = machine.make(SNAKEMAKE_CODE="1")
+    assert done.returncode != 0 and "main.pdf" not in done.stdout
+
+
+# A time capsule
 
 
 @pytest.fixture
@@ -328,36 +345,41 @@ def test_a_capsule_without_latex_says_what_to_install(capsule: Machine) -> None:
     assert capsule.make("SYSTEM=no", who="0").returncode == 0  # the PDF alone needs it
 
 
-def test_a_failed_run_ends_without_the_place_of_a_paper(machine: Machine) -> None:
-    done = machine.make(broken="training")
-    assert done.returncode != 0 and "main.pdf" not in done.stdout
+# The files that name dependencies
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# Each line of a lock that is neither a comment nor a continuation, and the hashes that continue it.
+ENTRY = re.compile(r"^([^\s#].*?)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE)
 
 
-# Each line of the lock that is neither a comment nor a continuation, and the hashes that continue it.
-ENTRIES = re.findall(r"^([^\s#].*?)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)$", LOCK, re.MULTILINE)
-PINS = [Requirement(line.rstrip(" \\")) for line, _ in ENTRIES if re.match(r"[\w.-]+==", line)]
-DIRECT = [*PROJECT["project"]["dependencies"], *PROJECT["dependency-groups"]["dev"]]
+def pins(lock: str) -> list[Requirement]:
+    """The packages of a lock, every one of which has a hash, and no address of an index."""
+    text = (ROOT / lock).read_text()
+    entries = ENTRY.findall(text)
+    assert [line for line, hashes in entries if not hashes or "==" not in line] == []
+    assert re.findall(r"https?://|index-url|find-links", text) == []
+    return [Requirement(line.rstrip(" \\")) for line, _ in entries]
 
 
-def test_lock_has_pins_with_hashes_and_no_index_address() -> None:
-    assert [line for line, hashes in ENTRIES if not hashes] == []
-    assert len(PINS) == len(ENTRIES)
-    assert re.findall(r"https?://|index-url|find-links", LOCK) == []
-
-
-@pytest.mark.parametrize("direct", DIRECT)
-def test_lock_meets_pyproject(direct: str) -> None:
-    wanted = Requirement(direct)
-    pinned = [pin.specifier for pin in PINS if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
-    assert pinned, f"{direct} is not in requirements.lock: type `make lock`"
-    versions = [str(specifier).removeprefix("==") for specifier in pinned]
-    assert all(wanted.specifier.contains(version) for version in versions), f"{versions}: type `make lock`"
+def test_the_locks_meet_pyproject_and_share_no_package() -> None:
+    paper, development = pins("requirements.lock"), pins("requirements-dev.lock")
+    names = [{canonicalize_name(pin.name) for pin in lock} for lock in (paper, development)]
+    assert names[0].isdisjoint(names[1])
+    for direct, lock in [
+        *((one, paper) for one in PROJECT["project"]["dependencies"]),
+        *((one, development) for one in PROJECT["dependency-groups"]["dev"]),
+    ]:
+        wanted = Requirement(direct)
+        pinned = [pin for pin in lock if canonicalize_name(pin.name) == canonicalize_name(wanted.name)]
+        assert pinned, f"{direct} is not in its lock"
+        versions = [str(pin.specifier).removeprefix("==") for pin in pinned]
+        assert all(wanted.specifier.contains(version) for version in versions), f"{direct}: {versions}"
 
 
 def test_environment_adds_only_python_pip_and_latex_to_the_lock() -> None:
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert {Requirement(entry).name for entry in conda} == {"python", "pip", "tectonic"}
-    assert {Requirement(entry).name for entry in pip["pip"]} == {pin.name for pin in PINS}
+    assert {Requirement(entry).name for entry in pip["pip"]} == {pin.name for pin in pins("requirements.lock")}
 
     python = next(Requirement(entry).specifier for entry in conda if entry.startswith("python "))
     offered = [f"3.{minor}" for minor in range(100) if python.contains(f"3.{minor}.0")]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from effective_lr.prepare import images, tabular, text
 from effective_lr.prepare.dataset import Missing
+from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GOLUB_72
 
 
 def collect(folder: Path, into: Path) -> str:
@@ -24,7 +25,7 @@ def collect(folder: Path, into: Path) -> str:
     for path in [*found, folder / text.WHEEL]:
         shutil.copy(path, into)
     left_out = ""
-    for source in (tabular.COOLING_LOAD, tabular.GOLUB_38, tabular.GOLUB_72):
+    for source in (COOLING_LOAD, GOLUB_38, GOLUB_72):
         try:
             content, _ = tabular.obtain(source, folder)
         except Missing as error:

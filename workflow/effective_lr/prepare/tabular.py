@@ -9,7 +9,6 @@ import hashlib
 import subprocess
 import urllib.request
 import warnings
-from dataclasses import dataclass
 from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
@@ -21,39 +20,9 @@ import torch
 
 from effective_lr.errors import UserError
 from effective_lr.prepare.dataset import FOLDER_VARIABLE, Missing, Prepared, local_file
+from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GOLUB_72, Source
 
 TIMEOUT = 20.0  # seconds without an answer
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file by its path below a data folder, its sha256, and its public home: a URL or a Debian package."""
-
-    path: str
-    sha256: str
-    url: str = ""
-    package: str = ""
-    inside: str = ""  # the file's path inside the package
-
-
-COOLING_LOAD = Source(
-    "enb2012/ENB2012_data.csv",
-    "62a9f8f9edf37b848005eef4a82388b6a20a74707d97eb36030a616ede75d629",
-    url="https://raw.githubusercontent.com/pythonandmore/EnergyEfficiency/"
-    "66d736a53eb477a2a93dfaa2eb9aff69ffa04e85/ENB2012_data.csv",
-)
-GOLUB_72 = Source(
-    "golub/golub_72.RData",
-    "594f5507597fb2352d210c803a88a218fbf6d1f2705372029e5738815216747b",
-    url="https://raw.githubusercontent.com/ramhiser/datamicroarray/"
-    "a95f6f68ed3debf48ee54f198435fa12aa655b16/data/golub.RData",
-)
-GOLUB_38 = Source(
-    "golub/golub_38.RData",
-    "c49407449272725e6e02ef5f609115ee1f6854e8b19d7f477625af012a8e3e47",
-    package="r-bioc-multtest",
-    inside="usr/lib/R/site-library/multtest/data/golub.RData",
-)
 GENES = 3051
 AGREEMENT = 5e-6  # multtest's matrix is rounded to five decimals
 

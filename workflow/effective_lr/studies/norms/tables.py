@@ -5,7 +5,7 @@ import pandas as pd
 
 from effective_lr.document.notation import number, thousands
 from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Span, Table, fixed, only_line
-from effective_lr.prepare import tabular
+from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GOLUB_72
 from effective_lr.studies.norms.analysis import BASELINES, arms, by_split, chosen, loss_of
 from effective_lr.studies.norms.words import NAMES
 
@@ -145,9 +145,9 @@ def provenance(results: Results) -> Table:
     """Where the data come from, with the checksums that are tested; how many runs rest on each."""
     runs = results.tables.runs()
     sources = {
-        "cooling-load": ("cooling load (ENB2012), 768 samples, 16 inputs", tabular.COOLING_LOAD, "CC BY 4.0 (UCI)"),
-        "leukemia": (r"leukemia (Golub), 38 samples, 3\,051 genes", tabular.GOLUB_38, "LGPL-3+"),
-        "leukemia-72": (r"leukemia (Golub), 38 + 34 samples", tabular.GOLUB_72, "MIT (package)"),
+        "cooling-load": ("cooling load (ENB2012), 768 samples, 16 inputs", COOLING_LOAD, "CC BY 4.0 (UCI)"),
+        "leukemia": (r"leukemia (Golub), 38 samples, 3\,051 genes", GOLUB_38, "LGPL-3+"),
+        "leukemia-72": (r"leukemia (Golub), 38 + 34 samples", GOLUB_72, "MIT (package)"),
     }
     rows = []
     for name, (words, source, licence) in sources.items():
