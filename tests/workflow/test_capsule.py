@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from effective_lr.prepare.prepared import Missing, Prepared
 
 from effective_lr.errors import UserError
-from effective_lr.prepare import images, raw, tabular, text
+from effective_lr.prepare import images, raw, sources, tabular, text
+from effective_lr.prepare.dataset import Missing, Prepared
 from shared import ROOT
 
 GB = 10**9
@@ -24,8 +24,8 @@ def test_raw_files_are_collected_and_missing_ones_named(tmp_path: Path, monkeypa
         path.write_text(path.name)
     (folder / "cifar-10-python.tar.gz").touch()
 
-    def obtain(source: tabular.Source, where: Path) -> tuple[bytes, str]:
-        if source is tabular.GOLUB_72:
+    def obtain(source: sources.Source, where: Path) -> tuple[bytes, str]:
+        if source is sources.GOLUB_72:
             raise Missing("golub_72 is nowhere")
         return source.path.encode(), f"{where}"
 
@@ -41,7 +41,7 @@ def test_raw_files_are_collected_and_missing_ones_named(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(images, "read", lambda *_: None)
     assert raw.collect(folder, into) == "7 files; left out: golub_72 is nowhere"
-    expected = {*names, text.WHEEL, tabular.COOLING_LOAD.path, tabular.GOLUB_38.path}
+    expected = {*names, text.WHEEL, sources.COOLING_LOAD.path, sources.GOLUB_38.path}
     assert {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()} == expected
 
 
