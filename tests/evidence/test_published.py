@@ -90,7 +90,7 @@ def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_wit
     assert agree and "C1" in text and "C2" not in text
 
     path = LAYOUT.published_claims(STUDY.name)
-    text = path.read_text() + "\n"  # to be told from one that was written
+    text = path.read_text() + "\n"  # by which it differs from one that was written
     path.write_text(text)
     published.write_claims(LAYOUT, STUDY.name)
     assert path.read_text() == text
