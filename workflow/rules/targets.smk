@@ -1,6 +1,7 @@
 # Targets by name, from the contents of each study: `snakemake plane --cores all`. Each target lists the tables that it rests on:
 # without that, a failed training would leave an old figure that Snakemake takes for new.
 
+
 # On a cluster only training is worth a place in the queue. Elsewhere this changes nothing.
 localrules:
     data,
