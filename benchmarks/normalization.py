@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from effective_lr.engine import grid
 from effective_lr.engine.contents import load_chapter
-from effective_lr.engine.inputs import DataFiles, data_files
+from effective_lr.engine.inputs import DataFiles, data_of
 from effective_lr.engine.jobs import commit
 from effective_lr.engine.storage import read_provenance
 from effective_lr.errors import UserError
@@ -74,10 +74,10 @@ def laptop_run(size: int, **changes: Any) -> Run:
 
 def prepared(run: Run) -> DataFiles:
     """The prepared data of a run, made if need be."""
-    name = str(STUDY.data(run))
-    files = data_files(name)
+    files = data_of(STUDY, run)
+    assert files is not None
     if not all(path.exists() for path in files):
-        catalog.prepare(name, Path(grid.load_config(ROOT, {}).data_folder), *files)
+        catalog.prepare(files.record.stem, Path(grid.load_config(ROOT, {}).data_folder), *files)
     return files
 
 

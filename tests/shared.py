@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import torch
 
 from effective_lr.engine import grid
-from effective_lr.engine.contents import Chapter, Claim, Contents, load_chapter
-from effective_lr.engine.jobs import Options, RunCache, recorded, run_job, train
+from effective_lr.engine.contents import Chapter, Claim, Contents
+from effective_lr.engine.inputs import Layout, recorded
+from effective_lr.engine.jobs import Options, RunCache, run_job, train
 from effective_lr.engine.storage import SCHEMA, Result, read_table
 from effective_lr.engine.study import load
 from effective_lr.errors import UserError
@@ -97,6 +98,11 @@ def chapter_of(experiments: dict[str, list[Run]], claims: dict[str, Claim] | Non
     return Chapter(STUDY, scale, experiments, jobs, Contents(order=1), claims or {})
 
 
+def layout_of(chapter: Chapter) -> Layout:
+    """That of a repository `root`, at a scale `scale`, of which this is the only chapter."""
+    return Layout(Path("root"), grid.Config(scale="scale"), {chapter.name: chapter})
+
+
 def train_rows(run: Run, splits: Splits, dtype: torch.dtype = torch.float32) -> list[Row]:
     """What a run measures."""
     return train_run(run, splits, dtype=dtype).rows
@@ -129,11 +135,12 @@ def train_or_reuse(
 JOB = """
 import json, sys
 from pathlib import Path
-from effective_lr.engine.jobs import Options, RunCache, recorded, run_job
+from effective_lr.engine.inputs import recorded
+from effective_lr.engine.jobs import Options, RunCache, run_job
 from effective_lr.engine.study import load
 study, (runs, folder, data, output, options) = load("normalization"), json.loads(sys.argv[1])
 data = tuple(map(Path, data))
-cache = RunCache(Path(folder), "code", recorded(data[1], "sha256"))
+cache = RunCache(Path(folder), "code", recorded(data, "sha256"))
 runs = [study.run(**settings) for settings in runs]
 code = run_job("job", study, runs, cache, data, Path(output), Options(**options))
 sys.exit(code or "torch._dynamo" in sys.modules)  # PyTorch's compiler would cost each job two seconds
@@ -153,7 +160,7 @@ class Trainer:
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with redirect_stdout(out), redirect_stderr(err):
-                cache = RunCache(self.cache, "code", recorded(self.data[1], "sha256"))
+                cache = RunCache(self.cache, "code", recorded(self.data, "sha256"))
                 code = run_job("job", STUDY, runs, cache, self.data, self.output, Options("cpu", **options))
         except UserError as error:
             code = 1
@@ -190,4 +197,4 @@ def rows_of(table: pa.Table, run: Run) -> list[Row]:
 @cache
 def decided(study: str, scale: str) -> dict[str, Any]:
     """The verdicts on the claims of a study by its published tables, made once for all tests."""
-    return published.decide_published(ROOT, load_chapter(ROOT, study, scale), scale)
+    return published.decide_published(Layout.load(ROOT, metrics="published", scale=scale), study)

@@ -59,6 +59,12 @@ def test_versions_agree() -> None:
     assert changed and changed.groups() == (version, str(citation["date-released"]))
 
 
+def test_what_was_not_run_is_listed_with_its_resource() -> None:
+    text, page = (ROOT / "tests/workflow/test_needs.py").read_text(), (ROOT / "docs/artifact.md").read_text()
+    marked = re.findall(r'pytest\.mark\.needs\(\s*"([^"]+)", "([^"]+)"', text)
+    assert marked and all(f"| {resource} | {what} |" in page for resource, what in marked)
+
+
 def test_citation_has_what_the_format_asks_for() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()

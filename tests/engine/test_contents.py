@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from effective_lr.engine import contents, grid
-from effective_lr.engine.inputs import Layout
+from effective_lr.engine.inputs import Layout, data_of
 from effective_lr.engine.study import names
 from effective_lr.engine.validation import read_yaml
 from effective_lr.errors import UserError
@@ -22,7 +22,7 @@ def test_every_chapter_loads_at_every_scale() -> None:
     for name in names():
         for scale in grid.scales(ROOT / "config" / name):
             chapter = contents.load_chapter(ROOT, name, scale)
-            shown = {**chapter.contents.figures, **chapter.contents.tables}
+            shown = chapter.contents.shown
             assert shown and {claim.shown for claim in chapter.claims.values()} <= shown.keys()
             for item in shown.values():
                 assert set(chapter.experiments_of(item)) <= chapter.experiments.keys()
@@ -128,11 +128,10 @@ def test_what_is_made_lies_in_the_working_directory_and_what_is_published_in_the
     for study, chapter in layout.chapters.items():
         folder = Path("results/smoke", study)
         assert layout.tables(study) == [folder / "jobs" / f"{name}.parquet" for name in chapter.jobs]
-        for item in layout.items(study).values():
+        for item in chapter.contents.shown.values():
             jobs = chapter.jobs_of(chapter.experiments_of(item))
-            assert layout.tables_of(study, item) == [layout.job_table(study, job) for job in jobs]
+            assert layout.tables_of(study, item) == [folder / "jobs" / f"{job}.parquet" for job in jobs]
         assert layout.checks(study) == folder / "checks.parquet" and layout.claims(study) == folder / "claims.json"
-        assert set(layout.items(study, "figure")) | set(layout.items(study, "table")) == set(layout.items(study))
     assert len(layout.all_tables()) == sum(len(chapter.jobs) for chapter in layout.chapters.values())
     assert layout.build == Path("paper/build/smoke") and not layout.is_published
 
@@ -142,7 +141,7 @@ def test_what_is_made_lies_in_the_working_directory_and_what_is_published_in_the
         assert published.tables(study) == [folder / "study.parquet"] == published.tables(study, [])
         assert published.checks(study) == folder / "checks.parquet"
         assert published.claims(study) == Path("results/published-study", study, "claims.json")
-        assert published.published_claims(study)["study"] == folder / "study.claims.json"
+        assert published.all_published_claims(study)["study"] == folder / "study.claims.json"
 
 
 def test_what_was_measured_here_goes_before_what_is_published_and_is_left_out_of_that(
@@ -164,7 +163,7 @@ def test_jobs_and_notebooks_have_their_data_and_their_limits() -> None:
     layout = Layout.load(ROOT, scale="smoke")
     for study, chapter in layout.chapters.items():
         for job, runs in chapter.jobs.items():
-            assert layout.data_of_job(study, job) == chapter.study.data(runs[0])
+            assert layout.data_of_job(study, job) == data_of(chapter.study, runs[0])
             assert layout.minutes(study, job, attempt=2) == 2 * layout.minutes(study, job)
             assert layout.megabytes(study, job) >= max(map(chapter.study.megabytes, runs))
         for name, notebook in chapter.contents.notebooks.items():
@@ -179,7 +178,7 @@ def test_jobs_and_notebooks_have_their_data_and_their_limits() -> None:
 
 def test_targets_of_two_studies_never_have_one_name() -> None:
     chapter = contents.load_chapter(ROOT, STUDY.name, "smoke")
-    shown = {**chapter.contents.figures, **chapter.contents.tables}
+    shown = chapter.contents.shown
     alone = contents.target_names({"one": chapter})
     assert {item for (_, item), target in alone.items() if target == item} == set(shown) - set(contents.COMMON_TABLES)
     both = contents.target_names({"one": chapter, "two": chapter})

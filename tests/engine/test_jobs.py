@@ -18,6 +18,7 @@ from effective_lr.__main__ import main
 from effective_lr.engine import jobs, storage
 from effective_lr.engine.contents import load_chapter
 from effective_lr.engine.grid import runs_hash
+from effective_lr.engine.inputs import recorded
 from effective_lr.engine.jobs import Options, Progress, RunCache, Training
 from effective_lr.engine.storage import Result
 from effective_lr.engine.study import BaseRun
@@ -178,7 +179,7 @@ def test_added_run_is_the_only_one_that_is_trained(trainer: Trainer) -> None:
 def test_retrain_looks_at_neither_results_nor_checkpoints(trainer: Trainer, single: Splits) -> None:
     run = make_run(steps=60)
     trainer.train([run])
-    cache = RunCache(trainer.cache, "code", jobs.recorded(trainer.data[1], "sha256"))
+    cache = RunCache(trainer.cache, "code", recorded(trainer.data, "sha256"))
     storage.write_checked(b"a checkpoint that would be refused", cache.checkpoint_path(run))
     code, out, _ = trainer.train([run], retrain=True)
     assert code == 0 and "reused" not in out and "resumed" not in out

@@ -1,8 +1,8 @@
-"""The plan, the summary and the cleaning of a scale's runs, and what a job asks of a scheduler."""
+"""The plan and the cleaning of a scale's runs, and what a job asks of a scheduler."""
 
 import os
 import re
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from effective_lr.engine import grid, plan, resources, storage
+from effective_lr.engine import grid, plan, resources
 from effective_lr.engine.code import training_key
-from effective_lr.engine.inputs import DataFiles
 from effective_lr.engine.jobs import duration
 from effective_lr.engine.study import load
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
-from shared import ROOT, STUDY, chapter_of, make_run, train_or_reuse
+from shared import ROOT, STUDY, chapter_of, layout_of, make_run, train_or_reuse
 
 ALL = [make_run(l2=l2, seed=seed) for l2 in (0, 0.01, 0.1) for seed in (3, 4)]
 
@@ -30,7 +29,7 @@ def finish(run: Run, results: Path, single: Splits) -> None:
 def test_plan_counts_what_is_left_and_what_it_takes(results: Path, single: Splits) -> None:
     """Where no data is prepared, by the speed that is assumed. GPU hours follow from the arithmetic."""
     finish(ALL[0], results, single)
-    text, seconds = plan.plan(chapter_of({"all": ALL}), results, cores=1, gpu_speed=1e8)
+    text, seconds = plan.plan(layout_of(chapter_of({"all": ALL})), STUDY.name, cores=1, gpu_speed=1e8)
     assert "6 runs in 1 jobs; 5 runs in 1 jobs to train" in text
     assert re.search(r"^ +5 .* batch-sgd$", text, flags=re.MULTILINE)
     operations = sum(map(STUDY.operations, ALL[1:]))
@@ -38,25 +37,26 @@ def test_plan_counts_what_is_left_and_what_it_takes(results: Path, single: Split
     assert seconds == pytest.approx(operations / resources.CPU_SPEED + start, abs=0.06)
     assert f"{operations / 1e8 / 3600:,.1f} GPU hours if a GPU does 0.0001 TFLOP/s" in text
     assert f"the longest job {duration(operations / 1e8)}" in text
-    text, seconds = plan.plan(chapter_of({"all": ALL[:1]}), results, cores=1, gpu_speed=1e8)
+    text, seconds = plan.plan(layout_of(chapter_of({"all": ALL[:1]})), STUDY.name, cores=1, gpu_speed=1e8)
     assert "0 runs in 0 jobs to train" in text and seconds == 0
 
 
 def test_runs_whose_optional_data_cannot_be_had_are_not_planned(results: Path) -> None:
     Path("results/data/fashion-mnist-14.json").write_text('{"sha256": "", "missing": "no images here"}')
-    assert plan.unfinished(chapter_of({"all": ALL}), results) == []
+    assert plan.unfinished(layout_of(chapter_of({"all": ALL})), STUDY.name) == []
 
 
-def test_this_machine_is_measured(prepared: Path) -> None:
-    files = {"fashion-mnist-14": DataFiles(prepared / "data.pt", prepared / "data.json")}
+def test_this_machine_is_measured(prepared: Path, results: Path) -> None:
+    assert plan.measure(STUDY.name, [make_run()])[1] == [None]
+    for path in prepared.glob("data.*"):
+        shutil.copy(path, f"results/data/fashion-mnist-14{path.suffix}")
     runs = [make_run(steps=50), make_run(steps=50, normalization="none", optimizer="adam")]
-    start, speeds = plan.measure(STUDY.name, runs, files)
+    start, speeds = plan.measure(STUDY.name, runs)
     assert start >= 0 and all(speed is not None and 1e6 < speed < 1e13 for speed in speeds)
-    assert plan.measure(STUDY.name, runs, {})[1] == [None, None]
     norms = load("norms")
     _, experiments = grid.load_scale(ROOT / "config" / "norms", "smoke", norms)
     run = next(run for run in grid.unique(experiments) if norms.data(run) is None and run.model_dump()["steps"] == 1)
-    _, [speed] = plan.measure("norms", [run], {})
+    _, [speed] = plan.measure("norms", [run])
     assert speed is not None and 0 < norms.operations(run) / speed < 60
 
 
@@ -84,33 +84,21 @@ def test_limits_grow_with_the_work_and_with_each_attempt() -> None:
     assert resources.memory_limit(STUDY, run, 2) == 2 * resources.memory_limit(STUDY, run) > 2 * STUDY.megabytes(run)
 
 
-def test_summary_counts_runs_and_hours(results: Path, single: Splits) -> None:
-    _, record = train_or_reuse(make_run(steps=1, probes=1, evaluations=1), single, results / "runs")
-    trained = record.model_copy(update={"seconds": 1800.0})
-    records = [trained, *(trained.model_copy(update=changes) for changes in ({"diverged": 25}, {"reused": True}))]
-    path = results / "now.parquet"
-    storage.write_table(storage.with_provenance(storage.SCHEMA.empty_table(), records), path)
-    text = plan.summary([path], time.time() - 65)
-    assert all(part in text for part in ("2 trained in 1.00 hours", "1 reused", "1 diverged", "1:05 in all")), text
-    path.write_text("damaged")
-    assert "Unreadable tables: 1" in plan.summary([path], time.time() - 65)
-
-
 def test_cleaning_keeps_what_is_used_and_removes_only_when_asked(results: Path, single: Splits) -> None:
     finish(ALL[0], results, single)
-    folder, chapter = results / "runs", chapter_of({"all": ALL})
+    folder, layout = results / "runs", layout_of(chapter_of({"all": ALL}))
     [used] = folder.iterdir()
-    cache = plan.cache_of(STUDY, ALL[1], results, training_key(STUDY))
+    cache = plan.caches(layout, STUDY.name)[ALL[1]]
     kept = [used, cache.checkpoint_path(ALL[1]), folder / ".fresh.parquet.host.1"]
     removed = [folder / "0123456789abcdef.parquet", folder / "0123456789abcdef.checkpoint", folder / ".old.host.1"]
     for path in kept[1:] + removed:
         path.write_bytes(b"12345")
     os.utime(removed[2], (0, 0))
-    assert "would remove 3 files" in plan.clean(chapter, results, remove=False)
+    assert "would remove 3 files" in plan.clean(layout, STUDY.name, remove=False)
     assert sorted(folder.iterdir()) == sorted(kept + removed)
-    assert "removed 3 files" in plan.clean(chapter, results, remove=True)
+    assert "removed 3 files" in plan.clean(layout, STUDY.name, remove=True)
     assert sorted(folder.iterdir()) == sorted(kept)
     Path("results/data/fashion-mnist-14.json").unlink()  # without it the runs in use are not known
     with pytest.raises(UserError, match=r"fashion-mnist-14\.json: missing"):
-        plan.clean(chapter, results, remove=True)
+        plan.clean(layout, STUDY.name, remove=True)
     assert sorted(folder.iterdir()) == sorted(kept)

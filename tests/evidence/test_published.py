@@ -1,6 +1,7 @@
 """Published results: written whole, taken into a run cache, and beside them what they decide."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pandas as pd
 import pytest
 
 from effective_lr.engine.code import training_key
-from effective_lr.engine.contents import Claim, published_claims, published_scales, published_table
+from effective_lr.engine.contents import Claim, published_scales
+from effective_lr.engine.inputs import Layout
 from effective_lr.engine.jobs import RunCache
 from effective_lr.engine.storage import read_table
 from effective_lr.engine.study import names
@@ -16,7 +18,7 @@ from effective_lr.errors import UserError
 from effective_lr.evidence import published, tidy
 from effective_lr.evidence.comparison import compare_with_published
 from effective_lr.studies.normalization.data import Splits
-from shared import ROOT, STUDY, chapter_of, decided, make_run, train_or_reuse
+from shared import ROOT, STUDY, chapter_of, decided, layout_of, make_run, train_or_reuse
 
 CODE = training_key(STUDY)
 RUNS = [make_run(l2=l2, seed=seed, steps=5, evaluations=1) for l2 in (0.0, 0.1) for seed in (3, 4)]
@@ -29,7 +31,8 @@ def claim(*experiments: str) -> Claim:
 
 
 CHAPTER = chapter_of({"plane": RUNS}, {"C1": claim(), "C2": claim("plane")})
-OUTPUT = published_table(Path("root"), STUDY.name, "scale")
+LAYOUT = layout_of(CHAPTER)
+OUTPUT = LAYOUT.published(STUDY.name)
 
 
 @pytest.fixture
@@ -44,76 +47,74 @@ def unfinished(results: Path, single: Splits) -> Path:
 def test_published_runs_come_back_as_they_were(unfinished: Path, single: Splits) -> None:
     train_or_reuse(RUNS[-1], single, unfinished / "runs", CODE, "data")
     pd.DataFrame(columns=["check", "subject", "value"]).to_parquet(unfinished / "checks.parquet")
-    assert f"{OUTPUT}: 4 of 4 runs" in published.publish(Path("root"), CHAPTER, "scale", partial=False)
-    table, provenance = read_table(OUTPUT)
+    assert f"{OUTPUT}: 4 of 4 runs" in published.publish(LAYOUT, STUDY.name, partial=False)
+    _, provenance = read_table(OUTPUT)
     assert [record.run_id for record in provenance] == [run.run_id for run in RUNS]
     assert not any(record.reused or record.host for record in provenance)
     assert OUTPUT.with_name("checks.parquet").read_bytes() == (unfinished / "checks.parquet").read_bytes()
 
-    elsewhere = Path("other")
-    assert "4 published runs added, 0 were there" in published.reuse(OUTPUT, elsewhere)
-    assert "0 published runs added, 4 were there" in published.reuse(OUTPUT, elsewhere)
+    kept = (unfinished / "runs").rename("kept")
+    assert "4 published runs added, 0 were there" in published.reuse(LAYOUT, STUDY.name)
+    assert "0 published runs added, 4 were there" in published.reuse(LAYOUT, STUDY.name)
     for run in RUNS:
-        mine = RunCache(unfinished / "runs", CODE, "data").finished(run)
-        found = RunCache(elsewhere / "runs", CODE, "data").finished(run)
+        mine, found = (RunCache(folder, CODE, "data").finished(run) for folder in (kept, unfinished / "runs"))
         assert mine is not None and found is not None
         assert found[0].equals(mine[0])
         assert found[1] == mine[1].model_copy(update={"host": ""})
-    assert table.num_rows == sum(read_table(path)[0].num_rows for path in (elsewhere / "runs").glob("*.parquet"))
 
     content = OUTPUT.read_bytes()
     OUTPUT.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=f"{OUTPUT}: damaged"):
-        published.reuse(OUTPUT, Path("another"))
+        published.reuse(LAYOUT, STUDY.name)
 
 
 def test_an_unfinished_scale_is_not_published_by_mistake(unfinished: Path) -> None:
     with pytest.raises(UserError, match=f"{unfinished}/runs: 1 of 4 runs .*--partial"):
-        published.publish(Path("root"), CHAPTER, "scale", partial=False)
+        published.publish(LAYOUT, STUDY.name, partial=False)
     assert not Path("root").exists()
-    assert "3 of 4 runs" in published.publish(Path("root"), CHAPTER, "scale", partial=True)
+    assert "3 of 4 runs" in published.publish(LAYOUT, STUDY.name, partial=True)
 
 
 def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_with_it(unfinished: Path) -> None:
     """A claim is decided where all its runs are published; one that rests on others is left out."""
-    published.publish(Path("root"), CHAPTER, "scale", partial=True)
-    found = published.read_claims(Path("root"), STUDY.name, "scale")
-    assert found == published.decide_published(Path("root"), CHAPTER, "scale")
+    published.publish(LAYOUT, STUDY.name, partial=True)
+    found = published.read_claims(LAYOUT, STUDY.name)
+    assert found == published.decide_published(LAYOUT, STUDY.name)
     assert {name: (claim["verdict"], claim["seeds"]) for name, claim in found.items()} == {"C1": ("undecided", 0)}
+    assert "nothing is published" in compare_with_published(replace(LAYOUT, root=Path("other")), STUDY.name)[0]
     with pytest.raises(UserError, match="no training"):
-        compare_with_published(Path("root"), CHAPTER, "scale")
+        compare_with_published(LAYOUT, STUDY.name)
     (unfinished / "jobs").mkdir()
     shutil.copy(OUTPUT, unfinished / "jobs" / "plane-1.parquet")
-    text, agree = compare_with_published(Path("root"), CHAPTER, "scale")  # no experiment is whole
-    assert "2 of 2 means of cells" in text and "same seeds" in text
-    assert not agree and "not decided" in text
+    text, agree = compare_with_published(LAYOUT, STUDY.name)  # no experiment is whole: C1 rests on none
+    assert agree and "C1" in text and "C2" not in text
 
-    path = published_claims(Path("root"), STUDY.name, "scale")
-    text = path.read_text() + "\n"  # to be told from one that was written
+    path = LAYOUT.published_claims(STUDY.name)
+    text = path.read_text() + "\n"  # by which it differs from one that was written
     path.write_text(text)
-    published.write_claims(Path("root"), CHAPTER, "scale")
+    published.write_claims(LAYOUT, STUDY.name)
     assert path.read_text() == text
     path.write_text(text.replace("undecided", "reproduced"))
-    published.write_claims(Path("root"), CHAPTER, "scale")
+    published.write_claims(LAYOUT, STUDY.name)
     assert path.read_text() == text[:-1]
     path.unlink()
     with pytest.raises(UserError, match="make docs"):
-        published.read_claims(Path("root"), STUDY.name, "scale")
+        published.read_claims(LAYOUT, STUDY.name)
 
 
 def test_a_whole_run_agrees_with_what_is_published(unfinished: Path, single: Splits) -> None:
     train_or_reuse(RUNS[-1], single, unfinished / "runs", CODE, "data")
-    published.publish(Path("root"), CHAPTER, "scale", partial=False)
+    published.publish(LAYOUT, STUDY.name, partial=False)
     (unfinished / "jobs").mkdir()
     shutil.copy(OUTPUT, unfinished / "jobs" / "plane-1.parquet")
-    text, agree = compare_with_published(Path("root"), CHAPTER, "scale")
+    text, agree = compare_with_published(LAYOUT, STUDY.name)
     assert agree and "not decided" not in text
 
 
 def test_claims_are_alike_but_for_the_last_digits() -> None:
     cases: list[tuple[Any, Any, bool]] = [
         ({"value": 1.0, "low": None}, {"value": 1.0 + 1e-9, "low": None}, True),
-        ({"parts": [[0.0, float("nan")]]}, {"parts": [(1e-17, float("nan"))]}, True),
+        ({"parts": [[0.0, None]]}, {"parts": [(1e-17, None)]}, True),
         ({"value": 1.0}, {"value": 1.0001}, False),
         ({"value": 1.0}, {"value": None}, False),
         ({"value": 1.0}, {"value": 1.0, "low": 1.0}, False),
@@ -127,5 +128,5 @@ def test_claims_are_alike_but_for_the_last_digits() -> None:
 def test_the_committed_verdicts_are_those_of_the_committed_tables() -> None:
     for study in names():
         for scale in published_scales(ROOT, study):
-            committed = published.read_claims(ROOT, study, scale)
+            committed = published.read_claims(Layout.load(ROOT, scale=scale), study)
             assert published.are_alike(committed, decided(study, scale)), f"{study} {scale}: type `make docs`"

@@ -61,7 +61,8 @@ def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_
 
 def test_the_part_that_decided_a_claim_is_that_nearest_to_another_verdict() -> None:
     def of(verdict: str, value: float | None, low: float | None, high: float | None, within: Any) -> dict[str, Any]:
-        return {"subject": "", "verdict": verdict, "value": value, "low": low, "high": high, "within": within}
+        estimate = {"value": value, "low": low, "high": high, "freedom": None}
+        return {"subject": "", "verdict": verdict, **estimate, "within": within}
 
     inside = [of(REPRODUCED, 1, 0.9, 1.1, [0, 2]), of(REPRODUCED, 1, 0.1, 1.9, [0, 2])]
     large = of(REPRODUCED, 900, 890, 910, [800, 1000])  # in units of its tolerance as far inside as the first
@@ -185,7 +186,7 @@ def test_the_content_of_claims_json_has_definitions_runs_seeds_and_commands(monk
     assert found["X1"]["command"] == "snakemake claim_X1 --cores all"
     text = verdicts.as_text(found["X1"])
     assert text.startswith("X1 : REPRODUCED\n")
-    assert "  a, mean_value: 1 [0.973, 1.04] df 1, within 0.9 to 1.1: reproduced" in text
+    assert "  a, mean_value: 1 [0.973, 1.04], within 0.9 to 1.1: reproduced" in text
 
 
 def test_statistics_and_checks_have_labels_and_digits(monkeypatch: pytest.MonkeyPatch) -> None:

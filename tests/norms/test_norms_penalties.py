@@ -32,7 +32,7 @@ def test_metric_is_the_power_of_the_shrunk_covariance_with_trace_p() -> None:
             assert_allclose(found, dense, atol=1e-9 * np.abs(dense).max())
 
 
-def test_singular_covariance_has_no_inverse_and_says_what_to_do() -> None:
+def test_singular_covariance_has_no_inverse_and_the_error_names_what_to_do() -> None:
     x = inputs(30, 5)
     x[:, 2] = 4.0  # a constant input
     with pytest.raises(ValueError, match=r"shrinkage = 0.*5 inputs in 30 samples.*shrinkage > 0"):

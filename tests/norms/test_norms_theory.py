@@ -83,7 +83,7 @@ def test_path_is_the_closed_form_at_every_strength() -> None:
 
 
 def test_singular_covariance() -> None:
-    """L2 goes on where S is singular: the solution of least norm. S⁻¹ does not exist and says so."""
+    """L2: where S is singular CAR gives the solution of least norm. S⁻¹ does not exist, which an error names."""
     x, b = random_problem(n=4)
     cx, cy = theory.centred(x, x @ b)
     s = cx.T @ cx / 4

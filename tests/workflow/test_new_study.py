@@ -43,7 +43,7 @@ def test_it_plans_its_own_jobs_and_what_shows_all_studies(finished: Checkout) ->
 
 
 def test_an_edit_plans_what_it_changes_of_this_study_alone(with_study: Checkout) -> None:
-    for file, rules in [("figures", {"figure"}), ("training", {"train", "figure", "chapter"})]:
+    for file, rules in [("figures", {"figure"}), ("training", {"train", "figure", "chapter", "verdicts_figure"})]:
         with_study.append(f"{FOLDER}/{file}.py", "EDITED = 1\n")
         plan = with_study.planned()
         assert plan.keys() == {*rules, "pdf", "all"}

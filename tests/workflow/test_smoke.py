@@ -125,9 +125,9 @@ def test_a_claim_alone_has_the_verdict_of_its_chapter(smoke: Checkout, tmp_path:
     checkout.build("claim_C2")
     alone = json.loads((made(checkout, "normalization") / "claims/C2.json").read_text())
     together = verdicts(smoke, "normalization")["C2"]
-    assert {key: alone[key] for key in ("verdict", "parts", "explored")} == {
-        key: together[key] for key in ("verdict", "parts", "explored")
-    }
+    assert alone["verdict"] == together["verdict"]
+    for one, other in zip(alone["parts"], together["parts"], strict=True):
+        assert {**other, **one} == other  # which has a definition, too
 
 
 def test_pdf_is_whole(smoke: Checkout) -> None:
@@ -211,7 +211,7 @@ def test_every_command_reads_the_config(smoke: Checkout, tmp_path: Path) -> None
     assert all(f"{name}: not compared" in compared.stdout for name in checkout.chapters())
     (checkout.root / "workflow/setup.sh").write_text("")  # the environment is there
     built = checkout.run("make", f"VENV={sys.prefix}", SCALE="", METRICS="")
-    assert built.stdout.splitlines()[-1] == "The paper: paper/build/smoke/main.pdf", built.stderr
+    assert "The paper: paper/build/smoke/main.pdf" in built.stdout.splitlines(), built.stderr
 
 
 # Slow: what is made on demand

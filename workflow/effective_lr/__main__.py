@@ -9,11 +9,13 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from effective_lr.engine.inputs import Layout, data_files
+from effective_lr.engine.grid import load_config
+from effective_lr.engine.inputs import Layout, data_of, recorded
 from effective_lr.errors import UserError
 
 ROOT = Path(__file__).parents[2]  # of the repository, where sources and published results are
@@ -37,9 +39,9 @@ def prepare(arguments: Arguments) -> None:
 def train(arguments: Arguments) -> int:
     from effective_lr.engine import grid
     from effective_lr.engine.code import training_key
-    from effective_lr.engine.jobs import Options, RunCache, recorded, run_job
+    from effective_lr.engine.jobs import Options, RunCache, run_job
 
-    layout, study = layout_of(arguments), arguments.study
+    layout, study, name = layout_of(arguments), arguments.study, arguments.run or arguments.job
     chapter = layout.chapters[study]
     given = os.environ  # what changes no result comes this way, so that Snakemake does not compare it
     options = Options(
@@ -48,20 +50,15 @@ def train(arguments: Arguments) -> int:
         checkpoint_seconds=float(given.get("EFFECTIVE_LR_CHECKPOINT_SECONDS", layout.config.checkpoint_seconds)),
         retrain=bool(given.get("EFFECTIVE_LR_RETRAIN")),
     )
-    if arguments.run:
-        name, runs = arguments.run, [run for run in chapter.runs if run.run_id == arguments.run]
-    else:
-        name, runs = arguments.job, chapter.jobs.get(arguments.job, [])
+    runs = [run for run in chapter.runs if run.run_id == name] if arguments.run else chapter.jobs.get(name, [])
     if not runs:
         raise UserError(f"{name}: no such job or run of {study} at the scale {layout.config.scale_name}")
     if arguments.runs_hash not in ("", grid.runs_hash(runs)):
         raise UserError(f"{name}: its runs changed since this job was planned; start the workflow again")
-    needed = chapter.study.data(runs[0])
-    data = data_files(needed) if needed else None
-    sha256 = recorded(data.record, "sha256") if data else ""
+    data = data_of(chapter.study, runs[0])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if arguments.run else layout.results(study) / "runs"
-        cache = RunCache(folder, arguments.code or training_key(chapter.study), sha256)
+        cache = RunCache(folder, arguments.code or training_key(chapter.study), recorded(data, "sha256"))
         return run_job(name, chapter.study, runs, cache, data, arguments.output, options)
 
 
@@ -77,14 +74,14 @@ def checks(arguments: Arguments) -> None:
 
 
 def figure(arguments: Arguments) -> None:
-    from effective_lr.document.figures import save_pdf
+    from effective_lr.document.figures import draw, save_pdf
     from effective_lr.evidence import tidy
 
     layout = layout_of(arguments)
     chapter = layout.chapters[arguments.study]
     item = chapter.contents.figures[arguments.name]
     tables = tidy.read(chapter, layout.tables_of(arguments.study, item), chapter.experiments_of(item))
-    save_pdf(chapter.study, arguments.name, tables, arguments.output)
+    save_pdf(draw(chapter.study, arguments.name, tables), arguments.output)
 
 
 def chapter(arguments: Arguments) -> None:
@@ -96,27 +93,22 @@ def chapter(arguments: Arguments) -> None:
 def claim(arguments: Arguments) -> None:
     from effective_lr.engine.storage import write_json
     from effective_lr.evidence import tidy, verdicts
-    from effective_lr.evidence.published import read_checks
 
-    layout, study = layout_of(arguments), arguments.study
+    layout, study, name = layout_of(arguments), arguments.study, arguments.name
     chapter = layout.chapters[study]
-    stated = chapter.claims[arguments.name]
-    tables = tidy.read(chapter, layout.tables(study, stated.experiments), stated.experiments)
-    evidence = verdicts.Evidence(tables, read_checks(layout.checks(study)))
-    result = verdicts.decide(arguments.name, stated, evidence, verdicts.statistics_of(chapter.study))
-    write_json(result, arguments.output)
-    print(verdicts.as_text(result))
+    experiments = chapter.claims[name].experiments
+    tables = tidy.read(chapter, layout.tables(study, experiments), experiments)
+    decided = verdicts.decide_all(chapter, tables, tidy.read_checks(layout.checks(study)), layout.options)[name]
+    write_json(decided, arguments.output)
+    print(verdicts.as_text(decided))
 
 
 def verdicts(arguments: Arguments) -> None:
-    from effective_lr.document import style
+    from effective_lr.document.figures import save_pdf
     from effective_lr.document.overview import read_claims
     from effective_lr.document.overview_figures import verdicts as draw_verdicts
 
-    claims = read_claims(layout_of(arguments))
-    style.use()
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    draw_verdicts(claims).savefig(arguments.output, metadata={"CreationDate": None}, transparent=True)
+    save_pdf(draw_verdicts(read_claims(layout_of(arguments))), arguments.output)
 
 
 def paper(arguments: Arguments) -> None:
@@ -150,46 +142,43 @@ def raw(arguments: Arguments) -> None:
     print(collect(arguments.folder, arguments.into))
 
 
-# Commands of the user
+# Commands of the user: about all studies, or the one that is asked for
 
 
-def chapters_of(arguments: Arguments, layout: Layout) -> Iterator[Any]:
-    """The chapters, or the one of the study that is asked for."""
-    if arguments.study and arguments.study not in layout.chapters:
+def chosen_layout(arguments: Arguments, **chosen: str) -> Layout:
+    layout = Layout.load(ROOT, **{"scale": arguments.scale, **chosen})
+    if arguments.study not in ("", *layout.chapters):
         raise UserError(f"STUDY = '{arguments.study}': expected one of {', '.join(layout.chapters)}")
-    yield from (chapter for name, chapter in layout.chapters.items() if arguments.study in ("", name))
+    chapters = {name: one for name, one in layout.chapters.items() if arguments.study in ("", name)}
+    return replace(layout, chapters=chapters)
 
 
 def published_layout(arguments: Arguments) -> Layout:
-    """The same for commands about published results, whose scale is study where nothing is chosen."""
-    from effective_lr.engine.grid import load_config
-
-    chosen = arguments.scale or load_config(ROOT, {}).scale or "study"
-    return Layout.load(ROOT, scale=chosen, metrics="recompute")
+    """For commands about published results, whose scale is study where nothing is chosen."""
+    scale = arguments.scale or load_config(ROOT, {}).scale or "study"
+    return chosen_layout(arguments, scale=scale, metrics="recompute")
 
 
 def plan(arguments: Arguments) -> None:
     from effective_lr.engine import plan as plans
     from effective_lr.engine.jobs import duration
 
-    layout, total = layout_of(arguments), 0.0
-    chapters = list(chapters_of(arguments, layout))
-    for chapter in chapters:
-        results = layout.results(chapter.name)
-        text, seconds = plans.plan(chapter, results, arguments.cores, arguments.gpu_speed)
-        total += seconds
+    layout, total = chosen_layout(arguments), 0.0
+    for study in layout.chapters:
+        text, seconds = plans.plan(layout, study, arguments.cores, arguments.gpu_speed)
+        total += seconds / arguments.cores
         print(f"{text}\n")
-    if len(chapters) > 1:
-        time = duration(total / arguments.cores)
-        print(f"{layout.config.scale_name}, all studies: about {time} with {arguments.cores} jobs at a time.")
+    if len(layout.chapters) > 1:
+        scale, cores = layout.config.scale_name, arguments.cores
+        print(f"{scale}, all studies: about {duration(total)} with {cores} jobs at a time.")
 
 
 def clean(arguments: Arguments) -> None:
     from effective_lr.engine.plan import clean as clean_of
 
-    layout = layout_of(arguments)
-    for chapter in chapters_of(arguments, layout):
-        print(clean_of(chapter, layout.results(chapter.name), arguments.remove))
+    layout = chosen_layout(arguments)
+    for study in layout.chapters:
+        print(clean_of(layout, study, arguments.remove))
     if not arguments.remove:
         print("Nothing was removed. `make clean-runs REMOVE=yes` removes these files.")
 
@@ -198,34 +187,24 @@ def publish(arguments: Arguments) -> None:
     from effective_lr.evidence.published import publish as publish_of
 
     layout = published_layout(arguments)
-    for chapter in chapters_of(arguments, layout):
-        print(publish_of(ROOT, chapter, layout.config.scale_name, arguments.partial))
+    for study in layout.chapters:
+        print(publish_of(layout, study, arguments.partial))
 
 
 def reuse(arguments: Arguments) -> None:
-    from effective_lr.engine.contents import published_table
     from effective_lr.evidence.published import reuse as reuse_of
 
     layout = published_layout(arguments)
-    for chapter in chapters_of(arguments, layout):
-        table = published_table(ROOT, chapter.name, layout.config.scale_name)
-        if table.exists():
-            print(reuse_of(table, layout.results(chapter.name)))
-        else:
-            print(f"{chapter.name}: nothing is published at the scale {layout.config.scale_name}")
+    for study in layout.chapters:
+        print(reuse_of(layout, study))
 
 
 def compare(arguments: Arguments) -> int:
-    from effective_lr.engine.contents import published_table
     from effective_lr.evidence.comparison import compare_with_published
 
     layout, all_agree = published_layout(arguments), True
-    scale = layout.config.scale_name
-    for chapter in chapters_of(arguments, layout):
-        if not published_table(ROOT, chapter.name, scale).exists():
-            print(f"{chapter.name}: not compared, since nothing is published at the scale {scale}\n")
-            continue
-        text, agree = compare_with_published(ROOT, chapter, scale)
+    for study in layout.chapters:
+        text, agree = compare_with_published(layout, study)
         all_agree &= agree
         print(f"{text}\n")
     return 0 if all_agree else 1
@@ -233,7 +212,6 @@ def compare(arguments: Arguments) -> int:
 
 def certify(arguments: Arguments) -> None:
     from effective_lr.engine.certify import certify as certify_study
-    from effective_lr.engine.grid import load_config
 
     print(certify_study(ROOT, arguments.study, load_config(ROOT, {}).data_folder))
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
 from effective_lr.document import manuscript
 from effective_lr.engine import code, contents, grid, resources
-from effective_lr.engine.inputs import Layout, data_files
+from effective_lr.engine.inputs import Layout
 from effective_lr.errors import UserError
 
 try:
@@ -69,9 +69,7 @@ wildcard_constraints:
     notebook="[a-z0-9_]+",
 
 
-def prepared(name):
+def prepared(files):
     """Prepared data. Its record is compared by content; the tensors are too large for that, and the job checks them
     against the record. Nothing where no data is needed."""
-    if name is None:
-        return {}
-    return {"record": data_files(name).record, "tensors": ancient(data_files(name).tensors)}
+    return {"record": files.record, "tensors": ancient(files.tensors)} if files else {}

@@ -22,7 +22,7 @@ rule chapter:
         checks=lambda wildcards: LAYOUT.checks(wildcards.study),
         claims=ROOT / "paper/{study}/claims.yaml",
         contents=ROOT / "paper/{study}/contents.yaml",
-        published=lambda wildcards: LAYOUT.published_claims(wildcards.study).values(),
+        published=lambda wildcards: LAYOUT.all_published_claims(wildcards.study).values(),
         measured=lambda wildcards: LAYOUT.measured_files(wildcards.study),
     output:
         claims=f"{RESULTS}/{{study}}/claims.json",

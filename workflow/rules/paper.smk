@@ -3,10 +3,10 @@
 
 FLOATS = [one for one in MANUSCRIPT.floats if one.study != manuscript.FRAME]  # the others are made with the PDF
 for one in FLOATS:
-    if one.item not in LAYOUT.items(one.study, one.kind):
+    known = getattr(CHAPTERS[one.study].contents, f"{one.kind}s")
+    if one.item not in known:
         raise SystemExit(
-            f"{one.where}: nothing makes {one.item}; paper/{one.study}/contents.yaml has the {one.kind}s "
-            + ", ".join(LAYOUT.items(one.study, one.kind))
+            f"{one.where}: nothing makes {one.item}; paper/{one.study}/contents.yaml has the {one.kind}s {', '.join(known)}"
         )
 
 

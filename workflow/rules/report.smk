@@ -58,8 +58,8 @@ rule explorer:
 # A rule for each study, since their figures and tables differ.
 PAGES = {
     study: [
-        *(("figure", name, BUILD / study / f"{name}.png") for name in LAYOUT.items(study, "figure")),
-        *(("table", name, BUILD / study / f"{name}.html") for name in LAYOUT.items(study, "table")),
+        *(("figure", name, BUILD / study / f"{name}.png") for name in CHAPTERS[study].contents.figures),
+        *(("table", name, BUILD / study / f"{name}.html") for name in CHAPTERS[study].contents.tables),
         *(("page", name, BUILD / study / f"page_{name}.html") for name in ("claims", "provenance")),
     ]
     for study in CHAPTERS

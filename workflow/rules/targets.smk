@@ -1,18 +1,6 @@
 # Targets by name, from the contents of each study: `snakemake plane --cores all`. Each target lists the tables that it rests on:
 # without that, a failed training would leave an old figure that Snakemake takes for new.
 
-import time
-
-START = time.time()
-
-
-def print_summary():
-    trained = [path for path in LAYOUT.all_tables() if path.exists() and path.stat().st_mtime >= START]
-    if trained and not LAYOUT.is_published:
-        from effective_lr.engine import plan  # its reader of tables would slow down every other call
-
-        print(plan.summary(trained, START))
-
 
 # On a cluster only training is worth a place in the queue. Elsewhere this changes nothing.
 localrules:
@@ -25,14 +13,6 @@ localrules:
     verdicts_figure,
     notebook,
     explorer,
-
-
-onsuccess:
-    print_summary()
-
-
-onerror:
-    print_summary()
 
 
 EVERYTHING = LAYOUT.all_tables()

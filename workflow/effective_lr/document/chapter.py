@@ -1,36 +1,27 @@
 """A chapter in one process: the verdicts, macros and tables of a study, and its pages for the report."""
 
-import json
-
 from effective_lr.document import common_tables, report
 from effective_lr.document.macros import macros_of, to_latex
 from effective_lr.document.table import Results, Table
 from effective_lr.engine.contents import Chapter, Item
 from effective_lr.engine.inputs import Layout
-from effective_lr.engine.storage import write_json
+from effective_lr.engine.storage import read_json, write_json
 from effective_lr.errors import UserError
 from effective_lr.evidence import tidy
-from effective_lr.evidence.published import read_checks
-from effective_lr.evidence.tidy import Tables
 from effective_lr.evidence.verdicts import decide_all
 
 
 def results_of(layout: Layout, study: str) -> Results:
     """What the tables and macros of a chapter are made of."""
-    chapter, config = layout.chapters[study], layout.config
-    tables, checks = tidy.read(chapter, layout.tables(study)), read_checks(layout.checks(study))
-    command = f"--cores all --config scale={config.scale_name}"
-    command += " metrics=published" if layout.is_published else ""
+    chapter = layout.chapters[study]
+    tables, checks = tidy.read(chapter, layout.tables(study)), tidy.read_checks(layout.checks(study))
     return Results(
         study=chapter.study,
         tables=tables,
-        claims=decide_all(chapter, tables, checks, command),
+        claims=decide_all(chapter, tables, checks, layout.options),
         checks=checks,
-        scale="" if layout.is_published else config.scale_name,
-        published={
-            scale: json.loads(path.read_text(encoding="utf-8"))
-            for scale, path in layout.published_claims(study).items()
-        },
+        scale="" if layout.is_published else layout.config.scale_name,
+        published={scale: read_json(path) for scale, path in layout.all_published_claims(study).items()},
     )
 
 
@@ -40,8 +31,8 @@ def write_chapter(layout: Layout, study: str) -> None:
     (build / "tables").mkdir(parents=True, exist_ok=True)
     write_json(results.claims, layout.claims(study))
     results.tables.runs().to_csv(layout.results(study) / "runs.csv", index=False)
-    items = {**chapter.contents.figures, **chapter.contents.tables}
-    macros = to_latex(study, macros_of(results, layout.config.scale_name), {n: one.caption for n, one in items.items()})
+    captions = {name: item.caption for name, item in chapter.contents.shown.items()}
+    macros = to_latex(study, macros_of(results, layout.config.scale_name), captions)
     (build / "numbers.tex").write_text(macros, encoding="utf-8")
     for name, item in chapter.contents.tables.items():
         text = table(layout, chapter, name, item, results).latex()
@@ -54,11 +45,11 @@ def table(layout: Layout, chapter: Chapter, name: str, item: Item, results: Resu
     if make is None:
         raise UserError(f"{name}: no function of that name in the tables.py of {chapter.name}; add it")
     own = list(chapter.experiments) if item.experiments == "all" else item.experiments
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in layout.measured(item)]
+    measured = [read_json(path) for path in layout.measured(item)]
     made: Table = make(
         results._replace(
-            tables=Tables({experiment: results.tables[experiment] for experiment in own}),
-            claims={claim: results.claims[claim] for claim in chapter.claim_names(item)},
+            tables=results.tables.only(own),
+            claims={claim: results.claims[claim] for claim in chapter.claims_of(item)},
             measured=measured[0] if measured else None,
         )
     )
@@ -72,7 +63,7 @@ def write_pages(layout: Layout, study: str) -> None:
     chapter, build, results = layout.chapters[study], layout.build / study, results_of(layout, study)
     build.mkdir(parents=True, exist_ok=True)
     for name, item in chapter.contents.figures.items():
-        shown = Tables({experiment: results.tables[experiment] for experiment in chapter.experiments_of(item)})
+        shown = results.tables.only(chapter.experiments_of(item))
         (build / f"{name}.png").write_bytes(picture(chapter.study, name, shown))
     for name, item in chapter.contents.tables.items():
         page = report.table_page(table(layout, chapter, name, item, results), item.title, item.caption)

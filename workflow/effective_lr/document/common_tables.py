@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import MISSING, Results, Span, Table, estimate_of, interval
+from effective_lr.document.table import MISSING, Results, Span, Table, interval
 from effective_lr.evidence.estimates import Estimate
-from effective_lr.evidence.verdicts import label_of, rules
+from effective_lr.evidence.verdicts import estimate_of, label_of, rules
 
 
 def verdicts(results: Results) -> Table:

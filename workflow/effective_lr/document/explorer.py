@@ -30,7 +30,7 @@ from effective_lr.document.figures import picture
 from effective_lr.document.report import evidence_to_html, verdict
 from effective_lr.document.table import to_html
 from effective_lr.engine.contents import Chapter
-from effective_lr.engine.inputs import Layout, data_files
+from effective_lr.engine.inputs import Layout, data_of
 from effective_lr.engine.study import BaseRun
 from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables
@@ -198,8 +198,8 @@ def train_alone(chapter: Chapter, run: BaseRun, scale: str) -> str:
     """The command that trains this run anew, and no other, into a file of its own."""
     words = ["python", "-m", "effective_lr", "train", "--study", chapter.name, "--scale", scale, "--run", run.run_id]
     command = f"PYTHONPATH=workflow {shlex.join(words)} --output results/alone/{run.run_id}.parquet"
-    data = chapter.study.data(run)
-    return command if data is None else f"snakemake {data_files(data).record} --cores 1 && {command}"
+    data = data_of(chapter.study, run)
+    return f"snakemake {data.record} --cores 1 && {command}" if data else command
 
 
 def embed(content: bytes, **about: str) -> str:

@@ -20,9 +20,9 @@ def draw(study: Study, name: str, tables: Tables) -> Figure:
     return figure
 
 
-def save_pdf(study: Study, name: str, tables: Tables, path: Path) -> None:
+def save_pdf(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draw(study, name, tables).savefig(path, metadata={"CreationDate": None}, transparent=True)
+    figure.savefig(path, metadata={"CreationDate": None}, transparent=True)
 
 
 def picture(study: Study, name: str, tables: Tables) -> bytes:

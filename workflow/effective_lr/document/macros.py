@@ -11,8 +11,16 @@ import re
 from typing import Any
 
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import Results, estimate_of, fixed, interval
-from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, SHOWN, UNDECIDED, label_of
+from effective_lr.document.table import Results, fixed, interval
+from effective_lr.evidence.verdicts import (
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    SHOWN,
+    UNDECIDED,
+    estimate_of,
+    label_of,
+)
 
 
 def macros_of(results: Results, scale: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The paper around its chapters, paper/main.tex: the list of chapters, all verdicts at a glance, and the PDF."""
 
-import json
 from typing import Any
 
 from effective_lr.document.macros import count_verdicts, to_latex
@@ -8,7 +7,9 @@ from effective_lr.document.manuscript import FRAME, chapters_tex, require_known_
 from effective_lr.document.notation import latex
 from effective_lr.document.table import Span, Table
 from effective_lr.engine.inputs import Layout
+from effective_lr.engine.storage import read_json
 from effective_lr.engine.study import load
+from effective_lr.evidence.verdicts import Claims
 
 CAPTIONS = {
     "overview": "Every claim and its verdict at this scale. The chapters give statistics, intervals and tolerances.",
@@ -16,10 +17,9 @@ CAPTIONS = {
     r"band from $-1$ to $1$; where a tolerance has one bound, what is far inside tends to the other end. Arrows: "
     "beyond the axis. Crosses: no value. A claim is reproduced where all of its tests are.",
 }
-Claims = dict[str, dict[str, dict[str, Any]]]  # by study and id
 
 
-def overview(claims: Claims) -> Table:
+def overview(claims: dict[str, Claims]) -> Table:
     """Every claim of every study with its verdict."""
     rows: list[list[Any]] = []
     for study, decided in claims.items():
@@ -30,9 +30,9 @@ def overview(claims: Claims) -> Table:
     return Table("lll", ["", "Claim", "Verdict"], rows)
 
 
-def read_claims(layout: Layout) -> Claims:
+def read_claims(layout: Layout) -> dict[str, Claims]:
     """The claims of all chapters with their verdicts."""
-    return {study: json.loads(layout.claims(study).read_text(encoding="utf-8")) for study in layout.chapters}
+    return {study: read_json(layout.claims(study)) for study in layout.chapters}
 
 
 def write_paper(layout: Layout) -> None:

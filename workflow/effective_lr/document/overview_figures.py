@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from effective_lr.document import style
 from effective_lr.document.style import PALETTE, TEXT_WIDTH
 from effective_lr.engine.study import Study, load
 from effective_lr.evidence.verdicts import (
@@ -17,6 +18,7 @@ from effective_lr.evidence.verdicts import (
     REPRODUCED,
     SHOWN,
     UNDECIDED,
+    Claims,
     label_of,
     statistics_of,
 )
@@ -35,8 +37,9 @@ class Line(NamedTuple):
     tests: tuple[dict[str, Any], ...] = ()
 
 
-def verdicts(claims: dict[str, dict[str, dict[str, Any]]]) -> Figure:
+def verdicts(claims: dict[str, Claims]) -> Figure:
     """Every test of every claim, by study and id: its value and 90 % interval in units of its own tolerance."""
+    style.use()
     lines = [line for study, decided in claims.items() for line in lines_of(load(study), decided)]
     half = (len(lines) + 1) // 2
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, min(ROW * half + 0.45, HEIGHT)))

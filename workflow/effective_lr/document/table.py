@@ -14,6 +14,7 @@ from effective_lr.document.notation import mathml, number
 from effective_lr.engine.study import Study
 from effective_lr.evidence.estimates import Estimate
 from effective_lr.evidence.tidy import Tables
+from effective_lr.evidence.verdicts import estimate_of
 
 MISSING = "n/a"  # what cannot be computed at a scale that is too small
 
@@ -36,14 +37,6 @@ class Results(NamedTuple):
         """A statistic of the claims by subject."""
         parts = [part for claim in self.claims.values() for part in claim["parts"] if part["statistic"] == statistic]
         return {part["subject"]: estimate_of(part) for part in parts}
-
-
-def estimate_of(part: dict[str, Any]) -> Estimate:
-    """What a part of a claim has measured; JSON has no NaN."""
-    value, low, high, freedom = (
-        np.nan if part[key] is None else part[key] for key in ("value", "low", "high", "freedom")
-    )
-    return Estimate(value, low, high, freedom)
 
 
 class Span(NamedTuple):

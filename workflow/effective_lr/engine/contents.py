@@ -3,10 +3,11 @@
 The Snakefile imports it: nothing here imports torch or pandas.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -56,6 +57,11 @@ class Contents(_Strict):
     tables: dict[str, Item] = {}
     notebooks: dict[str, Notebook] = {}
     first_view: str | None = Field(default=None, description="the figure that the explorer opens the study with")
+
+    @property
+    def shown(self) -> dict[str, Item]:
+        """The figures and the tables."""
+        return {**self.figures, **self.tables}
 
 
 class Measurement(_Strict):
@@ -158,17 +164,16 @@ class Chapter:
     def name(self) -> str:
         return self.study.name
 
-    def experiments_of(self, item: Item | Notebook | Claim) -> list[str]:
+    def claims_of(self, item: Item | Notebook) -> dict[str, Claim]:
+        """The claims that an item shows."""
+        chosen: Names = getattr(item, "claims", [])
+        return self.claims if chosen == "all" else {name: self.claims[name] for name in chosen}
+
+    def experiments_of(self, item: Item | Notebook) -> list[str]:
         """The experiments that an item rests on: its own and those of its claims."""
         own = list(self.experiments) if item.experiments == "all" else item.experiments
-        return list(dict.fromkeys([*own, *(name for claim in self.claims_of(item) for name in claim.experiments)]))
-
-    def claims_of(self, item: Item | Notebook | Claim) -> list[Claim]:
-        return [self.claims[name] for name in self.claim_names(item)]
-
-    def claim_names(self, item: Item | Notebook | Claim) -> list[str]:
-        claims: Names = getattr(item, "claims", [])
-        return list(self.claims) if claims == "all" else claims
+        of_claims = [name for claim in self.claims_of(item).values() for name in claim.experiments]
+        return list(dict.fromkeys([*own, *of_claims]))
 
     def runs_of(self, experiments: list[str]) -> list[BaseRun]:
         """The runs of these experiments, each once."""
@@ -191,26 +196,29 @@ class Chapter:
 
     def check(self, config: Path, paper: Path) -> None:
         """Raise UserError for contents and claims that name an unknown experiment, claim, figure or table."""
-        shown: dict[str, Item] = {**self.contents.figures, **self.contents.tables}
-        places: list[tuple[Path, dict[str, Any]]] = [
-            (paper / "claims.yaml", self.claims),  # first: tables rest on what their claims name
-            (paper / "contents.yaml", {**shown, **self.contents.notebooks}),
-        ]
-        for file, items in places:
-            for name, item in items.items():
-                for claim in set(self.claim_names(item)) - self.claims.keys():
-                    raise UserError(f"{file}: {name}: claims: '{claim}': expected one of {', '.join(self.claims)}")
-                needed = [*self.experiments_of(item), *filter(None, [getattr(item, "data_of", None)])]
-                for experiment in needed:
-                    if experiment not in self.experiments:
-                        raise UserError(f"{config}: experiments.{experiment}: missing; {name} in {file} rests on it")
-        if self.contents.first_view not in (None, *self.contents.figures):
-            expected = f"expected one of {', '.join(self.contents.figures)}"
-            raise UserError(f"{paper / 'contents.yaml'}: first_view = '{self.contents.first_view}': {expected}")
-        for name, stated in self.claims.items():
-            if stated.shown not in shown:
-                expected = f"expected one of {', '.join(sorted(shown))}"
-                raise UserError(f"{paper / 'claims.yaml'}: {name}: shown = '{stated.shown}': {expected}")
+        contents, claims = paper / "contents.yaml", paper / "claims.yaml"
+
+        def require(name: str, known: Iterable[str], where: str) -> None:
+            if name not in known:
+                raise UserError(f"{where} = '{name}': expected one of {', '.join(known)}")
+
+        def require_experiments(names: Iterable[str], where: str) -> None:
+            for name in names:
+                if name not in self.experiments:
+                    raise UserError(f"{config}: experiments.{name}: missing; {where} rests on it")
+
+        for name, stated in self.claims.items():  # first: tables rest on what their claims name
+            require(stated.shown, self.contents.shown, f"{claims}: {name}: shown")
+            require_experiments(stated.experiments, f"{name} in {claims}")
+        for name, item in self.contents.shown.items():
+            for claim in item.claims if item.claims != "all" else ():
+                require(claim, self.claims, f"{contents}: {name}: claims")
+            require_experiments(self.experiments_of(item), f"{name} in {contents}")
+        for name, notebook in self.contents.notebooks.items():
+            needed = [*self.experiments_of(notebook), *filter(None, [notebook.data_of])]
+            require_experiments(needed, f"{name} in {contents}")
+        if self.contents.first_view is not None:
+            require(self.contents.first_view, self.contents.figures, f"{contents}: first_view")
 
 
 def load_chapter(root: Path, name: str, scale: str) -> Chapter:
@@ -233,13 +241,8 @@ def config_folder(root: Path, study: str) -> Path:
 
 
 def published_table(root: Path, study: str, scale: str) -> Path:
-    """The published runs of a study at one scale, one table in the form of a shard."""
+    """The published runs of a study at one scale, in the form of a job's table."""
     return root / "results" / "published" / study / f"{scale}.parquet"
-
-
-def published_claims(root: Path, study: str, scale: str) -> Path:
-    """What these runs decide: the claims with their verdicts and numbers."""
-    return published_table(root, study, scale).with_suffix(".claims.json")
 
 
 def published_scales(root: Path, study: str) -> list[str]:
@@ -249,36 +252,21 @@ def published_scales(root: Path, study: str) -> list[str]:
 
 
 def load_chapters(root: Path, config: Config) -> dict[str, Chapter]:
-    """The studies that have the scale, in the order of the paper. Raises UserError where none has it."""
-    scale = config.scale_name
-    with_scale = [name for name in names() if scale in grid.scales(config_folder(root, name))]
-    if not with_scale:
-        known = sorted({other for name in names() for other in grid.scales(config_folder(root, name))})
-        raise UserError(f"config: scale = '{scale}': expected one of {', '.join(known)}")
-    if config.metrics == "published":
-        published = [name for name in with_scale if published_table(root, name, scale).exists()]
-        if not published:
-            there = sorted({other for name in with_scale for other in published_scales(root, name)})
-            raise UserError(
-                f"config: metrics = 'published' with scale = '{scale}': nothing is published at this scale; "
-                f"expected one of {', '.join(there) or 'none: train first'}"
-            )
-        with_scale = published
-    chapters = [load_chapter(root, name, scale) for name in with_scale]
+    """The studies that have the scale, or published it, in the order of the paper. Raises UserError where none has."""
+    scale, chosen = config.scale_name, "metrics = 'published', " if config.metrics == "published" else ""
+    known = {name: grid.scales(config_folder(root, name)) for name in names()}
+    if chosen:
+        known = {name: [one for one in published_scales(root, name) if one in own] for name, own in known.items()}
+    chapters = [load_chapter(root, name, scale) for name, own in known.items() if scale in own]
+    if not chapters:
+        expected = ", ".join(sorted(set().union(*known.values()))) or "none: train first"
+        raise UserError(f"config: {chosen}scale = '{scale}': expected one of {expected}")
     return {chapter.name: chapter for chapter in sorted(chapters, key=lambda one: (one.contents.order, one.name))}
 
 
 def target_names(chapters: dict[str, Chapter]) -> dict[tuple[str, str], str]:
     """How Snakemake calls each figure and table: by its name, with that of its study before it where two have it."""
-    items = [(name, item) for name, chapter in chapters.items() for item in _shown(chapter)]
-    count: dict[str, int] = {}
-    for _, item in items:
-        count[item] = count.get(item, 0) + 1
-    return {
-        (name, item): item if count[item] == 1 and item not in COMMON_TABLES else f"{name}_{item}"
-        for name, item in items
-    }
-
-
-def _shown(chapter: Chapter) -> dict[str, Any]:
-    return {**chapter.contents.figures, **chapter.contents.tables}
+    items = [(name, item) for name, chapter in chapters.items() for item in chapter.contents.shown]
+    count = Counter(item for _, item in items)
+    shared = {item for item in count if count[item] > 1 or item in COMMON_TABLES}
+    return {(name, item): f"{name}_{item}" if item in shared else item for name, item in items}

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from effective_lr.engine import code, resources
 from effective_lr.engine.contents import Chapter, Item, Notebook, load_chapters, published_scales, published_table
 from effective_lr.engine.grid import Config, load_config
+from effective_lr.engine.study import BaseRun, Study
 
 DATA = Path("results", "data")
 
@@ -25,8 +26,18 @@ class DataFiles(NamedTuple):
     record: Path
 
 
-def data_files(name: str) -> DataFiles:
-    return DataFiles(DATA / f"{name}.pt", DATA / f"{name}.json")
+def data_of(study: Study, run: BaseRun) -> DataFiles | None:
+    """The prepared data of a run; None where it needs none."""
+    name = study.data(run)
+    return DataFiles(DATA / f"{name}.pt", DATA / f"{name}.json") if name else None
+
+
+def recorded(data: tuple[Path, Path] | None, key: str) -> str:
+    """The value of a key in the record of prepared data; empty where it cannot be read, which its reader reports."""
+    try:
+        return str(json.loads(data[1].read_text()).get(key, "")) if data else ""
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,11 @@ class Layout:
         return self.config.metrics == "published"
 
     @property
+    def options(self) -> str:
+        """What makes a command of Snakemake about this scale."""
+        return f"--cores all --config scale={self.config.scale_name}{' metrics=published' if self.is_published else ''}"
+
+    @property
     def build(self) -> Path:
         """The folder of the paper."""
         return Path("paper", "build", self.config.results)
@@ -56,18 +72,14 @@ class Layout:
         """The folder of a study: jobs/, logs/, runs/ (the run cache), claims.json."""
         return Path("results", self.config.results, study)
 
-    def job_table(self, study: str, job: str) -> Path:
-        """What the runs of a training job measured."""
-        return self.results(study) / "jobs" / f"{job}.parquet"
-
     def tables(self, study: str, experiments: Iterable[str] | None = None) -> list[Path]:
         """The tables of the jobs that these experiments of a study rest on, or all of its experiments. Published runs
         are in one table of the same form."""
         chapter = self.chapters[study]
         if self.is_published:
-            return [published_table(self.root, study, self.config.scale_name)]
+            return [self.published(study)]
         jobs = chapter.jobs if experiments is None else chapter.jobs_of(experiments)
-        return [self.job_table(study, job) for job in jobs]
+        return [self.results(study) / "jobs" / f"{job}.parquet" for job in jobs]
 
     def tables_of(self, study: str, item: Item | Notebook) -> list[Path]:
         """The tables of the jobs that an item rests on."""
@@ -75,20 +87,23 @@ class Layout:
 
     def checks(self, study: str) -> Path:
         """The table of float64 checks."""
-        if self.is_published:
-            return published_table(self.root, study, self.config.scale_name).with_name("checks.parquet")
-        return self.results(study) / "checks.parquet"
+        return (self.published(study).parent if self.is_published else self.results(study)) / "checks.parquet"
 
     def claims(self, study: str) -> Path:
         """The claims with their verdicts and numbers."""
         return self.results(study) / "claims.json"
 
-    def published_claims(self, study: str) -> dict[str, Path]:
-        """Those of published scales, by scale."""
-        paths = {
-            scale: published_table(self.root, study, scale).with_suffix(".claims.json")
-            for scale in published_scales(self.root, study)
-        }
+    def published(self, study: str) -> Path:
+        """The table of the published runs of this scale, which need not exist."""
+        return published_table(self.root, study, self.config.scale_name)
+
+    def published_claims(self, study: str, scale: str = "") -> Path:
+        """What the published runs of a scale decide, of this one where none is named."""
+        return published_table(self.root, study, scale or self.config.scale_name).with_suffix(".claims.json")
+
+    def all_published_claims(self, study: str) -> dict[str, Path]:
+        """The same for every published scale."""
+        paths = {scale: self.published_claims(study, scale) for scale in published_scales(self.root, study)}
         return {scale: path for scale, path in paths.items() if path.exists()}
 
     def measured(self, item: Item) -> list[Path]:
@@ -103,15 +118,11 @@ class Layout:
 
     def measured_files(self, study: str) -> list[Path]:
         """The files of all items of a study."""
-        return list(dict.fromkeys(path for item in self.items(study).values() for path in self.measured(item)))
+        items = self.chapters[study].contents.shown.values()
+        return list(dict.fromkeys(path for item in items for path in self.measured(item)))
 
     def all_tables(self) -> list[Path]:
         return [path for study in self.chapters for path in self.tables(study)]
-
-    def items(self, study: str, kind: str = "") -> dict[str, Item]:
-        """The figures, the tables, or both of a study."""
-        contents = self.chapters[study].contents
-        return {**(contents.figures if kind != "table" else {}), **(contents.tables if kind != "figure" else {})}
 
     # Training jobs
 
@@ -119,11 +130,10 @@ class Layout:
         """Whether a study goes without this prepared data where a user lacks it."""
         return any(dataset in chapter.study.optional_data for chapter in self.chapters.values())
 
-    def data_of_job(self, study: str, job: str) -> str | None:
+    def data_of_job(self, study: str, job: str) -> DataFiles | None:
         """The prepared data of a training job."""
         chapter = self.chapters[study]
-        name: str | None = chapter.study.data(chapter.jobs[job][0])
-        return name
+        return data_of(chapter.study, chapter.jobs[job][0])
 
     def minutes(self, study: str, job: str, attempt: int = 1) -> int:
         """The time that a job asks a scheduler for."""
@@ -140,10 +150,10 @@ class Layout:
     def notebook(self, study: str, name: str) -> Notebook:
         return self.chapters[study].contents.notebooks[name]
 
-    def notebook_data(self, study: str, name: str) -> str | None:
+    def notebook_data(self, study: str, name: str) -> DataFiles | None:
         """The prepared data that a notebook trains on."""
         chapter, experiment = self.chapters[study], self.notebook(study, name).data_of
-        return chapter.study.data(chapter.experiments[experiment][0]) if experiment else None
+        return data_of(chapter.study, chapter.experiments[experiment][0]) if experiment else None
 
     def notebook_inputs(self, study: str, name: str) -> list[Path]:
         """The tables of the jobs that a notebook reads, and the verdicts where it reads all of them."""
@@ -155,7 +165,7 @@ class Layout:
         """The values for its cell of parameters, as JSON."""
         found = {"scale": self.config.scale_name, "metrics": self.config.metrics}
         if data := self.notebook_data(study, name):
-            found |= {"tensors": str(data_files(data).tensors), "record": str(data_files(data).record)}
+            found |= {"tensors": str(data.tensors), "record": str(data.record)}
         return json.dumps(found)
 
     def notebook_code(self, study: str, name: str) -> str:

@@ -4,7 +4,6 @@ It trains only what is missing. Finished runs lie in the run cache, each under i
 a run that was interrupted. A signal saves and stops; a kill loses at most the time since the last checkpoint.
 """
 
-import json
 import platform
 import resource
 import signal
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from effective_lr.engine.devices import choose_device, on_device
+from effective_lr.engine.inputs import recorded
 from effective_lr.engine.storage import (
     SCHEMA,
     Provenance,
@@ -281,18 +281,34 @@ def run_job(
     """
     results: dict[BaseRun, Result] = {}
     stop = StopSignal()
-    unavailable = recorded(data[1], "missing") if data else ""
-    if unavailable:
+    if unavailable := recorded(data, "missing"):
         print(f"{name}: skipped: {unavailable}", flush=True)
         write_table(with_provenance(SCHEMA.empty_table(), []), output)
         return 0
+
+    def finish(run: BaseRun, result: Result) -> None:
+        results[run] = result
+        print(f"[{runs.index(run) + 1}/{len(runs)}] {describe(study, run, *result)}", flush=True)
+
     try:
-        for number, run in enumerate(runs, start=1):
+        for run in runs:
             if not options.retrain and (result := cache.finished(run)):
-                results[run] = result
-                print(f"[{number}/{len(runs)}] {describe(study, run, *result)}", flush=True)
-        if len(results) < len(runs):
-            train_missing(name, study, runs, results, cache, data, stop, options)
+                finish(run, result)
+        if missing := [run for run in runs if run not in results]:
+            from effective_lr.prepare.dataset import load
+
+            device_name, why = choose_device(options.device)
+            print(f"{name}: {len(missing)} of {len(runs)} runs to train, on the {why}", flush=True)
+            tensors = load(*data) if data else {}
+            with on_device(device_name, options.gpu_slots, name) as device:
+                progress = Progress(name, stop, cache, options.checkpoint_seconds, study.unit, runs, missing)
+                while missing:
+                    stop.deferred = True
+                    result = train(study, missing[0], tensors, device, cache, progress, reuse=not options.retrain)
+                    stop.deferred = False
+                    finish(missing.pop(0), result)
+                    if stop.number:
+                        raise Stopped
         tables, provenances = zip(*(results[run] for run in runs), strict=True)
         write_table(with_provenance(pa.concat_tables(tables), list(provenances)), output)
     except Stopped:
@@ -304,41 +320,3 @@ def run_job(
         )
         return 128 + stop.number
     return 0
-
-
-def train_missing(
-    name: str,
-    study: Study,
-    runs: list[BaseRun],
-    results: dict[BaseRun, Result],
-    cache: RunCache,
-    data: tuple[Path, Path] | None,
-    stop: StopSignal,
-    options: Options,
-) -> None:
-    """Train the runs of a job that have no result yet."""
-    from effective_lr.prepare.dataset import load
-
-    missing = [run for run in runs if run not in results]
-    device_name, why = choose_device(options.device)
-    print(f"{name}: {len(missing)} of {len(runs)} runs to train, on the {why}", flush=True)
-    tensors = load(*data) if data else {}
-    with on_device(device_name, options.gpu_slots, name) as device:
-        progress = Progress(name, stop, cache, options.checkpoint_seconds, study.unit, runs, missing)
-        for run in list(missing):
-            stop.deferred = True
-            result = train(study, run, tensors, device, cache, progress, reuse=not options.retrain)
-            stop.deferred = False
-            results[run] = result
-            missing.remove(run)
-            print(f"[{runs.index(run) + 1}/{len(runs)}] {describe(study, run, *result)}", flush=True)
-            if stop.number:
-                raise Stopped
-
-
-def recorded(record: Path, key: str) -> str:
-    """The value of a key in a record of prepared data; empty where it cannot be read, which its reader reports."""
-    try:
-        return str(json.loads(record.read_text()).get(key, ""))
-    except (OSError, ValueError, AttributeError):
-        return ""

@@ -1,22 +1,18 @@
-"""The runs of a scale as a whole: what is left to train and how long it takes, what was trained, what is unused."""
+"""The runs of a scale as a whole: what is left to train and how long it takes, and what is unused."""
 
+import itertools
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from itertools import pairwise
-from pathlib import Path
-from statistics import mean, median, median_high
+from statistics import mean, median
 from typing import Any
 
 from effective_lr.engine.code import training_key
-from effective_lr.engine.contents import Chapter
-from effective_lr.engine.inputs import DataFiles, data_files
-from effective_lr.engine.jobs import RunCache, duration, recorded
+from effective_lr.engine.inputs import Layout, data_of, recorded
+from effective_lr.engine.jobs import RunCache, duration
 from effective_lr.engine.resources import CPU_SPEED
-from effective_lr.engine.storage import read_provenance
-from effective_lr.engine.study import BaseRun, Study
+from effective_lr.engine.study import BaseRun
 from effective_lr.engine.study import load as load_study
 from effective_lr.errors import UserError
 
@@ -24,26 +20,17 @@ MEASURED_STEPS, MEASURED_SECONDS = 40, 2.0  # of each kind of run, whichever end
 PARTIAL_FILE_AGE = 3600.0  # seconds after which nobody can be writing a file any more
 
 
-def cache_of(study: Study, run: BaseRun, results: Path, code_key: str) -> RunCache:
-    """The run cache of a study at one scale, for this code and the prepared data of this run."""
-    needed = study.data(run)
-    return RunCache(results / "runs", code_key, recorded(data_files(needed).record, "sha256") if needed else "")
-
-
-def unfinished(chapter: Chapter, results: Path) -> list[BaseRun]:
-    """The runs that the run cache lacks, for the present code and the prepared data; without those whose optional data
-    cannot be had."""
+def caches(layout: Layout, study: str) -> dict[BaseRun, RunCache]:
+    """The run cache of each run, for the present code and prepared data."""
+    chapter, folder = layout.chapters[study], layout.results(study) / "runs"
     key = training_key(chapter.study)
+    return {run: RunCache(folder, key, recorded(data_of(chapter.study, run), "sha256")) for run in chapter.runs}
 
-    def is_unavailable(run: BaseRun) -> bool:
-        needed = chapter.study.data(run)
-        return bool(needed and recorded(data_files(needed).record, "missing"))
 
-    return [
-        run
-        for run in chapter.runs
-        if not cache_of(chapter.study, run, results, key).table_path(run).exists() and not is_unavailable(run)
-    ]
+def unfinished(layout: Layout, study: str) -> list[BaseRun]:
+    """The runs that the run cache lacks; without those whose optional data cannot be had."""
+    missing = [run for run, cache in caches(layout, study).items() if not cache.table_path(run).exists()]
+    return [run for run in missing if not recorded(data_of(layout.chapters[study].study, run), "missing")]
 
 
 def speed_kind(run: BaseRun) -> tuple[object, ...]:
@@ -51,10 +38,10 @@ def speed_kind(run: BaseRun) -> tuple[object, ...]:
     return tuple(value for key, value in run if key != "seed" and not isinstance(value, float))
 
 
-def measure(name: str, runs: list[BaseRun], data: dict[str, DataFiles]) -> tuple[float, list[float | None]]:
+def measure(name: str, runs: list[BaseRun]) -> tuple[float, list[float | None]]:
     """Seconds that this process takes to start, and operations per second of each run, from its first steps here.
 
-    None where the prepared data of a run is not in `data`.
+    None where the data of a run is not prepared.
     """
     start = time.perf_counter()
     import torch
@@ -65,12 +52,13 @@ def measure(name: str, runs: list[BaseRun], data: dict[str, DataFiles]) -> tuple
     training = study.module("training")
     start_seconds = time.perf_counter() - start
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return start_seconds, [
-        study.operations(run) * runs_per_second(training, run, load(*data[needed]) if needed else {}, device)
-        if (needed := study.data(run)) is None or needed in data
-        else None
-        for run in runs
-    ]
+    speeds: list[float | None] = []
+    for run in runs:
+        data = data_of(study, run)
+        is_ready = data is None or data.tensors.exists()
+        tensors = load(*data) if data and is_ready else {}
+        speeds.append(study.operations(run) * runs_per_second(training, run, tensors, device) if is_ready else None)
+    return start_seconds, speeds
 
 
 def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
@@ -89,7 +77,7 @@ def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> f
     with suppress(_Enough):
         training.train(run, data, after_step=after_step)
     later = seen[len(seen) // 2 if len(seen) > 4 else 0 :]
-    seconds = median(after[1] - before[1] for before, after in pairwise(later))
+    seconds = median(after[1] - before[1] for before, after in itertools.pairwise(later))
     return (later[-1][0] - later[0][0]) / (len(later) - 1) / seconds
 
 
@@ -97,51 +85,41 @@ class _Enough(Exception):
     """The speed is known."""
 
 
-def plan(chapter: Chapter, results: Path, cores: int, gpu_speed: float) -> tuple[str, float]:
+def plan(layout: Layout, study: str, cores: int, gpu_speed: float) -> tuple[str, float]:
     """What is left to train, and how long it takes by the speed that is measured here, with all cores at work.
 
     The text, and seconds of one core.
     """
-    missing = unfinished(chapter, results)
-    remaining = {run.run_id for run in missing}
-    jobs = {
-        name: own for name, runs in chapter.jobs.items() if (own := [run for run in runs if run.run_id in remaining])
-    }
-    text = (
-        f"{chapter.name}: {len(chapter.runs)} runs in {len(chapter.jobs)} jobs; {len(missing)} runs in {len(jobs)} "
-        "jobs to train"
-    )
+    chapter, missing = layout.chapters[study], unfinished(layout, study)
+    operations = {run.run_id: chapter.study.operations(run) for run in missing}
+    left = [[run.run_id for run in runs if run.run_id in operations] for runs in chapter.jobs.values()]
+    jobs = [sum(operations[run_id] for run_id in own) for own in left if own]
+    planned = f"{study}: {len(chapter.runs)} runs in {len(chapter.jobs)} jobs"
+    text = f"{planned}; {len(missing)} runs in {len(jobs)} jobs to train"
     if not missing:
         return text, 0.0
     kinds = {speed_kind(run): run for run in missing}
-    needed = {name for run in missing if (name := chapter.study.data(run)) is not None}
-    available = {name: data_files(name) for name in needed if data_files(name).tensors.exists()}
     with ProcessPoolExecutor(cores) as pool:
-        calls = [pool.submit(measure, chapter.name, list(kinds.values()), available) for _ in range(cores)]
+        calls = [pool.submit(measure, study, list(kinds.values())) for _ in range(cores)]
         starts, measured = zip(*(call.result() for call in calls), strict=True)
     speeds = dict(zip(kinds, zip(*measured, strict=True), strict=True))
-    seconds: defaultdict[str, float] = defaultdict(float)
-    count: Counter[str] = Counter()
-    is_assumed = False
+    seconds: defaultdict[str, list[float]] = defaultdict(list)
     for run in missing:
         found = [speed for speed in speeds[speed_kind(run)] if speed]
-        is_assumed |= not found
-        seconds[group(run)] += chapter.study.operations(run) / (mean(found) if found else CPU_SPEED)
-        count[group(run)] += 1
-    lines = [text, "", f"{'runs':>6}  {'a run':>8}  {'all':>8}"]
-    lines += [
-        f"{count[name]:6}  {duration(seconds[name] / count[name]):>8}  {duration(seconds[name]):>8}  {name}"
-        for name in count
-    ]
-    in_all = sum(seconds.values()) + mean(starts) * len(jobs)
-    operations = [sum(map(chapter.study.operations, runs)) for runs in jobs.values()]
-    lines += [
+        seconds[group(run)].append(operations[run.run_id] / (mean(found) if found else CPU_SPEED))
+    in_all = sum(map(sum, seconds.values())) + mean(starts) * len(jobs)
+    is_assumed = None in itertools.chain(*measured)
+    lines = [
+        text,
+        "",
+        f"{'runs':>6}  {'a run':>8}  {'all':>8}",
+        *(f"{len(of):6}  {duration(mean(of)):>8}  {duration(sum(of)):>8}  {name}" for name, of in seconds.items()),
         "",
         f"About {duration(in_all / cores)} with {cores} jobs at a time ({in_all / 3600:.2f} hours of one), each of "
         f"{len(jobs)} taking {mean(starts):.1f} s to start, at the speed measured just now"
         + (f", or {CPU_SPEED:.0e} operations per second where the data is not prepared." if is_assumed else "."),
-        f"By arithmetic {sum(operations):.1e} floating point operations: {sum(operations) / gpu_speed / 3600:,.1f} GPU "
-        f"hours if a GPU does {gpu_speed / 1e12:g} TFLOP/s, the longest job {duration(max(operations) / gpu_speed)}.",
+        f"By arithmetic {sum(jobs):.1e} floating point operations: {sum(jobs) / gpu_speed / 3600:,.1f} GPU "
+        f"hours if a GPU does {gpu_speed / 1e12:g} TFLOP/s, the longest job {duration(max(jobs) / gpu_speed)}.",
     ]
     return "\n".join(lines), in_all
 
@@ -151,54 +129,20 @@ def group(run: BaseRun) -> str:
     return "-".join(part for part in run.stem.split("-") if "_" not in part) or run.stem
 
 
-def seconds_per_operation(study: Study, taken: Iterable[tuple[BaseRun, float]]) -> dict[str, float]:
-    """The median over runs and the seconds that they took, by kind of run, and under '' of all; empty without any."""
-    found: defaultdict[str, list[float]] = defaultdict(list)
-    for run, seconds in taken:
-        for name in ("", group(run)):
-            found[name].append(seconds / study.operations(run))
-    return {name: median_high(values) for name, values in found.items()}
-
-
-def summary(tables: Iterable[Path], start: float) -> str:
-    """What the jobs of these tables did since `start`: runs trained, reused and diverged, and hours."""
-    count: Counter[str] = Counter()
-    seconds = 0.0
-    for path in tables:
-        try:
-            provenance = read_provenance(path)
-        except UserError:
-            count["unreadable"] += 1  # what reads it next reports why
-            continue
-        for record in provenance:
-            count["reused" if record.reused else "trained"] += 1
-            count["diverged"] += record.diverged is not None
-            seconds += 0 if record.reused else record.seconds
-    text = (
-        f"Runs: {count['trained']} trained in {seconds / 3600:.2f} hours of one core or GPU, {count['reused']} reused, "
-        f"{count['diverged']} diverged; {duration(time.time() - start)} in all."
-    )
-    if count["unreadable"]:
-        text += f" Unreadable tables: {count['unreadable']}."
-    return text
-
-
-def clean(chapter: Chapter, results: Path, remove: bool) -> str:
+def clean(layout: Layout, study: str, remove: bool) -> str:
     """List what no run of the scale, as it is configured and coded now, can use; and delete it where `remove`."""
-    used = set()
-    key = training_key(chapter.study)
-    for run in chapter.runs:
-        needed = chapter.study.data(run)
-        cache = cache_of(chapter.study, run, results, key)
-        if needed is not None and not cache.data_sha256:
+    used, folder = set(), layout.results(study) / "runs"
+    for run, cache in caches(layout, study).items():
+        data = data_of(layout.chapters[study].study, run)
+        if data and not cache.data_sha256:
             raise UserError(
-                f"{data_files(needed).record}: missing, so the runs in use are not known; prepare the data first "
+                f"{data.record}: missing, so the runs in use are not known; prepare the data first "
                 "(`snakemake --cores 1 --until data`)"
             )
         used |= {cache.table_path(run).name, cache.checkpoint_path(run).name}
     unused = [
         path
-        for path in (results / "runs").glob("*")
+        for path in folder.glob("*")
         if path.name not in used
         and not (path.name.startswith(".") and time.time() - path.stat().st_mtime < PARTIAL_FILE_AGE)  # being written
     ]
@@ -207,4 +151,4 @@ def clean(chapter: Chapter, results: Path, remove: bool) -> str:
         for path in unused:
             path.unlink()
     what = "removed" if remove else "would remove"
-    return f"{results / 'runs'}: {what} {len(unused)} files that the present config and code do not use ({size:.1f} MB)"
+    return f"{folder}: {what} {len(unused)} files that the present config and code do not use ({size:.1f} MB)"

@@ -96,6 +96,10 @@ def write_json(content: Any, path: Path) -> None:
         partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_checked(content: bytes, path: Path) -> None:
     """Write bytes behind their own sha256."""
     with whole_file(path) as partial:

@@ -34,6 +34,10 @@ class Tables(dict[str, Experiment]):
         """The runs of these experiments together, each once; of all of them when none is named."""
         return pd.concat([self[name].runs for name in names or self]).drop_duplicates("run_id", ignore_index=True)
 
+    def only(self, names: Iterable[str]) -> "Tables":
+        """The tables of these experiments."""
+        return Tables({name: self[name] for name in names})
+
 
 def read(chapter: Chapter, paths: Iterable[Path], experiments: Iterable[str] | None = None) -> Tables:
     """The tables of these experiments of a chapter, or of all, from the tables of their training jobs."""
@@ -42,6 +46,11 @@ def read(chapter: Chapter, paths: Iterable[Path], experiments: Iterable[str] | N
     return Tables(
         {name: gather(chapter.study, files, [run.run_id for run in chapter.experiments[name]]) for name in names}
     )
+
+
+def read_checks(path: Path) -> pd.DataFrame:
+    """The float64 checks; an empty table where none were made."""
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=["check", "subject", "value"])
 
 
 _read_once = cache(read_table)  # every experiment of a published study is in one table
@@ -74,9 +83,16 @@ def gather(study: Study, paths: Iterable[Path], run_ids: list[str]) -> Experimen
 
 
 def summarize(study: Study, metrics: pd.DataFrame, records: list[Provenance]) -> pd.DataFrame:
-    """One line for each run: settings, provenance, and the means of what the study summarizes."""
+    """One line for each run: settings, provenance, and the means of what the study summarizes.
+
+    A setting that is newer than a run has its default in it.
+    """
+    defaults = {key: field.default for key, field in study.run.model_fields.items() if not field.is_required()}
     names = [name for name in Provenance.model_fields if name not in ("run", "versions")]
-    lines = [{**{name: getattr(record, name) for name in names}, **record.versions, **record.run} for record in records]
+    lines = [
+        {**{name: getattr(record, name) for name in names}, **record.versions, **defaults, **record.run}
+        for record in records
+    ]
     empty = [*study.run.model_fields, "python", "torch", *names]
     runs = pd.DataFrame(lines, columns=None if lines else empty)
     whole = metrics[(metrics["layer"] == "") & metrics["quantity"].isin(study.summarized)]

@@ -17,6 +17,7 @@ from effective_lr.errors import UserError
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite
 from effective_lr.evidence.tidy import Experiment, Tables
 
+Claims = dict[str, dict[str, Any]]  # decided, by name: the content of claims.json
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 IN_PART = "reproduced in part"
 SHOWN = "shown"  # numbers of a claim without tests
@@ -28,7 +29,6 @@ class Evidence:
 
     def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
         self.tables, self.checks = tables, checks
-        self.notes: list[str] = []
         self._since: dict[int, Evidence] = {}
 
     def since(self, seed: int) -> "Evidence":
@@ -139,8 +139,7 @@ def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statist
     try:
         if what.check:
             return checked(evidence, what.check, what.subject)
-        evidence.notes.clear()
-        return statistics[what.statistic](evidence, what.subject).noted(*evidence.notes)
+        return statistics[what.statistic](evidence, what.subject)
     except Undecidable as why:
         return NO_VALUE.noted(str(why))
 
@@ -150,6 +149,13 @@ def as_json(what: Measurement, estimate: Estimate) -> dict[str, Any]:
     numbers = {key: value for key, value in estimate._asdict().items() if key != "note"}
     found = {key: None if np.isnan(value) else float(value) for key, value in numbers.items()}
     return {"subject": what.subject, "statistic": what.name, "unit": what.unit, **found}
+
+
+def estimate_of(part: dict[str, Any]) -> Estimate:
+    """The other way round: what a part of a claim has measured."""
+    keys = ("value", "low", "high", "freedom")
+    value, low, high, freedom = (np.nan if part[key] is None else part[key] for key in keys)
+    return Estimate(value, low, high, freedom)
 
 
 def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, Statistic]) -> dict[str, Any]:
@@ -179,8 +185,8 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
     return {"id": name, **text, "verdict": verdict, "why": why, "parts": parts, "explored": explored}
 
 
-def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, command: str) -> dict[str, dict[str, Any]]:
-    """The claims of a chapter that rest on experiments in `tables`, with their verdicts: the content of claims.json.
+def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, options: str) -> Claims:
+    """The claims of a chapter that rest on experiments in `tables`, with their verdicts.
 
     Each with the definition of its numbers, how many runs and seeds it rests on, and the command that decides it again.
     """
@@ -194,7 +200,7 @@ def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, command: 
             known = statistics.get(part["statistic"])
             part["definition"] = " ".join(inspect.cleandoc((known and known.measure.__doc__) or "").split())
         about = {"runs": len(chapter.runs_of(claim.experiments)), "seeds": chapter.seeds(name)}
-        found[name] = {**decided, **about, "command": f"snakemake claim_{name} {command}"}
+        found[name] = {**decided, **about, "command": f"snakemake claim_{name} {options}"}
     return found
 
 
@@ -210,9 +216,10 @@ def margin(part: dict[str, Any]) -> float:
     """How far the interval of a part is inside its tolerance, in units of half its width, or of its only bound, or of 1
     where that is 0; negative beyond a bound, and −∞ without a value."""
     low, high = part["within"]
-    if part["value"] is None:
+    value, *ends = estimate_of(part)[:3]
+    if np.isnan(value):
         return -np.inf
-    ends = [part["value"] if part[end] is None else part[end] for end in ("low", "high")]
+    ends = [value if np.isnan(end) else end for end in ends]
     unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 0)
     inside = [ends[0] - low] if low is not None else []
     inside += [high - ends[1]] if high is not None else []
@@ -224,28 +231,29 @@ def rules(claim: dict[str, Any]) -> list[Any]:
     return [[part["subject"], part["statistic"], part["within"]] for part in claim["parts"]]
 
 
-def as_text(result: dict[str, Any]) -> str:
+def as_text(claim: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
-    lines = [f"{result['id']} {result['title']}: {result['verdict'].upper()}{in_brackets(result['why'])}"]
-    for part in result["parts"]:
-        lines.append(f"  {measured_text(part)}, {tolerance_text(part)}: {part['verdict']}{in_brackets(part['why'])}")
-    lines += [f"  {measured_text(what)}: explored, no part of the verdict" for what in result["explored"]]
+    lines = [f"{claim['id']} {claim['title']}: {claim['verdict'].upper()}{in_brackets(claim['why'])}"]
+    lines += [f"  {part_text(part)}: {part['verdict']}{in_brackets(part['why'])}" for part in claim["parts"]]
+    lines += [f"  {measured_text(what)}: explored, no part of the verdict" for what in claim["explored"]]
     return "\n".join(lines)
-
-
-def tolerance_text(part: dict[str, Any]) -> str:
-    low, high = part["within"]
-    return f"within {'−∞' if low is None else f'{low:g}'} to {'∞' if high is None else f'{high:g}'}"
 
 
 def in_brackets(text: str) -> str:
     return f" ({text})" if text else ""
 
 
-def measured_text(measured: dict[str, Any]) -> str:
-    value = "no value" if measured["value"] is None else f"{measured['value']:.3g}"
-    if measured["low"] is not None:
-        value += f" [{measured['low']:.3g}, {measured['high']:.3g}]"
-    if measured["freedom"]:
-        value += f" df {measured['freedom']:.0f}"
-    return f"{measured['subject']}, {measured['statistic']}: {value} {measured['unit']}".rstrip()
+def part_text(part: dict[str, Any], form: str = ".3g") -> str:
+    """What a test has measured, and its tolerance; `form` is how its numbers are written."""
+    low, high = part["within"]
+    least, most = (None if low is None else f"at least {low:g}"), (None if high is None else f"at most {high:g}")
+    within = f"within {low:g} to {high:g}" if least and most else least or most
+    return f"{measured_text(part, form)}, {within}"
+
+
+def measured_text(part: dict[str, Any], form: str = ".3g") -> str:
+    """Subject, statistic, value and interval."""
+    found = estimate_of(part)
+    interval = "(no interval)" if np.isnan(found.low) else f"[{found.low:{form}}, {found.high:{form}}]"
+    value = "no value" if np.isnan(found.value) else f"{found.value:{form}} {interval}"
+    return f"{part['subject']}, {part['statistic']}: {value} {part['unit']}".rstrip()
