@@ -12,19 +12,15 @@ from pathlib import Path
 
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.inputs import Layout
-from shared import ROOT, copy_repository
+from shared import copy_repository
 
 Plan = dict[str, set[str]]  # rule: the wildcards of its jobs, joined by slashes
 STAND_IN = Path(__file__).parent / "workflow" / "stand_in.sh"
-LARGE = 100_000  # bytes
 
 
 def linked_or_copied(source: str, target: str) -> None:
-    """A large file is written once and renamed, or deleted before it is made anew: never written in place."""
-    if os.path.getsize(source) > LARGE:
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
+    """Tables and tensors, which are renamed into their place and never written there, have one copy on the disk."""
+    (os.link if source.endswith((".parquet", ".pt")) else shutil.copy2)(source, target)
 
 
 @dataclass
@@ -37,10 +33,6 @@ class Checkout:
     @classmethod
     def new(cls, root: Path, stands_in: bool = False) -> "Checkout":
         copy_repository(root, {"scale": "smoke"})
-        known = Path(".snakemake/code.json")  # what `snakemake --lint` read of the same code: each start saves seconds
-        if (ROOT / known).exists():
-            (root / known).parent.mkdir()
-            shutil.copy(ROOT / known, root / known)
         return cls(root, stands_in)
 
     def copy(self, root: Path) -> "Checkout":
@@ -51,7 +43,12 @@ class Checkout:
         if self.stands_in:
             variables["BASH_ENV"] = str(STAND_IN)
         return subprocess.run(
-            command, cwd=folder or self.root, env={**environment, **variables}, capture_output=True, text=True
+            command,
+            cwd=folder or self.root,
+            env={**environment, **variables},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # LaTeX prints in Latin-1
         )
 
     def snakemake(self, *words: str, broken: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:

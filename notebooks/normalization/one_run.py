@@ -385,7 +385,7 @@ def account(run):
     return pd.DataFrame(table).T
 
 
-runs_of_adamw = [run for run in experiments["small_steps"] if run.optimizer == "adamw"]
+runs_of_adamw = [run for run in experiments["equilibrium"] if run.optimizer == "adamw"]
 of_adamw = min(runs_of_adamw, key=lambda run: abs(np.log(run.lr * run.l2 / 0.01)))
 account(Run(**{**of_adamw.model_dump(), **changes, "steps": 3 * steps, "probes": 1}))
 

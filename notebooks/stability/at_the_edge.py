@@ -14,8 +14,7 @@
 #
 # This notebook trains one network of the chapter three times, with no decay, with some and with much, and watches
 # what the chapter only reports as means: the sharpness on its way to $2/\eta$, the oscillation that starts there, and
-# the balance $\langle\frac{\beta}{2}x^2\rangle=\langle\alpha_{\mathrm{eff}}\rangle$ between the oscillation and the
-# force that it holds.
+# the balance between the pressure of the oscillation and the force $\alpha_{\mathrm{eff}}$ that it holds.
 #
 # It needs the prepared data: `snakemake results/data/fashion-mnist-14.pt --cores 1`. At the scale `smoke` the runs
 # are too short to reach the edge.
@@ -53,15 +52,16 @@ start()
 # ## The runs
 #
 # From the experiment `mlp` we take the first seed, with no decay, about half and about twice the critical one, and
-# probe more often: a probe finds the top eigenpair $S, u$ of the Hessian and the gradient $\nabla S$.
+# probe more often: a probe finds the top eigenpair $S, u$ of the Hessian and the gradient $\nabla S$. In the last
+# third a look finds the first six eigenpairs, too.
 
 # %%
 experiments = grid.load_scale(Path("config/stability"), scale, load_study("stability"))[1]
 penalties = sorted({run.l2 for run in experiments["mlp"]})
 chosen = sorted({0.0, min(penalties, key=lambda l2: abs(l2 - 0.004)), penalties[-1]})
 first = min(experiments["mlp"], key=lambda run: (run.seed, run.l2))
-steps = min(first.steps, 2000)
-runs = [first.changed(l2=l2, steps=steps, probes=steps // 10, ntk_images=0) for l2 in chosen]
+steps = min(first.steps, 2400)
+runs = [first.changed(l2=l2, steps=steps, probes=steps // 10, pairs_every=10, ntk_images=0) for l2 in chosen]
 data = load(load_tensors(Path(tensors), Path(record)), first, torch.device("cpu"))
 
 
@@ -119,7 +119,7 @@ axes[1].set(xlabel=r"predicted $\alpha_0-2\lambda AS$", ylabel=r"measured $dS/dt
 # ## The oscillation
 #
 # Half of each step, along $u$: $x$. Prediction: below the edge it is the slow flow alone; at the edge it changes its
-# sign at every step, and decay makes it smaller, until it is gone.
+# sign at every step. Decay damps its bursts to a steady oscillation, and with more of it the oscillation is gone.
 
 # %%
 figure, axes = plt.subplots(1, len(trained), figsize=(7, 2.2), sharey=True, squeeze=False)
@@ -130,21 +130,25 @@ axes[0, 0].set_ylabel("displacement $x$")
 # %% [markdown]
 # ## The balance
 #
-# What pushes the sharpness up across the edge is $\alpha_{\mathrm{eff}}$; what the oscillation pushes back is
-# $\frac{\beta}{2}x^2$. Prediction: their means over time agree wherever a run is at the edge. Means over 20 probes:
+# What pushes the sharpness up across the edge is $\alpha_{\mathrm{eff}}$. Along the top direction the oscillation
+# pushes back by $\frac{\beta}{2}x^2$, and along all directions with $R_i>0.95$ by
+# $\frac12\langle P\nabla S,\nabla^3L[d,d]\rangle$, where $d$ is the displacement along them. Prediction: where a run is
+# at the edge, the mean over time of the latter is that of the force; that of the former is less where a second
+# direction oscillates. Means over 20 looks:
 
 # %%
 figure, axes = plt.subplots(1, len(trained), figsize=(7, 2.2), squeeze=False)
 for axis, (l2, (_, table, _)) in zip(axes.flat, trained.items(), strict=True):
-    pressure = table["beta"] / 2 * table["displacement"] ** 2
-    for values, color, label in [
-        (table["alpha_eff"], PALETTE[0], r"$\alpha_{\mathrm{eff}}$"),
-        (pressure, PALETTE[3], r"$\frac{\beta}{2}x^2$"),
+    looks = table.dropna(subset=["edge_pressure"])
+    for quantity, color, label in [
+        ("edge_force", PALETTE[0], r"$\alpha_{\mathrm{eff}}$"),
+        ("edge_pressure_top", PALETTE[3], "top direction"),
+        ("edge_pressure", PALETTE[2], "all at the edge"),
     ]:
-        mean = values.rolling(20, min_periods=1).mean()
+        mean = looks[quantity].rolling(20, min_periods=1).mean()
         axis.plot(mean.index, mean, color=color, label=label)
     axis.axhline(0, color="0.4", linewidth=0.6)
-    axis.set(title=f"λ = {l2:g}", xlabel="training step")
+    axis.set(title=f"λ = {l2:g}, {looks['edge_directions'].mean():.1f} directions", xlabel="training step")
 axes[0, 0].legend()
 # %% [markdown]
 # ## Where the model of the edge comes from

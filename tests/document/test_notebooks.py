@@ -1,4 +1,4 @@
-"""The notebooks: their text, what the contents say of them, and what happens when a cell fails."""
+"""The notebooks: their text, their place in the contents, and what a failing cell leaves."""
 
 import json
 import re

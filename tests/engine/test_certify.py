@@ -30,26 +30,23 @@ def device(name):
     return name
 """,
     "workflow/effective_lr/studies/toy/__init__.py": """
-from effective_lr.engine.study import Study
-from effective_lr.studies.toy.settings import Run
+from effective_lr.engine.study import BaseRun, Study
+
+
+class Run(BaseRun):
+    rule: str
+    rate: float
+    steps: int
+
+    @property
+    def stem(self):
+        return f"{self.rule}-{self.rate}"
+
 
 STUDY = Study(
     name="toy", title="Toy", follows="nobody", run=Run, data=lambda run: None, summarized=("loss",),
     outcome=lambda means: "", operations=lambda run: 1.0, megabytes=lambda run: 1,
 )
-""",
-    "workflow/effective_lr/studies/toy/settings.py": """
-from effective_lr.engine.study import BaseRun, setting
-
-
-class Run(BaseRun):
-    rule: str = setting("how to step", "ours")
-    rate: float = setting("how far to step", "ours")
-    steps: int = setting("how often", "ours")
-
-    @property
-    def stem(self):
-        return f"{self.rule}-{self.rate}"
 """,
     "workflow/effective_lr/studies/toy/training.py": """
 import pickle
@@ -57,14 +54,11 @@ import pickle
 import numpy
 import torch
 
-TARGET = 2.0
-
 
 class Training:
     def __init__(self, run):
-        self.steps, self.step, self.diverged, self.seconds, self.rows = run.steps, 0, False, 1.0, []
+        self.steps, self.step, self.rows, self.velocity = run.steps, 0, [], 0.0
         self.weights = {"w": numpy.random.default_rng(run.seed).normal(size=3).view(torch.Tensor)}
-        self.velocity = 0.0
 
     def save(self):
         return pickle.dumps((self.step, self.rows, self.weights, self.velocity))
@@ -79,7 +73,7 @@ def train(run, shared, saved=None, after_step=lambda training: None):
     if saved is not None:
         training.step, training.rows, training.weights, training.velocity = pickle.loads(saved)
     while training.step < run.steps:
-        gradient = training.weights["w"] - TARGET
+        gradient = training.weights["w"] - 2.0
         training.velocity = gradient + (0.9 if run.rule == "momentum" else 0.0) * training.velocity
         training.weights["w"] = training.weights["w"] - run.rate * training.velocity
         training.step += 1

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,36 +10,18 @@ import pytest
 
 from effective_lr.engine import storage
 from effective_lr.engine.storage import SCHEMA, Provenance
-from effective_lr.engine.study import BaseRun
 from effective_lr.errors import UserError
-from shared import ROOT, make_run
+from effective_lr.studies.normalization.data import Splits
+from shared import ROOT, make_run, train_or_reuse
 
 
-def provenance(run: BaseRun, **changes: Any) -> Provenance:
-    """Where a finished run comes from, without a training."""
-    about: dict[str, Any] = {
-        "study": "normalization",
-        "run_id": run.run_id,
-        "run": run.model_dump(),
-        "run_key": "0123456789abcdef",
-        "code_key": "code",
-        "data_sha256": "data",
-        "commit": "0123456789ab",
-        "finished": "2026-01-02T03:04:05+00:00",
-        "diverged": None,
-        "resumed": False,
-        "seconds": 10.0,
-        "gpu_seconds": 0.0,
-        "examples_per_second": 100,
-        "peak_memory_mb": 100,
-        "device": "CPU x86_64",
-        "versions": {"python": "3.11.2", "torch": "2.14.1"},
-    }
-    return Provenance(**{**about, **changes})
+@pytest.fixture
+def record(single: Splits, tmp_path: Path) -> Provenance:
+    return train_or_reuse(make_run(steps=1, probes=1, evaluations=1), single, tmp_path / "runs")[1]
 
 
-def test_a_table_of_another_version_of_the_package_is_not_called_damaged(tmp_path: Path) -> None:
-    path, record = tmp_path / "old.parquet", provenance(make_run())
+def test_a_table_of_another_version_of_the_package_is_not_called_damaged(record: Provenance, tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
     for changes, keys in [({"colour": "red"}, "colour"), ({"seconds": "soon"}, "seconds")]:
         text = json.dumps([{**record.model_dump(by_alias=True), **changes}])
         table = SCHEMA.empty_table()
@@ -53,11 +34,11 @@ def test_a_table_of_another_version_of_the_package_is_not_called_damaged(tmp_pat
             assert f"differs in {keys})" in str(error.value) and "damaged" not in str(error.value)
 
 
-def test_files_keep_the_former_names_of_hashes(tmp_path: Path) -> None:
-    record, path = provenance(make_run()), tmp_path / "table.parquet"
+def test_files_keep_the_former_names_of_hashes(record: Provenance, tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
     storage.write_table(storage.with_provenance(SCHEMA.empty_table(), [record]), path)
     [stored] = json.loads(pq.read_schema(path).metadata[b"provenance"])
-    assert (stored["fingerprint"], stored["code"], stored["data"]) == ("0123456789abcdef", "code", "data")
+    assert (stored["fingerprint"], stored["code"], stored["data"]) == (record.run_key, "code", "data")
     assert storage.read_table(path)[1] == storage.read_provenance(path) == [record]
 
 

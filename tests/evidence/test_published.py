@@ -62,9 +62,8 @@ def test_published_runs_come_back_as_they_were(unfinished: Path, single: Splits)
         assert found[0].equals(mine[0])
         assert found[1] == mine[1].model_copy(update={"host": ""})
 
-    content = bytearray(OUTPUT.read_bytes())
-    content[len(content) // 3] ^= 1
-    OUTPUT.write_bytes(content)
+    content = OUTPUT.read_bytes()
+    OUTPUT.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=f"{OUTPUT}: damaged"):
         published.reuse(LAYOUT, STUDY.name)
 
@@ -91,7 +90,7 @@ def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_wit
     assert agree and "C1" in text and "C2" not in text
 
     path = LAYOUT.published_claims(STUDY.name)
-    text = path.read_text() + "\n"  # to be told from one that was written
+    text = path.read_text() + "\n"  # by which it differs from one that was written
     path.write_text(text)
     published.write_claims(LAYOUT, STUDY.name)
     assert path.read_text() == text

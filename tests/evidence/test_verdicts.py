@@ -12,26 +12,10 @@ from scipy import stats
 
 from effective_lr.engine.contents import Claim
 from effective_lr.errors import UserError
-from effective_lr.evidence import verdicts
-from effective_lr.evidence.estimates import (
-    Estimate,
-    Undecidable,
-    contrast,
-    log_ratio,
-    mean_interval,
-    pooled_mean,
-    power,
-)
+from effective_lr.evidence import estimates, verdicts
+from effective_lr.evidence.estimates import Estimate, Undecidable, contrast, mean_interval, pooled_mean
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import (
-    IN_PART,
-    NO_INTERVAL,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    UNDECIDED,
-    Evidence,
-    Statistic,
-)
+from effective_lr.evidence.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, Statistic
 from shared import STUDY, chapter_of, make_run
 
 # Parts and claims
@@ -44,7 +28,7 @@ def test_an_interval_across_the_bound_is_undecided() -> None:
         (Estimate(1.2, 1.1, 1.3), (0.95, 1.05), NOT_REPRODUCED, ""),
         (Estimate(0.2, 0.1, 0.3), (0.95, 1.05), NOT_REPRODUCED, ""),
         (Estimate(9.0, 8.0, 10.0), (5, math.inf), REPRODUCED, ""),
-        (Estimate(1.0, math.nan, math.nan), (0.95, 1.05), UNDECIDED, NO_INTERVAL),
+        (Estimate(1.0, math.nan, math.nan), (0.95, 1.05), UNDECIDED, verdicts.NO_INTERVAL),
         (Estimate(1.0, math.nan, math.nan).noted("one seed"), (0.95, 1.05), UNDECIDED, ""),  # the note gives the reason
     ]:
         assert verdicts.judge(estimate, within) == (verdict, why)
@@ -55,6 +39,7 @@ def part(subject: str, verdict: str) -> dict[str, Any]:
 
 
 def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_verdict() -> None:
+    assert verdicts.summarize([]) == (verdicts.SHOWN, "")  # numbers without tests
     one_of_each = {"sgd": [UNDECIDED], "adam": [NOT_REPRODUCED], "adamw": [REPRODUCED]}
     for found, verdict, why in [
         ({"sgd": [REPRODUCED, NOT_REPRODUCED]}, NOT_REPRODUCED, "why sgd is not reproduced"),
@@ -67,7 +52,7 @@ def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_
         ),
         ({"sgd": [REPRODUCED], "adam": [UNDECIDED]}, UNDECIDED, "reproduced: sgd; undecided: adam"),
         ({"sgd": [UNDECIDED], "adam": [NOT_REPRODUCED]}, UNDECIDED, "undecided: sgd; not reproduced: adam"),
-        (one_of_each, IN_PART, "reproduced: adamw; undecided: sgd; not reproduced: adam"),
+        (one_of_each, verdicts.IN_PART, "reproduced: adamw; undecided: sgd; not reproduced: adam"),
     ]:
         parts = [part(subject, kind) for subject, kinds in found.items() for kind in kinds]
         assert verdicts.summarize(parts) == (verdict, why)
@@ -84,12 +69,15 @@ def test_the_part_that_decided_a_claim_is_that_nearest_to_another_verdict() -> N
     assert verdicts.worst_part({"verdict": REPRODUCED, "parts": [*inside, large]}) is inside[1]
     across, outside = of(UNDECIDED, 1, 0.5, 2.5, [0, 2]), of(NOT_REPRODUCED, 4, 3, 5, [0, 2])
     assert verdicts.worst_part({"verdict": UNDECIDED, "parts": [*inside, across]}) is across
-    assert verdicts.worst_part({"verdict": IN_PART, "parts": [*inside, across, outside]}) is outside
+    assert verdicts.worst_part({"verdict": verdicts.IN_PART, "parts": [*inside, across, outside]}) is outside
     without = of(UNDECIDED, None, None, None, [0, None])
     assert verdicts.worst_part({"verdict": UNDECIDED, "parts": [across, without]}) is without
     one_sided = [of(REPRODUCED, 3, 2.2, 4, [2, None]), of(REPRODUCED, 1, 0.5, 1.5, [None, 2])]
     assert verdicts.worst_part({"verdict": REPRODUCED, "parts": one_sided}) is one_sided[0]
     assert [verdicts.margin(one) for one in one_sided] == pytest.approx([0.1, 0.25])
+    exact = [of(REPRODUCED, 0, 0, 0, [0, 0]), of(NOT_REPRODUCED, 3, 2, 4, [0, 0])]  # a tolerance of one value
+    assert [verdicts.margin(one) for one in exact] == [0, -4]
+    assert verdicts.worst_part({"verdict": verdicts.SHOWN, "parts": []}) is None
 
 
 # From a claim and tables to a verdict
@@ -123,7 +111,7 @@ def test_a_verdict_follows_the_values() -> None:
         ([1.0, 1.01, 0.99], REPRODUCED, ""),
         ([2.0, 2.01, 1.99], NOT_REPRODUCED, ""),
         ([1.0, 1.5, 0.5], UNDECIDED, "crosses the bound"),
-        ([1.0], UNDECIDED, NO_INTERVAL),
+        ([1.0], UNDECIDED, verdicts.NO_INTERVAL),
         ([1.0, math.nan, 1.0], UNDECIDED, "1 of 3 values are not a number"),
         ([], UNDECIDED, "no runs in plane"),
     ]:
@@ -168,7 +156,7 @@ def test_a_check_is_decided_by_its_range_over_seeds() -> None:
         ([1e-12, 3e-12], REPRODUCED, ""),
         ([1e-12, 1e-3], UNDECIDED, "crosses"),
         ([1e-3, 2e-3], NOT_REPRODUCED, ""),
-        ([1e-12], UNDECIDED, NO_INTERVAL),
+        ([1e-12], UNDECIDED, verdicts.NO_INTERVAL),
         ([1e-12, math.nan], UNDECIDED, "not a number"),
         ([], UNDECIDED, "no check was run"),
     ]:
@@ -243,10 +231,10 @@ def test_an_estimate_is_mapped_with_its_ends_and_keeps_its_notes() -> None:
 def test_the_ratio_of_two_columns_is_geometric_over_the_seeds_that_both_have() -> None:
     above, below = pd.Series({1: 2.0, 2: 8.0, 3: 5.0}), pd.Series({1: 1.0, 2: 2.0, 4: 9.0})
     expected = mean_interval(pd.Series([math.log(2), math.log(4)])).map(math.exp)
-    assert log_ratio(above, below)[:4] == pytest.approx(expected[:4])
-    assert log_ratio(below, above).value == pytest.approx(1 / expected.value)
+    assert estimates.log_ratio(above, below)[:4] == pytest.approx(expected[:4])
+    assert estimates.log_ratio(below, above).value == pytest.approx(1 / expected.value)
     with pytest.raises(Undecidable):
-        log_ratio(-above, below)
+        estimates.log_ratio(-above, below)
 
 
 def test_a_contrast_is_that_of_the_linear_model_with_cells_and_seeds() -> None:
@@ -276,4 +264,6 @@ def test_the_power_of_a_test_is_the_share_of_simulated_studies_that_it_decides()
         margins = stats.t.ppf(0.95, count - 1) * deviations / math.sqrt(count)
         inside = (means - margins >= within[0]) & (means + margins <= within[1])
         outside = (means + margins < within[0]) | (means - margins > within[1])
-        assert power(count, deviation, expected, within) == pytest.approx((inside | outside).mean(), abs=0.012)
+        assert estimates.power(count, deviation, expected, within) == pytest.approx(
+            (inside | outside).mean(), abs=0.012
+        )

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from effective_lr.prepare.prepared import Missing, Prepared
 
 from effective_lr.errors import UserError
 from effective_lr.prepare import text
+from effective_lr.prepare.dataset import Missing, Prepared
 from effective_lr.studies.manifold import data as windows
 from effective_lr.studies.manifold.training import load
 

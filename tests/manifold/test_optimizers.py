@@ -161,6 +161,48 @@ def test_adamw_is_that_of_torch_with_the_settings_of_each_matrix(make_run: MakeR
         torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-14)
 
 
+def test_adam_starts_with_steps_as_long_as_later_ones(make_run: MakeRun) -> None:
+    """With the warm-up the first step of AdamW is k·η in every entry, that of independent gradients ever after."""
+    for warm_up, expected in [(True, math.sqrt(0.1 / 1.9)), (False, 1.0)]:
+        run = make_run(optimizer="adam0", warm_up=warm_up)
+        network = GPT(run, torch.float64)
+        before = [network.up.detach().clone(), network.positions.detach().clone()]
+        stepper = Optimizer(run, network)
+        gradients(network, 0)
+        stepper.step()
+        for old, weight, lr in zip(
+            before, (network.up, network.positions), (block_settings(run, (1, 8))[0], 3e-3), strict=True
+        ):
+            torch.testing.assert_close((weight.detach() - old).abs(), torch.full_like(old, expected * lr))
+        resumed = Optimizer(run, network)
+        resumed.load(stepper.state())
+        assert resumed.steps == 1
+
+
+def test_the_balance_of_adamw_holds_for_correlated_and_radial_gradients(make_run: MakeRun) -> None:
+    """X7's law with random gradients, each with a part of the one before; with a radial part, as where the scale
+    matters. Without the memory or the radial term it does not hold."""
+    run = make_run(layers=1, width=24, decay_per_step=1 / 240)
+    for correlation, radial in [(-0.33, 0.0), (0.33, 1.0)]:
+        network = GPT(run, torch.float64)
+        stepper, weight = Optimizer(run, network), network.attention
+        lr, decay = block_settings(run, weight.shape)
+        last, scale = random(*weight.shape), random(*weight.shape, seed=1).mul(0.7).exp()
+        sums = dict.fromkeys(("weighted_square", "radial", "noise", "memory"), torch.zeros(len(weight)))
+        for step in range(1400):
+            new, norm = random(*weight.shape, seed=2 + step), frobenius(weight.detach())
+            tangent = project(scale * (new + correlation * last), weight.detach())
+            weight.grad, last = tangent / norm + radial * weight.detach() / norm**2, new
+            if step >= 500:
+                sums = {what: sums[what] + value for what, value in stepper.balance(weight).items()}
+            stepper.adam.step()  # of this weight alone
+            stepper.steps += 1
+        left, right = 2 * decay * sums["weighted_square"] + 2 * sums["radial"], sums["noise"] + 18 * sums["memory"]
+        assert float((left / (lr * right)).mean()) == pytest.approx(0.98, abs=0.04), (correlation, radial)
+        assert abs(float((left / (lr * sums["noise"])).mean()) - 1) > 0.4
+        assert (float((left - 2 * sums["radial"]).div(lr * right).mean()) < 0.9) == (radial != 0)
+
+
 def test_adam_direction_is_that_of_torch(make_run: MakeRun) -> None:
     weight = torch.nn.Parameter(random(1, 3, 4))
     start = weight.detach().clone()

@@ -60,6 +60,12 @@ def test_a_diverged_run_ends_and_spares_its_mates(make_run: MakeRun, data: Data)
     mate = train(make_run(), data)
     assert not mate.diverged
     assert mate.step == mate.steps
+    assert train(make_run(stop_above=2.0), data).rows[-1] == (1, "", "diverged", 1.0)  # a uniform guess has 2.4
+    broken = Training(make_run(optimizer="macro-F", rms_norm="none", stop_above=1e9, probes=24), data)
+    broken.network.up.data[0, 0, 0] = math.nan
+    broken.advance()  # measures what is not finite, and ends there
+    assert broken.diverged
+    assert broken.rows[-1] == (1, "", "diverged", 1.0)
 
 
 def test_arms_of_one_seed_share_batches_and_starting_directions(make_run: MakeRun, data: Data) -> None:
@@ -107,6 +113,10 @@ def test_the_rows_are_what_the_loop_measured(make_run: MakeRun, data: Data) -> N
     start = Training(run, data).network.attention.detach()[0]
     assert spectral == pytest.approx(float(torch.linalg.matrix_norm(start, 2)), rel=1e-5)
     assert max(values(found, "bound_used").values()) <= 1
+    terms = {what: values(found, f"late_{what}") for what in ("weighted_square", "radial", "noise", "memory")}
+    assert all({layer for _, layer in by} == {layer for _, layer in norms if "." in layer} for by in terms.values())
+    assert min(*terms["weighted_square"].values(), *terms["noise"].values()) > 0
+    assert not values(train(make_run(optimizer="adamh"), data), "late_noise")
     assert set(STUDY.summarized) <= {what for _, _, what, _ in found.rows}
 
 
@@ -142,11 +152,3 @@ def test_an_impossible_run_is_told(make_run: MakeRun, wrong: dict, expected: lis
         make_run(**wrong)
     for text in expected:
         assert text in str(error.value)
-
-
-def test_a_shard_is_an_arm_and_its_runs_are_its_seeds(make_run: MakeRun) -> None:
-    assert make_run(seed=1).shard_id == make_run(seed=2).shard_id
-    others = [{"optimizer": "adamh"}, {"rms_norm": "none"}, {"lr_factor": 4.0}, {"initial_norm": 4.0}]
-    shards = {make_run(**other).shard_id for other in [{}, *others]}
-    assert len(shards) == 5
-    assert all(set(shard) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for shard in shards)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from effective_lr.prepare import images, prepared
+from effective_lr.prepare import catalog, dataset, images
 from effective_lr.studies.normalization.checks import small_run, synthetic_splits
 from effective_lr.studies.normalization.data import Splits, splits_for
 from effective_lr.studies.normalization.networks import build_network, normalized_layers
@@ -72,8 +72,8 @@ def test_errors_in_float32_are_those_of_the_script(tmp_path: Path) -> None:
         pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
     plain_float32()
     files = tmp_path / "data.pt", tmp_path / "data.json"
-    prepared.write("fashion-mnist-14", tmp_path, *files)
-    splits = splits_for(prepared.load(*files), make_run(**sizes))
+    catalog.prepare("fashion-mnist-14", tmp_path, *files)
+    splits = splits_for(dataset.load(*files), make_run(**sizes))
     errors = np.zeros((len(settings), 2, 2))  # setting, seed, engine or script
     for (k, changes), seed in product(enumerate(settings), range(2)):
         run = make_run(**sizes, **training, **changes, seed=200 + seed)

@@ -29,7 +29,8 @@ def update(run: Run, t: int, g: Tensor, state: State) -> Tensor:
         return g + run.momentum * state["b"] if run.optimizer == "nesterov" else state["b"]
     if run.optimizer == "rmsprop":
         state["v"] = 0.99 * state.get("v", 0) + 0.01 * g**2
-        return g / (state["v"] ** 0.5 + run.optimizer_eps)
+        corrected = 1 - 0.99**t if run.corrected_squares else 1
+        return g / ((state["v"] / corrected) ** 0.5 + run.optimizer_eps)
     state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
     state["v"] = 0.999 * state.get("v", 0) + 0.001 * g**2
     return state["m"] / (1 - 0.9**t) / ((state["v"] / (1 - 0.999**t)) ** 0.5 + run.optimizer_eps)
@@ -104,6 +105,10 @@ def test_steps_follow_the_published_rule(
         for (key, ours), theirs in zip(network.named_parameters(), reference.network.parameters(), strict=True):
             assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-11), (step, key)
     assert all(not torch.equal(start[key], value) for key, value in network.named_parameters())
+
+
+def test_corrected_squares_are_those_of_adam(small_splits: Splits) -> None:
+    test_steps_follow_the_published_rule("rmsprop", "batch", {"corrected_squares": True}, small_splits)
 
 
 @pytest.mark.parametrize("affine_l2", ["none", "all"])

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from effective_lr.engine import grid, limits
+from effective_lr.engine import grid, resources
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import published_table
 from effective_lr.engine.storage import Provenance, read_table
-from effective_lr.prepare import images, prepared
+from effective_lr.prepare import catalog, dataset, images
 from effective_lr.studies.normalization.settings import Run
 from effective_lr.studies.normalization.training import Training, batches, load
 from shared import CPU, ROOT, STUDY
@@ -32,14 +32,14 @@ def test_the_present_code_finds_every_published_run(published: Any) -> None:
     for record in provenance:
         run = Run(**record.run)
         assert run.run_id == record.run_id
-        assert run.fingerprint(key, record.data) == record.fingerprint
+        assert run.key(key, record.data_sha256) == record.run_key
     _, experiments = grid.load_scale(ROOT / "config" / STUDY.name, TABLE.stem, STUDY)
     assert {record.run_id for record in provenance} == {run.run_id for run in grid.unique(experiments)}
 
 
 def test_published_runs_are_of_one_clean_code(published: Any) -> None:
     _, provenance = published
-    assert len({record.code for record in provenance}) == len({record.data for record in provenance}) == 1
+    assert len({record.code_key for record in provenance}) == len({record.data_sha256 for record in provenance}) == 1
     assert not [record for record in provenance if "dirty" in record.commit or record.commit == "unknown"]
     assert TABLE.stat().st_size < 10_000_000
 
@@ -49,11 +49,11 @@ def test_a_fresh_run_begins_as_the_published_one(published: Any, tmp_path: Path)
     if not images.DEBIAN_FOLDER.exists():
         pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
     files = tmp_path / "data.pt", tmp_path / "data.json"
-    prepared.write("fashion-mnist-14", tmp_path, *files)
-    tensors = prepared.load(*files)
+    catalog.prepare("fashion-mnist-14", tmp_path, *files)
+    tensors = dataset.load(*files)
     rows, provenance = published
     for record in provenance[:: len(provenance) // 3][:3]:
-        assert record.data == prepared.sha256(tensors)
+        assert record.data_sha256 == dataset.sha256(tensors)
         run = Run(**record.run)
         training = Training(run, load(tensors, run, CPU))
         for batch in islice(batches(run, torch.device("cpu")), 30):
@@ -69,6 +69,6 @@ def test_limits_follow_from_what_was_measured(published: Any) -> None:
     """Each published run took less than a limit of its own allows it, and more than a hundredth of that."""
     for record in published[1]:
         run = Run(**record.run)
-        allowed = limits.SAFETY * STUDY.operations(run) / limits.CPU_SPEED
+        allowed = resources.SAFETY * STUDY.operations(run) / resources.CPU_SPEED
         assert record.diverged or allowed / 100 < record.seconds < allowed
-        assert record.peak_memory_mb < limits.memory_limit(STUDY, run)
+        assert record.peak_memory_mb < resources.memory_limit(STUDY, run)

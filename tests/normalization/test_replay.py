@@ -10,7 +10,7 @@ from effective_lr.studies.normalization import replay
 from effective_lr.studies.normalization.checks import NO_EPS
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.networks import normalized_layers
-from effective_lr.studies.normalization.training import Training, train
+from effective_lr.studies.normalization.training import Training, batches, train
 from shared import INVARIANT, make_run
 
 STRONG: dict[str, Any] = {"lr": 0.2, "l2": 0.1, "norm_eps": NO_EPS, "initial_norm": 1.3, "steps": 40}
@@ -64,7 +64,25 @@ def test_a_replay_that_forgets_the_penalty_is_another_training(
     assert distance(decayed, wrong) > 1e-3
 
 
-@pytest.mark.parametrize("loop", ["closed", "open"])
+def test_the_slow_replay_has_one_rate_for_each_layer_from_earlier_gradients(small_splits: Splits) -> None:
+    """The recursion by hand: each step's factors, from the mean gradients of the steps before it alone."""
+    run = make_run(**STRONG, replay="slow").changed(steps=120)
+    kept, squares, means = 1 - 2 * run.lr * run.l2, [1.3**2] * 4, [0.0] * 4
+    training = Training(run, small_splits, torch.float64)
+    for count, batch in enumerate(batches(run, torch.device("cpu")), start=1):
+        before = [layer.group_norms().detach() ** 2 for _, layer in training.layers]
+        training.advance(batch)
+        factors: Any = training.optimizer.weights.factors
+        for k, (_, layer) in enumerate(training.layers):
+            assert layer.weight.grad is not None
+            torch.testing.assert_close(factors[k].flatten(), before[k] / (squares[k] * kept))
+            mean = float((layer.group_norms(layer.weight.grad) ** 2 * before[k]).mean())
+            means[k] += (mean - means[k]) / min(count, 100)
+            squares[k] = kept**2 * squares[k] + run.lr**2 * means[k] / squares[k]
+            torch.testing.assert_close(layer.group_norms().detach(), torch.ones_like(before[k]))
+
+
+@pytest.mark.parametrize("loop", ["closed", "open", "slow"])
 def test_a_replay_does_not_touch_the_penalty_of_its_settings(loop: str, single: Splits) -> None:
     training = Training(make_run(**STRONG, replay=loop), single)
     assert training.optimizer.weights.penalties == [0.0] * 4

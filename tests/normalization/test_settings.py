@@ -20,12 +20,11 @@ def test_the_name_of_a_run_is_the_one_it_always_had() -> None:
     # Published tables and explorers know runs by this name.
     run = make_run(normalization="layer", optimizer="adam", projected=True, lr=0.003, l2=1e-5, seed=100)
     assert run.run_id == "layer-adam-projected-lr_0.003-l2_1e-05-seed_100-cee389"
-    assert run.shard_id == "layer-adam-projected-seed_100-0d0d1c"  # the job that carries it
 
 
 def test_names_of_large_numbers_have_no_plus() -> None:
     run = make_run(lr=1e7, l2=2e9)
-    assert "lr_1e07-l2_2e09-" in run.run_id and "+" not in run.run_id + run.shard_id
+    assert "lr_1e07-l2_2e09-" in run.run_id and "+" not in run.run_id
 
 
 @pytest.mark.parametrize(
@@ -55,6 +54,7 @@ def test_names_of_large_numbers_have_no_plus() -> None:
             ({"replay": "closed", **changes}, ["replay = closed", "optimizer = sgd", "l2 above 0"])
             for changes in ({"optimizer": "adam"}, {"l2": 0}, {"normalization": "none"}, {"projected": True})
         ),
+        ({"corrected_squares": True, "optimizer": "adam"}, ["corrected_squares = true", "optimizer = adam"]),
         ({"starts_at_equilibrium": True, "l2": 0}, ["starts_at_equilibrium = true", "l2 above 0"]),
         ({"batch_size": 1}, ["batch_size = 1", "normalization = batch"]),
         *(({key: value}, [f"{key} = {str(value).lower()}"]) for key in ("lr", "seed") for value in (True, False)),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from effective_lr.studies.normalization import theory
@@ -243,6 +244,90 @@ def test_arrays_broadcast_and_no_penalty_is_the_limit(name: str) -> None:
     assert np.all(np.isinf(norm[:, 0]))
     assert theory.equilibrium_effective_lr(name, 1e-3, 0.0, GRAD, DIM) == 0
     assert theory.equilibrium_angle(name, 1e-3, 0.0, GRAD, DIM) == 0
+
+
+MODEL = {  # (η, λ) whose equilibrium is reached within the first half of the steps
+    "sgd": (0.02, 0.05),
+    "momentum": (0.002, 0.05),
+    "nesterov": (0.002, 0.05),
+    "adam": (0.003, 0.04),
+    "rmsprop": (0.003, 0.04),
+    "adamw": (0.004, 0.05),
+}
+
+
+def random_gradients(optimizer: str, correlations: NDArray[np.float64], steps: int = 12_000) -> NDArray[np.float64]:
+    """⟨w, w⟩, ⟨w, √ŝ w⟩, ⟨g, Pg⟩ and ⟨g, Pm⟩, means over late steps and eight replicas, (4, correlations).
+
+    Scale invariant weights in 20 dimensions. The gradient is a vector of unequal coordinates whose successive values
+    have these correlations, projected to the tangent, over ‖w‖.
+    """
+    rng, (lr, l2), dim = np.random.default_rng(1), MODEL[optimizer], 20
+    square_decay = {"rmsprop": 0.99, "adam": 0.999, "adamw": 0.999}.get(optimizer)
+    scale, rho = np.exp(0.5 * rng.normal(size=dim)), correlations[:, None, None]
+    shape = (len(correlations), 8, dim)
+    w, noise, m, s, sums = rng.normal(size=shape) / dim**0.5, np.zeros(shape), np.zeros(shape), np.zeros(shape), 0.0
+    for t in range(1, steps + 1):
+        noise = rho * noise + np.sqrt(1 - rho**2) * rng.normal(size=shape) * scale
+        square = (w * w).sum(-1, keepdims=True)
+        g = (noise - (noise * w).sum(-1, keepdims=True) * w / square) * 0.5 / (dim * square) ** 0.5
+        h = g + (2 * l2 * w if optimizer != "adamw" else 0)
+        s = s + (1 - square_decay) * (h * h - s) if square_decay else s
+        root = (s / (1 - square_decay**t)) ** 0.5 if square_decay else np.ones(shape)
+        remembered = m / (1 - 0.9 ** max(t - 1, 1)) if square_decay else m
+        if t > steps // 2:
+            sums = sums + np.stack([w * w, root * w * w, g * g / root, g * remembered / root]).sum(-1).mean(-1)
+        if optimizer in ("momentum", "nesterov"):
+            m = 0.9 * m + h
+            update = m if optimizer == "momentum" else h + 0.9 * m
+        elif optimizer in ("adam", "adamw"):
+            m = 0.9 * m + 0.1 * h
+            update = m / (1 - 0.9**t) / root
+        else:
+            update = h / root
+        w = (w * (1 - 2 * lr * l2) if optimizer == "adamw" else w) - lr * update
+    return np.asarray(sums / (steps - steps // 2))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "low", "high"),
+    [
+        ("sgd", 0.99, 1.01),
+        ("momentum", 0.99, 1.01),
+        ("nesterov", 0.99, 1.01),
+        ("adam", 0.97, 1.02),
+        ("adamw", 0.97, 1.02),
+        ("rmsprop", 0.9, 1.01),  # whose ŝ moves within the relaxation
+    ],
+)
+def test_the_balance_holds_whatever_the_correlation_of_gradients(optimizer: str, low: float, high: float) -> None:
+    lr, l2 = MODEL[optimizer]
+    norm, rooted, gradient, memory = random_gradients(optimizer, np.array([-0.3, 0.0, 0.3]))
+    shrinking = 4 * l2 * (rooted if optimizer == "adamw" else norm)
+    ratio = shrinking / theory.equilibrium_growth(optimizer, lr, gradient, memory)
+    assert (ratio > low).all() and (ratio < high).all(), ratio
+    if optimizer in ("sgd", "rmsprop"):
+        assert theory.equilibrium_growth(optimizer, lr, 1.0, 0.7) == lr
+        return
+    memoryless = shrinking / theory.equilibrium_growth(optimizer, lr, gradient, 0.0)
+    assert memoryless[0] < 0.75 and memoryless[2] > 1.4 and abs(memoryless[1] - 1) < 0.03, memoryless
+    if optimizer == "nesterov":  # with the memory term of the heavy ball it misses
+        missed = shrinking / theory.equilibrium_growth(optimizer, lr, gradient, memory / 0.9)
+        assert missed[0] > 1.04 and missed[2] < 0.97, missed
+
+
+def test_a_unit_of_rmsprop_that_loses_its_gradient_vanishes_unless_the_penalty_outweighed_it() -> None:
+    """In float32, at θ = 0.2 of the widest layer: its norm over η√d/2; and the one that is left turns by π."""
+    lr, l2, single, rng = 0.009, 0.0086, np.float32, np.random.default_rng(0)
+    for gradient, norm in [(1e-2, 0.0), (1e-5, 1.0)]:
+        w, s = single(rng.normal(size=144) / 12), np.zeros(144, dtype=single)
+        for t in range(3000):
+            g = single(gradient * rng.normal(size=144) / 12 / np.linalg.norm(w)) if t < 500 else single(0)
+            h, before = g + single(2 * l2) * w, w
+            s = single(0.99) * s + single(0.01) * h * h
+            w = w - single(lr) * h / (np.sqrt(s) + single(1e-8))
+        assert np.linalg.norm(w) / (lr * 12 / 2) == pytest.approx(norm, abs=1e-3)
+    assert (w @ before) / (w @ w) == pytest.approx(-1, abs=1e-3)
 
 
 def test_angle_scale_is_the_cube_root_of_section_4() -> None:

@@ -309,7 +309,7 @@ def test_recomputed_statistics_are_those_of_the_images(
             variance = torch.stack([u.var(1) for u in units]).mean(0)
             torch.testing.assert_close(layer.running_mean, mean, rtol=1e-10, atol=1e-12)
             torch.testing.assert_close(layer.running_var, variance, rtol=1e-10, atol=1e-12)
-        network(images * 3)  # training goes on, with running means as before
+        network(images * 3)  # training continues, with running means as before
     assert {layer.running_momentum for _, layer in normalized_layers(network)} == {0.1}
 
 
@@ -433,7 +433,8 @@ def test_units_without_a_gradient_are_counted_and_described(small_splits: Splits
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_late_updates_are_what_the_learning_rate_multiplies(optimizer: str, small_splits: Splits) -> None:
-    """From torch's own state: û, Σ√ŝ, and the cosine of gradient and remembered mean, at the last step alone."""
+    """From torch's own state: û, Σ√ŝ, the cosine of gradient and remembered mean, and what their balance is made of, at
+    the last step alone."""
     run = make_run(optimizer=optimizer, lr=0.01, steps=11, late_fraction=0.01, evaluations=1)
     network = build_network(run, torch.float64)
     weights: list[Any] = [layer.weight for _, layer in normalized_layers(network)]
@@ -465,6 +466,15 @@ def test_late_updates_are_what_the_learning_rate_multiplies(optimizer: str, smal
             assert found["late_root_sum"] == pytest.approx(median(roots.tolist()), rel=1e-5)
             ratio = (old.flatten(1) ** 2).sum(1) / roots
             assert found["late_norm_to_root"] == pytest.approx(median(ratio.tolist()), rel=1e-5)
+        scale = 1 if square is None else 1 / ((square / correction).sqrt() + run.optimizer_eps)
+        expected = {"norm": old**2, "gradient": scale * gradient**2}
+        if square is not None:
+            expected["rooted_norm"] = (square / correction).sqrt() * old**2
+        if mean is not None:
+            expected["memory"] = scale * gradient * mean / (1 if square is None else 1 - 0.9**10)
+        sums = {what: float(values.sum()) for what, values in expected.items()}
+        assert {what: found.get(f"balance_{what}") for what in sums} == pytest.approx(sums, rel=1e-5)
+        assert {what for what in found if what.startswith("balance_")} == {f"balance_{what}" for what in sums}
 
 
 def test_the_late_training_error_is_that_of_the_late_batches(small_splits: Splits, twin_network: Any) -> None:

@@ -1,6 +1,8 @@
 """Stacked networks against PyTorch's own modules, optimizer and automatic differentiation, one network after
 another."""
 
+import itertools
+
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -22,28 +24,26 @@ def stacked(arms: int = 3, eps: float | None = None) -> Networks:
     return Networks(draw(5, arms, 4), draw(arms, 4), draw(arms, 4), draw(arms), eps)
 
 
-@pytest.mark.parametrize("eps", [None, 1e-3])
-@pytest.mark.parametrize("classes", [False, True])
-def test_gradients_are_those_of_automatic_differentiation(eps: float | None, classes: bool) -> None:
-    nets = stacked(eps=eps)
-    x = torch.randn(9, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    y = (x[:, 0] > 0).double() if classes else x[:, 0] * x[:, 1]
-    loss, gradients = nets.loss_gradients(x, y, classes)
-    for parameter in nets.parameters:
-        parameter.requires_grad_()
-    outputs = nets.outputs(x)
-    criterion = nn.functional.binary_cross_entropy_with_logits if classes else nn.functional.mse_loss
-    losses = torch.stack([criterion(output, y) for output in outputs.unbind(1)])
-    assert_allclose(loss, losses.detach(), rtol=1e-12)
-    for found, expected in zip(gradients, torch.autograd.grad(losses.sum(), nets.parameters), strict=True):
-        assert_allclose(found, expected, atol=1e-12)
+X = torch.randn(9, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("eps", [None, 1e-5])
-def test_outputs_are_those_of_pytorch_modules(eps: float | None) -> None:
-    nets = stacked(eps=eps)
-    x = torch.randn(9, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for arm in range(3):
+def test_gradients_are_those_of_automatic_differentiation() -> None:
+    for eps, classes in itertools.product((None, 1e-3), (False, True)):
+        nets = stacked(eps=eps)
+        y = (X[:, 0] > 0).double() if classes else X[:, 0] * X[:, 1]
+        loss, gradients = nets.loss_gradients(X, y, classes)
+        for parameter in nets.parameters:
+            parameter.requires_grad_()
+        criterion = nn.functional.binary_cross_entropy_with_logits if classes else nn.functional.mse_loss
+        losses = torch.stack([criterion(output, y) for output in nets.outputs(X).unbind(1)])
+        assert_allclose(loss, losses.detach(), rtol=1e-12)
+        for found, expected in zip(gradients, torch.autograd.grad(losses.sum(), nets.parameters), strict=True):
+            assert_allclose(found, expected, atol=1e-12)
+
+
+def test_outputs_are_those_of_pytorch_modules() -> None:
+    for eps, arm in itertools.product((None, 1e-5), range(3)):
+        nets = stacked(eps=eps)
         first, last = nn.Linear(5, 4, bias=eps is None).double(), nn.Linear(4, 1).double()
         norm = nn.BatchNorm1d(4, eps=eps or 0.0).double()
         with torch.no_grad():
@@ -52,7 +52,7 @@ def test_outputs_are_those_of_pytorch_modules(eps: float | None) -> None:
             last.weight.copy_(nets.w2[arm][None])
             last.bias.copy_(nets.b2[arm])
         module = nn.Sequential(first, *([norm] if eps else []), nn.ReLU(), last)
-        assert_allclose(nets.outputs(x)[:, arm], module(x)[:, 0].detach(), atol=1e-12)
+        assert_allclose(nets.outputs(X)[:, arm], module(X)[:, 0].detach(), atol=1e-12)
 
 
 def test_clip_scales_only_what_is_longer() -> None:

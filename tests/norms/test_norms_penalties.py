@@ -21,18 +21,18 @@ def inputs(samples: int, p: int, seed: int = 0) -> Tensor:
     return torch.randn(samples, p, generator=generator, dtype=torch.float64) @ mixed + 3.0
 
 
-@pytest.mark.parametrize(("samples", "p"), [(30, 7), (7, 7), (5, 12), (2, 12)])
-@pytest.mark.parametrize("a", [1, -1])
-def test_metric_is_the_power_of_the_shrunk_covariance_with_trace_p(samples: int, p: int, a: int) -> None:
+def test_metric_is_the_power_of_the_shrunk_covariance_with_trace_p() -> None:
     """Above n as below: by products with the samples and Woodbury's identity, no p × p matrix."""
-    x = inputs(samples, p)
-    dense = theory.power(np.cov(x.numpy().T, bias=True), a, e=0.05)
-    dense *= p / np.trace(dense)
-    found = metric_power(x, a, 0.05)(torch.eye(p, dtype=torch.float64)[:, None])[:, 0]
-    assert_allclose(found, dense, atol=1e-9 * np.abs(dense).max())
+    for samples, p in [(30, 7), (7, 7), (5, 12), (2, 12)]:
+        x = inputs(samples, p)
+        for a in (1, -1):
+            dense = theory.power(np.cov(x.numpy().T, bias=True), a, e=0.05)
+            dense *= p / np.trace(dense)
+            found = metric_power(x, a, 0.05)(torch.eye(p, dtype=torch.float64)[:, None])[:, 0]
+            assert_allclose(found, dense, atol=1e-9 * np.abs(dense).max())
 
 
-def test_singular_covariance_has_no_inverse_and_says_what_to_do() -> None:
+def test_singular_covariance_has_no_inverse_and_the_error_names_what_to_do() -> None:
     x = inputs(30, 5)
     x[:, 2] = 4.0  # a constant input
     with pytest.raises(ValueError, match=r"shrinkage = 0.*5 inputs in 30 samples.*shrinkage > 0"):
@@ -45,16 +45,15 @@ def test_singular_covariance_has_no_inverse_and_says_what_to_do() -> None:
     assert metric_power(x, 1, 0.05)(direction)[2] > 0.01
 
 
-@pytest.mark.parametrize("p", [6, 40])
-def test_gradient_is_the_slope_of_the_quadratic_part(p: int) -> None:
-    x = inputs(20, p)
+def test_gradient_is_the_slope_of_the_quadratic_part() -> None:
     arms = [arm for arm in ARMS if not FORMS[arm.penalty][2]]
-    penalties = Penalties(arms, metrics(x, 0.05, arms))
-    generator = torch.Generator().manual_seed(1)
-    w, direction = (torch.randn(p, len(arms), 3, generator=generator, dtype=torch.float64) for _ in range(2))
-    ahead, behind = (penalties.value(w + h * direction) for h in (1e-5, -1e-5))
-    slope = (penalties.gradient(w) * direction).sum((0, 2))
-    assert_allclose(slope, (ahead - behind) / 2e-5, atol=1e-8)
+    for p in (6, 40):
+        penalties = Penalties(arms, metrics(inputs(20, p), 0.05, arms))
+        generator = torch.Generator().manual_seed(1)
+        w, direction = (torch.randn(p, len(arms), 3, generator=generator, dtype=torch.float64) for _ in range(2))
+        ahead, behind = (penalties.value(w + h * direction) for h in (1e-5, -1e-5))
+        slope = (penalties.gradient(w) * direction).sum((0, 2))
+        assert_allclose(slope, (ahead - behind) / 2e-5, atol=1e-8)
 
 
 def test_value_is_the_sum_of_its_parts() -> None:

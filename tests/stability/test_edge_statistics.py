@@ -1,6 +1,7 @@
 """Every part of every claim, on synthetic tables in which the claims are true, false, or not tested; and how often a
 verdict is wrong."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from effective_lr.document.table import Results, to_html
 from effective_lr.engine import grid
-from effective_lr.engine.contents import Claim, Part, load_claims
+from effective_lr.engine.contents import Part, load_claims
 from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval, power
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, decide, judge, statistics_of
@@ -190,21 +191,11 @@ def test_a_late_value_of_a_run_that_has_not_settled_or_diverged_decides_nothing(
                 assert re.search(r"\d+ of \d+ runs", part["why"]), part
 
 
-def test_where_no_run_reaches_the_edge_its_delay_is_undecided(true_tables: Tables) -> None:
-    metrics, runs = true_tables["mlp"]
-    evidence = Evidence(Tables({"mlp": Experiment(metrics, runs.assign(reached_edge=False))}), pd.DataFrame())
-    with pytest.raises(Undecidable, match="edge"):
-        STATISTICS["edge_delay"](evidence, "MLP")
-
-
-def test_below_the_edge_there_is_no_balance(true_tables: Tables) -> None:
-    away = changed(true_tables, lambda runs: runs.assign(at_edge=False))
-    with pytest.raises(Undecidable, match="not at the edge"):
-        STATISTICS["balance"](Evidence(away, pd.DataFrame()), "MLP at 0.001")
-
-
-def planned_parts() -> list[tuple[Claim, Part]]:
-    return [(claim, part) for claim in CLAIMS.values() for part in claim.parts if part.planned]
+def test_without_the_edge_there_is_no_delay_and_below_it_no_balance(true_tables: Tables) -> None:
+    away = changed(true_tables, lambda runs: runs.assign(reached_edge=False, at_edge=False))
+    for statistic, subject in [("edge_delay", "MLP"), ("balance", "MLP at 0.001")]:
+        with pytest.raises(Undecidable, match="edge"):
+            STATISTICS[statistic](Evidence(away, pd.DataFrame()), subject)
 
 
 def bounds(part: Part) -> tuple[float, float]:
@@ -217,15 +208,15 @@ def bounds(part: Part) -> tuple[float, float]:
 @pytest.mark.filterwarnings("ignore:divide by zero")
 def test_the_planned_seeds_have_the_power_that_is_stated_and_are_those_of_the_study() -> None:
     _, experiments = grid.load_scale(ROOT / "config" / "stability", "study", STUDY)
-    for claim, part in planned_parts():
-        planned = part.planned
-        assert planned
-        found = power(planned.seeds, planned.deviation, planned.expected, bounds(part))
-        assert found >= planned.power >= 0.9, (part.statistic, part.subject, found)
+    for claim in CLAIMS.values():
         runs: list[Any] = [run for name in claim.experiments for run in experiments[name]]
         fresh = pd.DataFrame([run.model_dump() for run in runs if run.seed >= claim.seeds_from])
-        counts = fresh.groupby(["network", "normalization", "loss", "lr", "l2"])["seed"].nunique()
-        assert planned.seeds in set(counts), (part.statistic, part.subject)
+        counts = set(fresh.groupby(["network", "normalization", "loss", "lr", "l2"])["seed"].nunique())
+        for part in claim.parts:
+            if planned := part.planned:
+                found = power(planned.seeds, planned.deviation, planned.expected, bounds(part))
+                assert found >= planned.power >= 0.9, (part.statistic, part.subject, found)
+                assert planned.seeds in counts, (part.statistic, part.subject)
 
 
 def table_with(values: Any, l2: float) -> pd.DataFrame:
@@ -262,8 +253,9 @@ def test_every_label_is_one_that_pages_can_show() -> None:
 
 
 def test_figures_are_drawn_whatever_has_settled(true_tables: Tables) -> None:
-    for draw in (figures.sharpness, figures.phase, figures.mechanism, figures.kernel):
-        for some in (true_tables, changed(true_tables, lambda runs: runs.assign(settled=False))):
+    nowhere = changed(true_tables, lambda runs: runs.assign(settled=False, at_edge=False, early_spread=np.nan))
+    for draw in (figures.sharpness, figures.phase, figures.mechanism, figures.oscillation, figures.kernel):
+        for some in (true_tables, nowhere):
             for axis in draw(some).axes:
                 assert axis.lines or axis.texts  # no panel is empty
                 assert axis.get_xlabel()
@@ -274,19 +266,35 @@ def test_the_fitted_critical_decay_is_that_of_the_tables(true_tables: Tables) ->
     assert np.isnan(figures.critical(true_tables["cnn"].runs))
 
 
-def test_the_table_has_a_row_for_every_setting_and_marks_what_has_not_settled(true_tables: Tables) -> None:
-    results = Results(STUDY, true_tables, {}, pd.DataFrame())
+@pytest.fixture(scope="module")
+def results(true_tables: Tables, table_of_checks: pd.DataFrame) -> Results:
+    model = {"check": "pressure", "subject": "all directions", "seed": 0, "value": 0.004, "holds": True}
+    found = pd.concat([table_of_checks, pd.DataFrame([model])])
+    evidence = Evidence(true_tables, found)
+    decided = {name: decide(name, claim, evidence, STATISTICS) for name, claim in CLAIMS.items()}
+    return Results(STUDY, true_tables, decided, found)
+
+
+def test_the_table_has_a_row_for_every_setting_and_marks_what_has_not_settled(results: Results) -> None:
     table = tables.edge(results)
     assert sum(len(row) == len(table.header) for row in table.rows) == sum(len(grid) for _, grid in GRIDS.values())
     assert "*" not in table.latex().split(r"\midrule", 1)[1].replace("$*", "*").split("weight")[0]
     assert to_html(table.header[-1])
-    metrics, runs = true_tables["cnn"]
-    unsettled = Tables({**true_tables, "cnn": Experiment(metrics, runs.assign(settled=False))})
+    metrics, runs = results.tables["cnn"]
+    unsettled = Tables({**results.tables, "cnn": Experiment(metrics, runs.assign(settled=False))})
     assert tables.edge(results._replace(tables=unsettled)).latex().count("*") == 2
 
 
-def test_numbers_of_the_text_are_those_of_the_tables(true_tables: Tables) -> None:
-    found = numbers.numbers(Results(STUDY, true_tables, {}, pd.DataFrame()))
+def test_the_former_registration_is_beside_the_present_verdicts(results: Results) -> None:
+    committed = ROOT / "results" / "published" / "stability" / "second_registration.json"
+    table = tables.second_registration(results._replace(measured=json.loads(committed.read_text())))
+    assert [row[0] for row in table.rows] == list(CLAIMS)
+    assert table.rows[0][2:] == ["3 of 6", "undecided", "reproduced"]
+    assert len(tables.second_registration(results).rows) == 1
+
+
+def test_numbers_of_the_text_are_those_of_the_tables(results: Results) -> None:
+    found = numbers.numbers(results)
     assert found["critical/MLP"] == "0.006"
     assert found["lr/CNN"] == "0.1"
     assert found["runs/unsettled"] == "0" or int(found["runs/unsettled"]) < 10
@@ -294,19 +302,16 @@ def test_numbers_of_the_text_are_those_of_the_tables(true_tables: Tables) -> Non
     assert float(found["angle/WN"]) == pytest.approx(
         np.mean([0.01 / (4 * 0.03 * l2) ** 0.5 for l2 in (0.001, 0.005)]), abs=0.01
     )
+    assert (found["force/0.002"], found["whole/0.002"], found["apart/MLP"]) == ("1.00", "1.021", "0.0")
+    assert found["steady/with_decay"] == found["edge/with_decay"] == "12"
+    assert found["model/all directions"] == "0.4"
+    uneven = results.tables["mlp"].runs.assign(late_pressure=lambda runs: 0.5 * runs["late_alpha_eff"])
+    assert numbers.steady(uneven)["steady/with_decay"] == "0"
 
 
-def test_every_number_of_the_text_exists(true_tables: Tables) -> None:
-    """Names of \\num{...} that no statistic, no verdict and no function of the chapter makes would print as n/a."""
-    text = (ROOT / "paper" / "stability" / "text.tex").read_text()
-    names = set(re.findall(r"\\num\{([^}]*)\}", text))
-    known = set(numbers.numbers(Results(STUDY, true_tables, {}, pd.DataFrame())))
-    known |= {f"verdict/{name}" for name in CLAIMS} | {"runs/count", "runs/diverged", "runs/hours"}
-    known |= {f"settings/{key}" for key in STUDY.run.model_fields}
-    for claim in CLAIMS.values():
-        known |= {
-            f"{what.statistic}/{what.subject}"
-            for what in [*claim.parts, *claim.explored]
-            if what.statistic and STATISTICS[what.statistic].digits is not None
-        }
-    assert names <= known
+def test_the_error_of_a_sum_is_that_of_the_trapezoidal_rule() -> None:
+    for points in (9, 10):
+        time = np.linspace(0, 1, points)[-9:]
+        assert abs(numbers.error_of_sum(3 * time**2, time)) == pytest.approx(
+            np.trapezoid(3 * time**2, time) - (time[-1] ** 3 - time[0] ** 3)
+        )

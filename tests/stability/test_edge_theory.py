@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effective_lr.studies.stability import theory
-from effective_lr.studies.stability.checks import degree_of_homogeneous, map_end, map_oscillation, map_without_decay
 
 positive = st.floats(0.01, 10)
 
@@ -48,36 +47,8 @@ def test_the_displacement_vanishes_without_a_force() -> None:
     np.testing.assert_allclose(theory.squared_displacement(np.array([-1.0, 0.0, 3.0]), 2.0), [0, 0, 3])
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_map_oscillates_and_rests_as_predicted(seed: int) -> None:
-    rate, period = map_oscillation(seed)
-    assert max(rate, period, map_end(seed)) < 0.02
-    assert map_without_decay(seed) > 0.5
-
-
-def amplitude(edge: theory.EdgeMap) -> float:
-    """How much an oscillation of y has grown after ten periods."""
-    y = np.abs(edge.trajectory((2 * edge.force / edge.beta) ** 0.5, 1e-4, round(11 * edge.period))[:, 1])
-    one = round(edge.period)
-    return float(y[-one:].max() / y[:one].max())
-
-
-@given(force=st.floats(0.1, 0.5), beta=st.floats(1, 50))
-def test_the_oscillation_is_damped_iff_decay_exceeds_the_force(force: float, beta: float) -> None:
-    lr = 0.05
-    margin = 2 * lr * force  # κ of the boundary, λA = ηα* with κ = 2λA
-    assert amplitude(theory.EdgeMap(lr, force, 1.5 * margin, beta)) < 1
-    assert amplitude(theory.EdgeMap(lr, force, 0.5 * margin, beta)) > 1
-
-
 def test_the_mean_square_of_the_oscillation_balances_the_force() -> None:
     edge = theory.EdgeMap(lr=0.05, force=0.3, restoring=0.1, beta=10.0)
     x, y = edge.trajectory(0.1, 0.1, 40_000)[-5_000:].T
     assert np.mean(x**2) == pytest.approx(theory.squared_displacement(0.3, 10.0), rel=1e-3)
     assert abs(y.mean()) < 1e-6
-
-
-@pytest.mark.parametrize("hidden", [1, 2, 3])
-def test_the_degree_of_a_homogeneous_network(hidden: int) -> None:
-    assert degree_of_homogeneous(0, hidden, "relu") < 1e-10
-    assert degree_of_homogeneous(0, hidden, "tanh") > 0.1

@@ -1,7 +1,7 @@
 """Training: plain gradient descent with decay, its probes, the kick, interruption, divergence and refusals."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from effective_lr.errors import UserError
-from effective_lr.studies.stability import STUDY, checks
+from effective_lr.studies.stability import STUDY, checks, parameters
+from effective_lr.studies.stability.curvature import gradient
 from effective_lr.studies.stability.networks import losses
 from effective_lr.studies.stability.training import Training, load, train
 
@@ -31,16 +32,26 @@ def tensors(train: int = 60, test: int = 20) -> dict[str, Tensor]:
     }
 
 
-def trained(**settings: Any) -> tuple[Training, pd.DataFrame]:
-    """A small run, and its probes with one line for each step."""
-    run = checks.small_run(0, **settings)
-    training = train(run, load(tensors(), run, CPU))
-    return training, table_of(training)
+class Trained(NamedTuple):
+    """A small run; its probes, one line for each step; its weights, and the eigenvector at hand, after every step."""
+
+    training: Training
+    table: pd.DataFrame
+    path: list[Tensor]
+    tops: list[Tensor]
 
 
-def table_of(training: Training) -> pd.DataFrame:
+def trained(**settings: Any) -> Trained:
+    run, path, tops = checks.small_run(0, **settings), list[Tensor](), list[Tensor]()
+
+    def follow(one: Training) -> None:
+        path.append(one.w)
+        tops.append(one.top)
+
+    training = train(run, load(tensors(), run, CPU), after_step=follow)
     rows = pd.DataFrame(training.rows, columns=["step", "layer", "quantity", "value"])
-    return rows.pivot_table(index="step", columns="quantity", values="value")
+    table = rows.pivot_table(index="step", columns="quantity", values="value")
+    return Trained(training, table, [training.network.start(), *path], [training.network.start(), *tops])
 
 
 SMALL_START: dict[str, Any] = {"width": 8, "second_width": 8, "initial_scale": 0.3}  # which sharpens
@@ -48,7 +59,7 @@ AT_THE_EDGE = SMALL_START | {"lr": 0.95, "l2": 0.0, "steps": 400, "probes": 40, 
 
 
 @pytest.fixture(scope="module")
-def at_the_edge() -> tuple[Training, pd.DataFrame]:
+def at_the_edge() -> Trained:
     return trained(**AT_THE_EDGE)
 
 
@@ -88,9 +99,6 @@ def test_data_are_the_first_images_in_float64() -> None:
     assert data.targets.dtype == torch.float64
     torch.testing.assert_close(data.targets.argmax(1), tensors()["train_labels"][:30])
     assert len(data.test_images) == len(data.test_labels) == 10
-
-
-def test_too_few_images_are_refused() -> None:
     with pytest.raises(UserError, match=r"train_size = 30.* 20 images"):
         load(tensors(train=20), checks.small_run(0), CPU)
 
@@ -107,33 +115,20 @@ def test_a_start_above_the_edge_is_refused_before_the_first_step() -> None:
     train(below, load(tensors(), below, CPU))
 
 
-def test_the_edge_is_reached_and_gets_one_kick(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
-    training, table = at_the_edge
+def test_the_edge_is_reached_and_gets_one_kick(at_the_edge: Trained) -> None:
+    training, table, path, tops = at_the_edge
     ratio = table["sharpness_total"] * training.run.lr / 2
     first = ratio.index[ratio > 1][0]
     assert table["edge_step"].dropna().to_dict() == {first: first}
-    kicks: list[int] = []
-    weights: dict[int, Tensor] = {0: training.network.start()}
-
-    def compare(one: Training) -> None:
-        before = weights[one.step - 1].requires_grad_()
-        (slope,) = torch.autograd.grad(one.loss(before), before)
-        plain = before.detach() * one.keep - one.run.lr * slope
-        weights[one.step] = one.w.clone()
-        if not torch.equal(plain, one.w):
-            kicks.append(one.step)
-            kick, norm = one.w - plain, (plain * one.network.penalized).norm()
-            assert float(kick.norm() / norm) == pytest.approx(1e-4, rel=0.01)
-            assert abs(float(kick @ one.top / kick.norm())) == pytest.approx(1)
-
-    train(training.run, training.data, after_step=compare)
-    assert kicks == [first]
+    plain = [w * training.keep - training.run.lr * gradient(training.loss, w)[1] for w in path[:-1]]
+    assert [step for step in range(1, len(path)) if not torch.equal(path[step], plain[step - 1])] == [first]
+    kick, norm = path[first] - plain[first - 1], (plain[first - 1] * training.network.penalized).norm()
+    assert float(kick.norm() / norm) == pytest.approx(1e-4, rel=0.01)
+    assert abs(float(kick @ tops[first] / kick.norm())) == pytest.approx(1)
 
 
-def test_beyond_the_edge_the_weights_oscillate_with_period_two(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
-    training, table = at_the_edge
-    path: list[Tensor] = []
-    train(training.run, training.data, after_step=lambda one: path.append(one.w))
+def test_beyond_the_edge_the_weights_oscillate_with_period_two(at_the_edge: Trained) -> None:
+    training, table, path, _ = at_the_edge
     steps = torch.stack(path[-9:]).diff(dim=0)
     assert float((steps[1:] + steps[:-1]).norm() / steps.norm()) < 0.1  # two steps lead back
     along = steps @ training.top
@@ -141,33 +136,20 @@ def test_beyond_the_edge_the_weights_oscillate_with_period_two(at_the_edge: tupl
     assert abs(float(along[-1])) == pytest.approx(2 * abs(table["displacement"].iloc[-1]), rel=0.01)
 
 
-def test_the_range_of_the_displacement_is_that_of_the_steps_from_the_probe_on(
-    at_the_edge: tuple[Training, pd.DataFrame],
-) -> None:
-    training, table = at_the_edge
-    x: list[float] = []
-
-    def follow(one: Training) -> None:
-        if one.step % one.run.probe_every == 0:
-            x.clear()
-        x.append(float(one.top @ (one.w - before[0])) / 2)
-        before[0] = one.w
-        if one.step % one.run.probe_every == one.run.probe_every - 1 and one.step > 300:
-            start = one.step - len(x) + 1
-            assert max(x) - min(x) == pytest.approx(table["displacement_range"][start], rel=1e-9)
-
-    before = [training.network.start()]
-    train(training.run, training.data, after_step=follow)
+def test_the_range_of_the_displacement_is_that_of_the_steps_from_the_probe_on(at_the_edge: Trained) -> None:
+    training, table, path, tops = at_the_edge
+    for start, expected in table.loc[300:, "displacement_range"].dropna().items():
+        steps = range(int(start), int(start) + training.run.probe_every)
+        x = [float(tops[step] @ (path[step] - path[step - 1])) / 2 for step in steps]
+        assert max(x) - min(x) == pytest.approx(expected, rel=1e-9)
     assert table["displacement_range"].isna().sum() == 1  # of the last probe
     assert table["displacement_range"].iloc[-2] == pytest.approx(2 * abs(table["displacement"].iloc[-2]), rel=0.2)
 
 
-def test_looks_at_several_directions_change_nothing_else_and_agree_with_the_probes(
-    at_the_edge: tuple[Training, pd.DataFrame],
-) -> None:
-    plain, _ = at_the_edge
-    looking, table = trained(**AT_THE_EDGE, pairs_every=5)
-    assert [row for row in looking.rows if not row[2].startswith("edge_") or row[2] == "edge_step"] == plain.rows
+def test_looks_at_several_directions_change_nothing_else_and_agree_with_the_probes(at_the_edge: Trained) -> None:
+    looking, table, *_ = trained(**AT_THE_EDGE, pairs_every=5)
+    rows = [row for row in looking.rows if not row[2].startswith("edge_") or row[2] == "edge_step"]
+    assert rows == at_the_edge.training.rows
     assert list(table.index[table["edge_pressure"].notna()]) == list(range(270, 401, 5))
     both = table.dropna(subset=["edge_pressure", "sharpness"])
     np.testing.assert_allclose(both["edge_ratio_1"], both["sharpness_total"] * looking.run.lr / 2, rtol=1e-3)
@@ -179,17 +161,10 @@ def test_looks_at_several_directions_change_nothing_else_and_agree_with_the_prob
     assert (both["edge_pressure"] / both["edge_pressure_whole"]).median() == pytest.approx(1, abs=0.05)
 
 
-def test_decay_slows_the_sharpening(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
-    _, plain = at_the_edge
-    _, decayed = trained(**AT_THE_EDGE | {"l2": 0.03})
-    assert decayed["sharpness"].iloc[5] < plain["sharpness"].iloc[5]
-    assert "edge_step" not in decayed
-
-
 def test_the_drift_of_the_sharpness_follows_its_force() -> None:
     """dS/dt = α0 − 2λAS between adjacent probes of a run below the edge."""
     for settings in ({}, {"network": "cnn"}, {"loss": "cross-entropy"}):
-        training, table = trained(lr=0.02, l2=0.01, steps=400, probes=40, **settings)
+        training, table, *_ = trained(lr=0.02, l2=0.01, steps=400, probes=40, **settings)
         assert "edge_step" not in table
         force = table["alpha0"] - 2 * 0.01 * table["degree"] * table["sharpness"]
         change = table["sharpness"].diff() / (10 * training.run.lr)
@@ -199,14 +174,14 @@ def test_the_drift_of_the_sharpness_follows_its_force() -> None:
 
 @pytest.mark.parametrize("normalization", ["batch", "weight"])
 def test_the_measured_degree_of_invariant_weights(normalization: str) -> None:
-    _, table = trained(normalization=normalization, lr=0.02, steps=60, probes=6)
+    table = trained(normalization=normalization, lr=0.02, steps=60, probes=6).table
     np.testing.assert_allclose(table["degree"], -2 * table["u_weight_share"], rtol=0.01)
     assert (table["spherical_sharpness"] > 0).all()
     assert (table["angle_squared"] > 0).all()
 
 
-def test_the_identities_of_one_probe(at_the_edge: tuple[Training, pd.DataFrame]) -> None:
-    _, table = at_the_edge
+def test_the_identities_of_one_probe(at_the_edge: Trained) -> None:
+    table = at_the_edge.table
     assert list(table.index) == list(range(10, 401, 10))
     assert (table["sharpness_total"] == table["sharpness"]).all()  # no decay
     assert (table["alpha_eff"] - table["alpha0"]).abs().max() > 0
@@ -218,7 +193,7 @@ def test_the_identities_of_one_probe(at_the_edge: tuple[Training, pd.DataFrame])
 
 def test_batch_statistics_of_an_evaluation_are_those_of_the_training_images() -> None:
     """Wild images among those tested do not change what is predicted for the others."""
-    training, _ = trained(normalization="batch", lr=0.02, steps=30, probes=3)
+    training = trained(normalization="batch", lr=0.02, steps=30, probes=3).training
     data = training.data
     alone = [torch.cat([data.train_images, image[None]]) for image in data.test_images]
     predicted = torch.stack([training.network.outputs(training.w, images, batch=30)[-1].argmax() for images in alone])
@@ -257,25 +232,19 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop: int, settin
 
 def test_a_run_that_diverges_is_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Training, "require_stable_start", lambda self: None)
-    training, _ = trained(lr=50.0, l2=0.5, steps=400, probes=2)
+    training = trained(lr=50.0, l2=0.5, steps=400, probes=2).training
     assert training.diverged
     assert training.rows[-1] == (training.step, "", "diverged", 1.0)
     assert training.step < training.steps
 
 
-def test_the_study_tells_the_house_what_a_run_costs() -> None:
+def test_the_study_knows_what_a_run_costs_and_how_it_ended() -> None:
     short, long = checks.small_run(0), checks.small_run(0, steps=200)
     assert STUDY.operations(long) > 1.2 * STUDY.operations(short)
-    assert STUDY.operations(checks.small_run(0, network="cnn")) > 0
+    assert STUDY.operations(checks.small_run(0, pairs_every=5)) > 1.2 * STUDY.operations(short)
     assert STUDY.megabytes(short) >= 100
     assert STUDY.data(short) == "fashion-mnist-14"
     assert "edge at step 1,200" in STUDY.outcome({"edge_step": 1200.0, "test_error": 0.2})
     assert "20.0 %" in STUDY.outcome({"edge_step": float("nan"), "test_error": 0.2})
-
-
-def test_parameters_are_counted_as_the_networks_have_them() -> None:
-    from effective_lr.studies.stability import parameters
-
-    for settings in ({}, {"network": "cnn"}):
-        training = Training(checks.small_run(0, **settings), load(tensors(), checks.small_run(0), CPU))
-        assert parameters(training.run)[0] == int(training.network.penalized.sum())
+    for run in (short, checks.small_run(0, network="cnn")):
+        assert parameters(run)[0] == int(Training(run, load(tensors(), short, CPU)).network.penalized.sum())

@@ -41,9 +41,9 @@ class Making:
 
     def finish(self) -> str:
         process = self.start()
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-        return said
+        printed, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, printed
+        return printed
 
     def start_until(self, condition: Callable[[], object]) -> "subprocess.Popen[str]":
         process = self.start()
@@ -64,14 +64,14 @@ def making(real: Checkout) -> Making:
 
 
 def test_kills_lose_no_finished_run(making: Making) -> None:
-    """Of the trainer alone, then of everything; `make` starts again without a word about locks."""
+    """Of the trainer alone, then of everything; `make` starts again without a message about locks."""
     process = making.start_until(lambda: making.finished)
     for one in psutil.Process(process.pid).children(recursive=True):
         if "train" in one.cmdline() and one.name().startswith("python"):
             one.kill()
-    said, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=60)
     first = making.finished
-    assert process.returncode != 0 and not making.output.exists(), said
+    assert process.returncode != 0 and not making.output.exists(), printed
 
     process = making.start_until(lambda: making.finished > first)
     os.killpg(process.pid, signal.SIGKILL)
@@ -90,14 +90,16 @@ def test_two_at_once_in_one_folder(making: Making) -> None:
     first = making.start_until(making.log.exists)
     os.killpg(first.pid, signal.SIGSTOP)  # or a short training might be over before the second has looked
     second = making.start()
-    said, _ = second.communicate(timeout=60)
+    printed, _ = second.communicate(timeout=60)
     plain = making.checkout.snakemake(making.item, "--cores", "1")
     os.killpg(first.pid, signal.SIGCONT)
     assert second.returncode != 0
-    assert [line for line in said.splitlines() if str(making.checkout.root) in line and "another run" in line], said
+    assert [line for line in printed.splitlines() if str(making.checkout.root) in line and "another run" in line], (
+        printed
+    )
     assert plain.returncode == 1 and "cannot be locked" in plain.stdout + plain.stderr
-    said, _ = first.communicate(timeout=300)
-    assert first.returncode == 0, said
+    printed, _ = first.communicate(timeout=300)
+    assert first.returncode == 0, printed
     assert making.output.exists()
 
 

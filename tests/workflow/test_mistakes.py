@@ -23,7 +23,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture
 def refusal(fresh: Checkout) -> Refusal:
-    """What is said of an edit, which is undone after that; of keys of the config where a path is not given."""
+    """What is message of an edit, which is undone after that; of keys of the config where a path is not given."""
 
     def refusal(path: str = "", old: str = "", new: str = "", **chosen: str) -> str:
         text = (fresh.root / path).read_text() if path else ""
@@ -41,37 +41,37 @@ def refusal(fresh: Checkout) -> Refusal:
 
 
 def test_config(refusal: Refusal) -> None:
-    said = refusal(scael="smoke")
-    assert "config: scael: " in said and "'scale'" in said
-    said = refusal(scale="huge")
-    assert "scale = 'huge'" in said and "smoke" in said
-    said = refusal(SMOKE, "steps: 40  #", "step: 40  #")
-    assert f"{SMOKE}: defaults.step: " in said and "'steps'" in said
+    message = refusal(scael="smoke")
+    assert "config: scael: " in message and "'scale'" in message
+    message = refusal(scale="huge")
+    assert "scale = 'huge'" in message and "smoke" in message
+    message = refusal(SMOKE, "steps: 40  #", "step: 40  #")
+    assert f"{SMOKE}: defaults.step: " in message and "'steps'" in message
 
 
 def test_a_scale_without_an_experiment_that_the_paper_shows(fresh: Checkout, refusal: Refusal) -> None:
     fresh.edit("config/normalization/laptop.yaml", "\n  growth:\n", "\n  growht:\n")
-    said = refusal(SMOKE, "\n  growth:\n", "\n  growht:\n")
-    assert said.startswith(f"{SMOKE}: experiments.growth: missing")
-    assert "paper/normalization/" in said  # contents or claims that rest on it
+    message = refusal(SMOKE, "\n  growth:\n", "\n  growht:\n")
+    assert message.startswith(f"{SMOKE}: experiments.growth: missing")
+    assert "paper/normalization/" in message  # contents or claims that rest on it
 
 
 def test_contents_and_claims(fresh: Checkout, refusal: Refusal) -> None:
-    said = refusal(CONTENTS, "checks: true", "cheks: true")
-    assert f"{CONTENTS}: tables.exact.cheks: " in said and "'checks'" in said
+    message = refusal(CONTENTS, "checks: true", "cheks: true")
+    assert f"{CONTENTS}: tables.exact.cheks: " in message and "'checks'" in message
     shown = fresh.chapters()["normalization"].claims["C8"].shown
-    head, tail = (fresh.root / CLAIMS).read_text().split("\nC8:")
-    said = refusal(CLAIMS, f"{head}\nC8:{tail}", f"{head}\nC8:{tail.replace(f'shown: {shown}', 'shown: nowhere', 1)}")
-    assert f"{CLAIMS}: C8: shown = 'nowhere'" in said and shown in said
+    tail = (fresh.root / CLAIMS).read_text().split("\nC8:")[1]
+    message = refusal(CLAIMS, tail, tail.replace(f"shown: {shown}", "shown: nowhere", 1))
+    assert f"{CLAIMS}: C8: shown = 'nowhere'" in message and shown in message
 
 
 def test_text(fresh: Checkout, refusal: Refusal) -> None:
     lines = (fresh.root / TEXT).read_text().splitlines()
     [first] = [number for number, line in enumerate(lines, start=1) if "{plane}" in line and "figure" in line]
-    said = refusal(TEXT, new=r"\columnfigure{plane}")
-    assert said.startswith(rf"{TEXT}:{len(lines) + 1}: \columnfigure{{plane}}: ") and f"{TEXT}:{first}" in said
-    said = refusal(TEXT, new=r"\input{normalization/practice}")
-    assert f"{TEXT}:{len(lines) + 1}: " in said and "paper/normalization/practice.tex" in said
+    message = refusal(TEXT, new=r"\columnfigure{plane}")
+    assert message.startswith(rf"{TEXT}:{len(lines) + 1}: \columnfigure{{plane}}: ") and f"{TEXT}:{first}" in message
+    message = refusal(TEXT, new=r"\input{normalization/practice}")
+    assert f"{TEXT}:{len(lines) + 1}: " in message and "paper/normalization/practice.tex" in message
 
 
 def test_an_item_that_nothing_makes_ends_snakemake_with_one_sentence(fresh: Checkout) -> None:

@@ -37,13 +37,13 @@ def with_study(finished: Checkout) -> Checkout:
 def test_it_plans_its_own_jobs_and_what_shows_all_studies(finished: Checkout) -> None:
     add_study(finished)
     plan = finished.planned("paper")
-    assert plan.keys() == {"train", "checks", "figure", "chapter", "pdf", "paper"}
+    assert plan.keys() == {"train", "checks", "figure", "chapter", "verdicts_figure", "pdf", "paper"}
     assert {job.split("/")[0] for jobs in plan.values() for job in jobs} == {STUDY, ""}
-    assert {rule for rule, jobs in plan.items() if "" in jobs} == {"pdf", "paper"}
+    assert {rule for rule, jobs in plan.items() if "" in jobs} == {"verdicts_figure", "pdf", "paper"}
 
 
 def test_an_edit_plans_what_it_changes_of_this_study_alone(with_study: Checkout) -> None:
-    for file, rules in [("figures", {"figure"}), ("training", {"train", "figure", "chapter"})]:
+    for file, rules in [("figures", {"figure"}), ("training", {"train", "figure", "chapter", "verdicts_figure"})]:
         with_study.append(f"{FOLDER}/{file}.py", "EDITED = 1\n")
         plan = with_study.planned()
         assert plan.keys() == {*rules, "pdf", "all"}

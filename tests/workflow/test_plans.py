@@ -9,7 +9,10 @@ from pathlib import Path
 from checkouts import Checkout, jobs_in, jobs_of, listed_jobs, plan_of
 from effective_lr.document import manuscript
 from effective_lr.engine import contents, grid, resources
+from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Chapter
+from effective_lr.engine.jobs import RunCache
+from effective_lr.engine.storage import SCHEMA, Provenance, read_provenance, with_provenance, write_table
 from shared import ROOT
 
 SCALES = sorted({scale for name in contents.names() for scale in grid.scales(ROOT / "config" / name)})
@@ -24,7 +27,9 @@ def numbered(checkout: Checkout, kind: str) -> dict[str, manuscript.Float]:
 
 
 def placed_figures(checkout: Checkout) -> set[str]:
-    return {f"{one.study}/{one.item}" for one in numbered(checkout, "figure").values()}
+    """<study>/<name> of those that the chapters show."""
+    placed = numbered(checkout, "figure").values()
+    return {f"{one.study}/{one.item}" for one in placed if one.study != manuscript.FRAME}
 
 
 def of_study(plan: dict[str, set[str]], study: str) -> dict[str, set[str]]:
@@ -46,6 +51,7 @@ def test_plain_snakemake_plans_everything_from_the_data_to_the_paper(untouched: 
         "checks": set(chapters),
         "figure": placed_figures(untouched),
         "chapter": set(chapters),
+        "verdicts_figure": {""},
         "pdf": {""},
         "all": {""},
     }
@@ -92,13 +98,13 @@ def test_targets_are_what_the_contents_name_with_their_titles(untouched: Checkou
 def test_every_scale_plans_its_own_runs_by_short_commands_the_longest_first(untouched: Checkout) -> None:
     for scale in SCALES:
         chapters = untouched.chapters(scale)
-        told = untouched.dry_run("--config", f"scale={scale}")
-        assert plan_of(told)["train"] == jobs_of(chapters)
+        text = untouched.dry_run("--config", f"scale={scale}")
+        assert plan_of(text)["train"] == jobs_of(chapters)
         lowest = min(
             int(number)
-            for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", told, re.M)
+            for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", text, re.M)
         )
-        for job in jobs_in(told):
+        for job in jobs_in(text):
             if job.startswith("train:"):
                 [command] = re.findall(r"^Shell command: (.*)$", job, flags=re.MULTILINE)
                 assert command.startswith("python -m effective_lr train ") and len(command) <= LONGEST_COMMAND
@@ -112,19 +118,19 @@ def test_every_scale_plans_its_own_runs_by_short_commands_the_longest_first(unto
 
 def test_published_runs_are_redrawn_without_training(untouched: Checkout) -> None:
     layout = untouched.layout(scale="study", metrics="published")
-    told = untouched.dry_run("all", "report", "--config", "metrics=published", "scale=study")
-    plan = plan_of(told)
+    text = untouched.dry_run("all", "report", "--config", "metrics=published", "scale=study")
+    plan = plan_of(text)
     assert {"data", "train", "checks"}.isdisjoint(plan.keys() - {"data"})
     assert plan["chapter"] == set(layout.chapters) and plan["pdf"] == {""}
-    for job in jobs_in(told):  # what is published is an input alone
+    for job in jobs_in(text):  # what is published is an input alone
         outputs = re.findall(r"^    output: (.*)$", job, flags=re.MULTILINE)
         assert "results/published/" not in "".join(outputs)
 
 
 def test_the_whole_paper_needs_no_published_results(fresh: Checkout) -> None:
     shutil.rmtree(fresh.root / "results/published")
-    told = fresh.dry_run("all", "report", "--config", "scale=laptop")
-    assert plan_of(told)["pdf"] == {""} and "results/published/" not in told
+    text = fresh.dry_run("all", "report", "--config", "scale=laptop")
+    assert plan_of(text)["pdf"] == {""} and "results/published/" not in text
 
 
 def test_what_is_measured_here_goes_before_what_is_published(fresh: Checkout) -> None:
@@ -178,15 +184,13 @@ MADE = ("all", "notebooks", "explore")
 
 
 def test_edits_of_what_no_result_rests_on_plan_nothing(finished: Checkout) -> None:
-    training = f"{STUDIES}/normalization/training.py"
+    training = f"{STUDIES}/norms/training.py"
     text = (finished.root / training).read_text()
     text = re.sub(r'"""', '"""Edited. ', text, count=1).replace("\n\n\n", "\n\n\n\n# Edited.\n")
     (finished.root / training).write_text(text)
-    unused = ("engine/certify", "evidence/comparison", "document/generate_docs")
-    for module in unused:
+    for module in ("engine/certify", "evidence/comparison", "document/generate_docs"):
         finished.append(f"workflow/effective_lr/{module}.py", "EDITED = 1\n")
-    comments = ("config/normalization/smoke.yaml", f"{STUDIES}/normalization/statistics.py", "workflow/rules/train.smk")
-    for source in (*comments, "Snakefile"):
+    for source in ("config/normalization/smoke.yaml", "Snakefile", "workflow/rules/train.smk"):
         finished.append(source, "# edited\n")
     finished.edit("config/normalization/smoke.yaml", RMSPROP, "{seed: 200, l2: [0.00729, 0.00081], lr: 0.009}")
     finished.edit("config/normalization/smoke.yaml", "initial_norm: [1, 4]", "initial_norm: [4, 1]")
@@ -268,7 +272,7 @@ def test_added_runs_and_swapped_values_train_their_jobs_alone(finished: Checkout
     before = finished.chapters()["normalization"]
     finished.edit(SMOKE, RMSPROP, RMSPROP.replace("0.00729]", "0.00729, 0.02]"))
     old, new = "initial_norm: 0.0625, lr: 0.000625, l2: 1.024", "initial_norm: 0.0625, lr: 1.024, l2: 0.000625"
-    finished.edit(SMOKE, old, new, times=5)
+    finished.edit(SMOKE, old, new, times=2)
     after = finished.chapters()["normalization"]
     changed = {name for name, found in hashes(after).items() if hashes(before).get(name) != found}
     for experiment in ("plane_rmsprop", "symmetry"):
@@ -299,12 +303,36 @@ def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checko
         for number, one in numbered(finished, kind).items():
             target = names.get((one.study, one.item))
             expected[number] = expected[target] if target else everything
-    expected |= dict.fromkeys(("paper", "notebooks", "explore", "report"), everything)
+    expected |= dict.fromkeys(("paper", "verdicts", "notebooks", "explore", "report"), everything)
     listing = finished.snakemake("--list-target-rules").stdout
-    rules = {"all", "pdf", "explorer", *(f"{study}_pages" for study in chapters)}  # of which targets are made
+    rules = {
+        "all",
+        "pdf",
+        "verdicts_figure",
+        "explorer",
+        *(f"{study}_pages" for study in chapters),
+    }  # of which targets are made
     assert expected.keys() | rules == {*re.findall(r"^(\w+)", listing, flags=re.MULTILINE)}
     # One plan for all of them: what a target lists, and has not, is made.
-    told = finished.dry_run(*expected)
+    text = finished.dry_run(*expected)
     for target, jobs in expected.items():
         if jobs:  # what rests on none is finished
-            assert listed_jobs(told, target) == jobs, target
+            assert listed_jobs(text, target) == jobs, target
+
+
+def test_a_job_of_a_thousand_runs_starts_and_writes_its_table(fresh: Checkout) -> None:
+    """Its runs are finished: what is tested is that they reach the job."""
+    linear = "  linear:\n    grid:\n      inputs: 20\n      train_size: 40\n      seed: "
+    fresh.edit("config/norms/smoke.yaml", f"{linear}[1000, 1001]", f"{linear}{[*range(100)]}")
+    chapter = fresh.chapters()["norms"]
+    [name] = chapter.jobs_of(["linear"])
+    cache = RunCache(fresh.root / "results/smoke/norms/runs", training_key(chapter.study), "")
+    about = dict.fromkeys(("commit", "finished", "device", "host"), "somewhere")
+    numbers = dict.fromkeys(("seconds", "gpu_seconds", "examples_per_second", "peak_memory_mb"), 1)
+    for run in chapter.jobs[name]:
+        keys = {"run_key": cache.table_path(run).stem, "code_key": cache.code_key, "data_sha256": ""}
+        settings = {"study": "norms", "run_id": run.run_id, "run": run.model_dump(), "diverged": None, "resumed": False}
+        record = Provenance(**settings, **keys, **about, **numbers, versions={"torch": "2", "python": "3"})
+        write_table(with_provenance(SCHEMA.empty_table(), [record]), cache.table_path(run))
+    fresh.build(f"results/smoke/norms/jobs/{name}.parquet")
+    assert len(read_provenance(fresh.root / f"results/smoke/norms/jobs/{name}.parquet")) == 1000

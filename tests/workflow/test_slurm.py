@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import Checkout
-from effective_lr.engine import contents, grid, limits, storage
+from checkouts import Checkout, jobs_in, jobs_of
+from effective_lr.engine import contents, resources, storage
 from effective_lr.engine.study import load, names
 from shared import ROOT
 
@@ -46,25 +46,17 @@ def test_the_profile_has_options_that_snakemake_knows() -> None:
 
 
 @plugin
-def test_the_profile_plans_without_a_cluster(fresh: Checkout) -> None:
-    plan = fresh.snakemake("paper", "--dry-run", "--workflow-profile", "profiles/slurm")
+def test_the_profile_plans_without_a_cluster(untouched: Checkout) -> None:
+    plan = untouched.snakemake("paper", "--dry-run", "--workflow-profile", "profiles/slurm")
     assert plan.returncode == 0 and "train" in plan.stdout, plan.stdout + plan.stderr
 
 
-def asked(checkout: Checkout, *words: str) -> list[tuple[int, ...]]:
-    """GPUs, minutes and megabytes that each training job of a dry run asks for."""
-    plan = checkout.snakemake(*words, "--dry-run", "--workflow-profile", "none").stdout
-    jobs = re.findall(r"^(?:local)?rule train:\n((?:    .*\n)*)", plan, flags=re.MULTILINE)
-    found = [re.search(r"gpu=(\d+), runtime=(\d+), mem_mb=(\d+)\b", job) for job in jobs]
-    return [tuple(map(int, one.groups())) for one in found if one]
-
-
-def test_training_jobs_ask_for_time_memory_and_where_wanted_a_gpu(fresh: Checkout) -> None:
-    shards = [(chapter.study, runs) for chapter in fresh.chapters().values() for runs in chapter.shards.values()]
-    expected = sorted((0, limits.time_limit(*one, False), limits.memory_limit(one[0], one[1][0])) for one in shards)
-    assert sorted(asked(fresh)) == expected
-    on_gpus = asked(fresh, "--config", "device=cuda")
-    assert len(on_gpus) == len(expected) and all(gpus == 1 for gpus, *_ in on_gpus)
+def test_training_jobs_ask_for_a_gpu_where_one_is_wanted(untouched: Checkout) -> None:
+    """That they ask for time and memory is tested in test_plans.py."""
+    plan = untouched.dry_run("--config", "device=cuda")
+    jobs = [job for job in jobs_in(plan) if job.startswith("train:")]
+    assert len(jobs) == len(jobs_of(untouched.chapters()))
+    assert all("gpu=1, runtime=" in job for job in jobs)
 
 
 def test_only_training_goes_to_the_cluster() -> None:
@@ -75,21 +67,14 @@ def test_only_training_goes_to_the_cluster() -> None:
     assert working - set(re.findall(r"\w+", local)) == {"train"}
 
 
-@pytest.mark.parametrize("study", names())
-def test_limits_follow_from_what_was_measured(study: str) -> None:
+def test_limits_follow_from_what_was_measured() -> None:
     """Each published run took less than the limit that a job of its own would ask for."""
-    table, known = contents.published_table(ROOT, study, "study"), load(study)
-    if not table.exists():
-        pytest.skip("nothing is published at this scale")
-    records = storage.read_table(table)[1]
-    largest = max((known.run(**record.run) for record in records), key=known.operations)
-    assert limits.time_limit(known, [largest] * 10**5, False) == limits.LONGEST_MINUTES
-    for record in records:
-        run = known.run(**record.run)
-        assert record.diverged or record.seconds < 60 * limits.time_limit(known, [run], is_gpu=False)
-        assert record.peak_memory_mb < limits.memory_limit(known, run)
-        assert limits.time_limit(known, [run], is_gpu=True) <= limits.time_limit(known, [run], is_gpu=False)
-        assert limits.time_limit(known, [run], True, attempt=2) == 2 * limits.time_limit(known, [run], True)
+    for study in map(load, names()):
+        records = storage.read_provenance(contents.published_table(ROOT, study.name, "study"))
+        for record in records:
+            run = study.run(**record.run)
+            assert record.diverged or record.seconds < 60 * resources.time_limit(study, [run], is_gpu=False)
+            assert record.peak_memory_mb < resources.memory_limit(study, run)
 
 
 # A real Slurm
@@ -214,10 +199,10 @@ def stop(pid: int) -> None:
 @pytest.mark.slow
 def test_the_smoke_scale_through_slurm_to_its_pdf(cluster: Cluster, fresh: Checkout) -> None:
     process = cluster.start(fresh, "paper", "--set-resources", "train:gpu=1")
-    said, _ = process.communicate(timeout=1500)
-    assert process.returncode == 0, said[-5000:]
+    printed, _ = process.communicate(timeout=1500)
+    assert process.returncode == 0, printed[-5000:]
     assert (fresh.root / "paper/build/smoke/main.pdf").stat().st_size > 100_000
-    assert len(cluster.submissions) == len(fresh.shards())
+    assert len(cluster.submissions) == len(jobs_of(fresh.chapters()))
     for words in cluster.submissions:
         assert "--gpus=1" in words and "--requeue" in words and re.search(r"-t \d+ ", words), words
         assert re.search(r"--mem \d+ ", words), words
@@ -231,20 +216,20 @@ def test_a_job_killed_by_the_scheduler_resumes(cluster: Cluster, real: Checkout,
         "experiments: {growth: {cases: [{optimizer: sgd, affine_lr: 0.1, lr: [0.64]}]}}\n"
     )
     config = ("--config", "scale=long", "checkpoint_seconds=1000")  # the only one is that of the signal
-    [shard] = grid.shards(real.chapters("long")["normalization"].runs_of(["growth"]))
-    output = f"results/long/normalization/shards/{shard}.parquet"
+    [job] = real.chapters("long")["normalization"].jobs_of(["growth"])
+    output = f"results/long/normalization/jobs/{job}.parquet"
     before = len(cluster.submissions)
 
     process = cluster.start(real, output, *config)
-    log = real.root / "results/long/normalization/logs" / f"{shard}.log"
+    log = real.root / "results/long/normalization/logs" / f"{job}.log"
     while process.poll() is None and not (log.exists() and "runs to train" in log.read_text()):
         time.sleep(0.1)
     time.sleep(5)  # in which it reads the data and begins
     jobs = subprocess.run(["squeue", "--noheader", "--format=%i"], capture_output=True, text=True).stdout.split()
     assert len(jobs) == 1, "there is no job to kill"
     subprocess.run(["scancel", jobs[0]], check=True)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said[-5000:]
+    printed, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, printed[-5000:]
     first, second = cluster.submissions[before:]
     minutes = [int(re.search(r"-t (\d+) ", words)[1]) for words in (first, second)]  # type: ignore[index]
     assert minutes[1] == 2 * minutes[0]  # the second attempt gets more time

@@ -120,6 +120,16 @@ def test_verdicts_at_the_smoke_scale(smoke: Checkout) -> None:
     assert (found["C1"]["verdict"], found["C2"]["verdict"]) == ("reproduced", "undecided")
 
 
+def test_a_claim_alone_has_the_verdict_of_its_chapter(smoke: Checkout, tmp_path: Path) -> None:
+    checkout = smoke.copy(tmp_path / "copy")
+    checkout.build("claim_C2")
+    alone = json.loads((made(checkout, "normalization") / "claims/C2.json").read_text())
+    together = verdicts(smoke, "normalization")["C2"]
+    assert alone["verdict"] == together["verdict"]
+    for one, other in zip(alone["parts"], together["parts"], strict=True):
+        assert {**other, **one} == other  # which has a definition, too
+
+
 def test_pdf_is_whole(smoke: Checkout) -> None:
     text = "\n".join(page.extract_text() for page in PdfReader(build(smoke) / "main.pdf").pages)
     assert "??" not in text and "References" in text
@@ -131,7 +141,7 @@ def test_pdf_is_whole(smoke: Checkout) -> None:
     overfull = [float(size) for size in re.findall(r"Overfull \\[hv]box \(([\d.]+)pt too", log)]
     assert not [size for size in overfull if size > 2], overfull
     ink = [(page < 128).mean() for page in render(build(smoke) / "main.pdf", scale=1.0)]
-    assert min(ink[:-1]) > 0.01 and ink[-1] > 0.002, ink  # the last page holds what is left of the references
+    assert min(ink) > 0.002, ink  # no page is empty
 
 
 def test_figure_2_is_the_one_that_the_pdf_numbers_so(smoke: Checkout) -> None:
@@ -201,7 +211,7 @@ def test_every_command_reads_the_config(smoke: Checkout, tmp_path: Path) -> None
     assert all(f"{name}: not compared" in compared.stdout for name in checkout.chapters())
     (checkout.root / "workflow/setup.sh").write_text("")  # the environment is there
     built = checkout.run("make", f"VENV={sys.prefix}", SCALE="", METRICS="")
-    assert built.stdout.splitlines()[-1] == "The paper: paper/build/smoke/main.pdf", built.stderr
+    assert "The paper: paper/build/smoke/main.pdf" in built.stdout.splitlines(), built.stderr
 
 
 # Slow: what is made on demand

@@ -12,7 +12,6 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ WORDS = {"description", "change"}  # keywords of settings that only a reader see
 IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|.*)|import[ \t]+(.*))", re.MULTILINE)
 
 
-@cache
 def imports(path: Path) -> list[str]:
     """The modules that a file names in its import statements, wherever they stand; also those that are names in one."""
     found: list[str] = []

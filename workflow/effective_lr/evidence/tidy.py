@@ -83,9 +83,16 @@ def gather(study: Study, paths: Iterable[Path], run_ids: list[str]) -> Experimen
 
 
 def summarize(study: Study, metrics: pd.DataFrame, records: list[Provenance]) -> pd.DataFrame:
-    """One line for each run: settings, provenance, and the means of what the study summarizes."""
+    """One line for each run: settings, provenance, and the means of what the study summarizes.
+
+    A setting that is newer than a run has its default in it.
+    """
+    defaults = {key: field.default for key, field in study.run.model_fields.items() if not field.is_required()}
     names = [name for name in Provenance.model_fields if name not in ("run", "versions")]
-    lines = [{**{name: getattr(record, name) for name in names}, **record.versions, **record.run} for record in records]
+    lines = [
+        {**{name: getattr(record, name) for name in names}, **record.versions, **defaults, **record.run}
+        for record in records
+    ]
     empty = [*study.run.model_fields, "python", "torch", *names]
     runs = pd.DataFrame(lines, columns=None if lines else empty)
     whole = metrics[(metrics["layer"] == "") & metrics["quantity"].isin(study.summarized)]

@@ -29,7 +29,6 @@ class Evidence:
 
     def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
         self.tables, self.checks = tables, checks
-        self.notes: list[str] = []
         self._since: dict[int, Evidence] = {}
 
     def since(self, seed: int) -> "Evidence":
@@ -140,8 +139,7 @@ def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statist
     try:
         if what.check:
             return checked(evidence, what.check, what.subject)
-        evidence.notes.clear()
-        return statistics[what.statistic](evidence, what.subject).noted(*evidence.notes)
+        return statistics[what.statistic](evidence, what.subject)
     except Undecidable as why:
         return NO_VALUE.noted(str(why))
 

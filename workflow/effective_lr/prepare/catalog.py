@@ -35,4 +35,4 @@ def prepare(name: str, folder: Path, tensors: Path, record: Path, is_optional: b
             raise
         prepared = Prepared({}, {"missing": str(error)}, f"nowhere: {error}")
     write(name, prepared, tensors, record)
-    return f"{name}: prepared from the {prepared.source}" if prepared.tensors else f"{name}: {prepared.source}"
+    return f"{name}: prepared from {prepared.source}" if prepared.tensors else f"{name}: {prepared.source}"

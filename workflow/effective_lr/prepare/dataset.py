@@ -19,11 +19,11 @@ Tensors = dict[str, Tensor]
 
 
 class Prepared(NamedTuple):
-    """What a source gives: tensors, facts of their content for the record, and where the files came from, in words."""
+    """What a source gives: tensors, facts of their content for the record, and where the files came from."""
 
     tensors: Tensors
     facts: dict[str, Any]
-    source: str
+    source: Path | str
 
 
 def load(tensors: Path, record: Path) -> Tensors:

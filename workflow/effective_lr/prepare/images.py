@@ -72,7 +72,7 @@ def read(dataset: str, side: int, folder: Path) -> Prepared:
     raw, sums, path = readers[dataset](folder)
     tensors, mean, std = _normalized(raw, side)
     facts = {"resolution": side, "pixel_mean": mean, "pixel_std": std, "source_checksums": sums}
-    return Prepared(tensors, facts, f"local file {path}")
+    return Prepared(tensors, facts, path)
 
 
 def _normalized(raw: Tensors, side: int) -> tuple[Tensors, list[float], list[float]]:
@@ -126,6 +126,8 @@ def _cifar10(folder: Path) -> tuple[Tensors, dict[str, str], Path]:
 
 
 def _cifar10_jpeg(folder: Path) -> tuple[Tensors, dict[str, str], Path]:
+    from PIL import Image
+
     path = local_file(folder, JPEG_ARCHIVE)
     if path is None:
         raise Missing(
@@ -149,7 +151,7 @@ def _cifar10_jpeg(folder: Path) -> tuple[Tensors, dict[str, str], Path]:
                 f"{path}: {len(names)} images, {names[0]} to {names[-1]}, have sha256 {found}, expected "
                 f"{JPEG_SHA256[split]}: {remedy}"
             )
-        pixels = np.stack([_decoded(content) for content in contents])
+        pixels = np.stack([np.asarray(Image.open(BytesIO(content)).convert("RGB")) for content in contents])
         raw[f"{split}_images"] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         raw[f"{split}_labels"] = torch.arange(count) % len(CLASSES)
     return raw, {f"{split} images": f"sha256:{sha256}" for split, sha256 in JPEG_SHA256.items()}, path
@@ -158,11 +160,3 @@ def _cifar10_jpeg(folder: Path) -> tuple[Tensors, dict[str, str], Path]:
 def _jpeg_names(split: str, count: int) -> list[str]:
     """The images in an order that goes round the classes, so that any range of it has equally many of each."""
     return [f"{split}/{CLASSES[i % len(CLASSES)]}/{i // len(CLASSES):04}.jpg" for i in range(count)]
-
-
-def _decoded(content: bytes) -> np.ndarray:
-    """uint8 (32, 32, 3)."""
-    from PIL import Image
-
-    with Image.open(BytesIO(content)) as image:
-        return np.asarray(image.convert("RGB"))

@@ -44,7 +44,7 @@ def shakespeare(folder: Path) -> Prepared:
             "characters": len(characters),
             "symbols": len(symbols),
         },
-        source=f"local file {path}",
+        source=path,
     )
 
 
@@ -68,5 +68,5 @@ def tokens(folder: Path) -> Prepared:
     return Prepared(
         tensors={"text": torch.from_numpy(values.astype(np.uint16, copy=False))},
         facts={"tokens_sha256": found, "tokens": len(values), "largest": int(values.max())},
-        source=f"local file {path}",
+        source=path,
     )

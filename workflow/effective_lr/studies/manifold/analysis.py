@@ -8,9 +8,11 @@ import pandas as pd
 from effective_lr.evidence.estimates import Undecidable
 from effective_lr.evidence.tidy import Tables
 from effective_lr.evidence.verdicts import Evidence
-from effective_lr.studies.manifold.bijection import matched_angle
+from effective_lr.studies.manifold.bijection import decoupled, matched_angle
 
+MATRICES = ("query", "key", "value", "output", "up", "down")
 LOST_LOSS = 20.0  # nats: what a diverged run counts as, the loss at which a run is stopped
+SETTLED = 0.1  # what may be left of its start, of a squared norm, when the late part begins
 ROUNDING = 1e-4  # of activations in float32, against a bound in float64
 
 # Cross-entropy of the validation blocks of the plays, nats per character, given the 0, 1, 2, 3 characters before;
@@ -81,6 +83,15 @@ def late_median(tables: Tables, experiment: str, runs: pd.DataFrame, quantity: s
     return of_blocks(measured(tables, experiment, runs, f"late_{quantity}")).groupby("run_id")["value"].median()
 
 
+def residual_growths(tables: Tables, runs: pd.DataFrame) -> pd.Series:
+    """By run_id without RMSNorm: the RMS of the residual stream after the last block at the last probe, of a lost run
+    at the largest one before the loss, over that at the first."""
+    rows = measured(tables, "norm_free", runs, "residual_rms").sort_values("step")
+    rows = rows[rows["layer"] == f"block{int(runs['layers'].iloc[0])}"]
+    ends = rows.groupby("run_id")["value"].agg(["first", "last", "max"]).reindex(runs["run_id"])
+    return ends["last"].where(runs.set_index("run_id")["diverged"].isna(), ends["max"]) / ends["first"]
+
+
 def curve(tables: Tables, experiment: str, runs: pd.DataFrame, quantity: str) -> pd.Series:
     """A quantity by step: median over the block matrices, then mean over the runs."""
     rows = of_blocks(measured(tables, experiment, runs, quantity))
@@ -94,3 +105,60 @@ def arms(runs: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]
     ):
         names = {"rms_norm": rms_norm, "optimizer": optimizer, "lr_factor": factor, "initial_norm": start}
         yield names, group
+
+
+def settled(tables: Tables, experiment: str) -> pd.DataFrame:
+    """The runs of AdamW that have forgotten the norm they started from: at the rate 2e, hardly any of its excess over
+    the late norm (median over the block matrices) is left at the beginning of the late part."""
+    runs = tables[experiment].runs
+    runs = select(runs[runs["diverged"].isna()], optimizer="adamw")
+    norms = runs["run_id"].map(late_median(tables, experiment, runs, "norm_ratio")).astype(float)
+    late_start = runs["steps"] * (1 - runs["late_fraction"])
+    left = ((runs["initial_norm"] / norms) ** 2 - 1) * np.exp(-2 * runs["decay_per_step"] * late_start)
+    return runs[left.abs() <= SETTLED]
+
+
+def balances(tables: Tables) -> pd.DataFrame:
+    """AdamW's balance at equilibrium, the left side over the right, by place of RMSNorm, kind of matrix and seed, and
+    whether e is the smallest (`is_slow`): geometric means over the blocks.
+
+    `with_memory` is 4λ⟨w,√ŝ w⟩ + 2⟨w,g⟩ over η(⟨g,Pg⟩ + 2β₁/(1−β₁)·⟨d,g⟩), of the four means that a run recorded over
+    its late steps; `without_memory` leaves out the last term, and `without_radius` the second. NaN where a side is not
+    positive.
+    """
+    runs = settled(tables, "balance")
+    names = ("weighted_square", "radial", "noise", "memory")
+    columns = {
+        name: measured(tables, "balance", runs, f"late_{name}").set_index(["run_id", "layer"])["value"]
+        for name in names
+    }
+    rows = pd.DataFrame(columns).reset_index().merge(runs, on="run_id")
+    rows["kind"] = rows["layer"].str.split(".").str[-1]
+    rms = 1 / np.sqrt(rows["width"] * np.where(rows["kind"] == "down", 4, 1))
+    lr, decay = decoupled(rms, matched_angle(rows["decay_per_step"], rows["beta1"]), rows["beta1"])
+    shrinking, radial, noise = 2 * decay * rows["weighted_square"], 2 * rows["radial"], lr * rows["noise"]
+    memory = lr * 2 * rows["beta1"] / (1 - rows["beta1"]) * rows["memory"]
+    ratios = {
+        "with_memory": (shrinking + radial) / (noise + memory),
+        "without_memory": (shrinking + radial) / noise,
+        "without_radius": shrinking / (noise + memory),
+    }
+    rows["is_slow"] = rows["decay_per_step"] == tables["balance"].runs["decay_per_step"].min()
+    keys = ["rms_norm", "is_slow", "kind", "seed"]
+    logs = rows[keys].assign(**{name: np.log(ratio.where(ratio > 0)) for name, ratio in ratios.items()})
+    means = logs.groupby(keys)[list(ratios)].agg(lambda values: values.mean(skipna=False))
+    return np.exp(means).reset_index()
+
+
+def is_invariant(rows: pd.DataFrame) -> pd.Series:
+    """Whether the scale of a matrix does not matter: RMSNorm follows it."""
+    return (rows["rms_norm"] == "every") | ((rows["rms_norm"] == "pre") & rows["kind"].isin(("query", "key")))
+
+
+def equilibrium_law(tables: Tables) -> pd.DataFrame:
+    """The balances that X7 tests: of the matrices whose scale does not matter, at the smallest e. A row for each
+    optimizer, layer (kind of matrix and place of RMSNorm) and seed."""
+    rows = balances(tables)
+    rows = rows[rows["is_slow"] & is_invariant(rows)]
+    rows = rows.assign(optimizer="adamw", layer=rows["kind"] + ", " + rows["rms_norm"])
+    return rows[["optimizer", "layer", "seed", "with_memory", "without_memory"]].reset_index(drop=True)

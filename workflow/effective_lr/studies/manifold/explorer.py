@@ -75,7 +75,7 @@ def predictions(run: pd.Series) -> Iterator[tuple[str, np.ndarray, Values]]:
     if run["optimizer"] == "adamw":
         e, start = run["decay_per_step"], run["initial_norm"]
         yield "norm_ratio", steps, theory.adamw_norm(steps - 1, e, start)
-        yield "angle", steps, theory.adamw_angle(steps, e, start, run["beta1"])
+        yield "angle", steps, theory.adamw_angle(steps, e, start, run["beta1"], run["warm_up"])
     elif run["optimizer"] not in FREE:
         ends = steps[[0, -1]]
         yield "norm_ratio", ends, np.ones(2)

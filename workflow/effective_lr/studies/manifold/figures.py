@@ -1,7 +1,10 @@
 """The figures of the chapter: each a pure function of tidy tables that returns a Matplotlib figure."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -11,11 +14,15 @@ from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.manifold import theory, toys
 from effective_lr.studies.manifold.analysis import (
     CONTEXT_MODELS,
+    MATRICES,
     angle,
     arms,
+    balances,
     curve,
+    is_invariant,
     measured,
     of_blocks,
+    residual_growths,
     select,
 )
 from effective_lr.studies.manifold.bijection import matched_angle
@@ -23,7 +30,6 @@ from effective_lr.studies.manifold.words import ARMS, NAMES
 
 COLORS = dict(zip(ARMS, PALETTE, strict=False))
 MARKERS = dict(zip(ARMS, "osD^vP", strict=True))
-MATRICES = ("query", "key", "value", "output", "up", "down")
 DASHED = (0, (2, 1.5))
 LINES = {0.25: ":", 1.0: "-", 4.0: DASHED}  # by f, in every figure
 
@@ -117,10 +123,9 @@ def knobs(tables: Tables) -> Figure:
         for factor, chosen in group.groupby("lr_factor"):
             line = LINES.get(float(factor), "-.")
             color, style = COLORS[optimizer], {"ls": line, "marker": MARKERS[optimizer], "ms": 3}
-            end = " diverged" if chosen["diverged"].notna().all() else ""
             rows = measured(tables, "norm_free", chosen, "late_residual_rms")
             rms = rows.groupby("layer")["value"].mean().reindex(blocks)
-            axis.plot(range(1, layers + 1), rms, color=color, **style, label=f"$f={factor:g}${end}")
+            axis.plot(range(1, layers + 1), rms, color=color, **style, label=f"$f={factor:g}${ending(tables, chosen)}")
             bound = measured(tables, "norm_free", chosen, "residual_bound")
             last = bound[bound["step"] == bound.groupby("run_id")["step"].transform("max")]
             ends = last.groupby("layer")["value"].mean().reindex(blocks)
@@ -151,6 +156,50 @@ def knobs(tables: Tables) -> Figure:
     small.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
     small.minorticks_off()
     small.legend(loc="upper left", fontsize=6)
+    return figure
+
+
+def ending(tables: Tables, runs: pd.DataFrame) -> str:
+    """How many runs of an arm are lost, if not all, and how far their residual stream has grown before."""
+    lost = runs[runs["diverged"].notna()]
+    if lost.empty:
+        return ""
+    growth = float(np.exp(np.log(residual_growths(tables, lost)).mean()))
+    count = "" if len(lost) == len(runs) else f" {len(lost)}"
+    return f",{count} lost" + (rf" at ${growth:.3g}\times$" if growth < np.inf else "")
+
+
+def equilibrium_law(tables: Tables) -> Figure:
+    """AdamW's balance, the left side over the right, by kind of matrix and place of RMSNorm, without and with the
+    memory of the optimizer."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.5), sharey=True)
+    rows = balances(tables)
+    places = {"every": 0.0, "pre": len(MATRICES) + 0.7}
+    rows["x"] = rows["rms_norm"].map(places) + rows["kind"].map(MATRICES.index)
+    free, slow = is_invariant(rows), rows["is_slow"]
+    tested = {"s": 12, "marker": "o", "color": PALETTE[0], "lw": 0}
+    others = {"s": 12, "marker": "s", "color": PALETTE[1], "lw": 0}
+    series: list[tuple[str, pd.DataFrame, str, dict[str, Any]]] = [
+        ("$e/4$", rows[slow & free], "", tested),
+        ("$e/4$, scale matters", rows[slow & ~free], "", others),
+        ("without the radial term", rows[slow & ~free], "without_radius", others | {"facecolor": "none", "lw": 0.8}),
+        ("$e$", rows[~slow], "", {"s": 9, "marker": "x", "color": "0.45", "lw": 0.7}),
+    ]
+    for axis, column in zip(axes, ("without_memory", "with_memory"), strict=True):
+        axis.axhspan(0.9, 1.1, color="0.92", zorder=0, lw=0)
+        axis.axhline(1, color="0.5", lw=0.8, zorder=1)
+        for label, points, other, style in series:
+            if not other or column == "with_memory":
+                shift = 0.2 if style["marker"] == "x" else -0.1
+                axis.scatter(points["x"] + shift, points[other or column], label=label, **style)
+        ticks = [place + n for place in places.values() for n in range(len(MATRICES))]
+        axis.set_xticks(ticks, MATRICES * 2, rotation=60)
+        axis.set(xlim=(-0.7, ticks[-1] + 0.7), title=column.replace("_", " "))
+        for name, place in places.items():
+            text = f"RMSNorm {NAMES[name]}"
+            axis.text(place + 2.5, 0.98, text, ha="center", va="top", transform=axis.get_xaxis_transform(), fontsize=6)
+    axes[0].set_ylabel("left side / right side")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from effective_lr.document.notation import number, thousands
 from effective_lr.document.table import MISSING, Results, fixed, interval
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
-from effective_lr.studies.manifold.analysis import CONTEXT_MODELS, arms, losses
+from effective_lr.studies.manifold.analysis import CONTEXT_MODELS, LOST_LOSS, arms, losses, residual_growths, select
 from effective_lr.studies.manifold.bijection import matched_angle, smoothing
 from effective_lr.studies.manifold.statistics import SENSITIVITY, angle_effects, paired_difference, sees_the_angle
 from effective_lr.studies.manifold.theory import growth_without_decay
@@ -14,7 +14,7 @@ from effective_lr.studies.manifold.words import ARMS
 
 def numbers(results: Results) -> dict[str, str]:
     """In LaTeX, by what they are and of what."""
-    runs = results.tables.runs()
+    runs = results.tables.runs("matched", "starts", "norm_free")
     first = runs.iloc[0]
     e, beta1, steps = float(first["decay_per_step"]), float(first["beta1"]), int(first["steps"])
     seen = steps * int(first["batch_size"]) * int(first["context"])
@@ -37,7 +37,7 @@ def numbers(results: Results) -> dict[str, str]:
     for names, group in arms(runs):
         key = f"{names['optimizer']}_{names['rms_norm']}_{names['lr_factor']:g}_{names['initial_norm']:g}"
         found[f"loss/{key}"] = fixed(float(losses(group).mean()), 3)
-    return found | differences(results)
+    return found | differences(results) | lost(results)
 
 
 def differences(results: Results) -> dict[str, str]:
@@ -56,6 +56,20 @@ def differences(results: Results) -> dict[str, str]:
     }
     for factor, name in [(0.25, "half"), (4.0, "twice")]:
         found[f"sensitivity/{name}"] = fixed(float(effects[factor].mean()), 3) if factor in effects else MISSING
+    return found
+
+
+def lost(results: Results) -> dict[str, str]:
+    """How many runs of an arm without RMSNorm are lost, and the growth of their residual stream before: geometric
+    mean."""
+    found = {"lost/loss": number(LOST_LOSS)}
+    for name in ("adam0", "adamh", "macro-F"):
+        for factor in (1.0, 4.0):
+            runs = select(results.tables["norm_free"].runs, optimizer=name, lr_factor=factor)
+            gone = runs[runs["diverged"].notna()]
+            growth = np.exp(np.log(residual_growths(results.tables, gone)).mean()) if len(gone) else np.nan
+            found[f"lost/{name}_{factor:g}"] = f"{len(gone)} of {len(runs)}"
+            found[f"lost_growth/{name}_{factor:g}"] = MISSING if np.isnan(growth) else number(float(f"{growth:.2g}"))
     return found
 
 

@@ -181,7 +181,7 @@ class Optimizer:
 
     def __init__(self, run: Run, network: GPT) -> None:
         angle = float(matched_angle(run.decay_per_step, run.beta1)) * math.sqrt(run.lr_factor)
-        self.network = network
+        self.run, self.network, self.steps = run, network, 0
         self.spheres: list[FrobeniusSphere | SpectralSphere] = []
         groups: list[dict[str, Any]] = [
             {"params": [network.positions, network.gain], "lr": run.vector_lr, "weight_decay": 0.0}
@@ -197,20 +197,50 @@ class Optimizer:
         self.spheres += [FrobeniusSphere(weight, run, angle, is_block=False) for _, weight, _ in network.ends()]
         # AdamW without decay is Adam.
         self.adam = torch.optim.AdamW(groups, betas=(run.beta1, run.beta2), eps=run.optimizer_eps)
+        self.rates = [group["lr"] for group in groups]
 
     def step(self) -> None:
+        self.steps += 1
+        if self.run.warm_up:
+            power = self.run.beta1**self.steps
+            for group, lr in zip(self.adam.param_groups, self.rates, strict=True):
+                group["lr"] = lr * math.sqrt((1 - power) / (1 + power))
         self.adam.step()
         with torch.no_grad():
             for sphere in self.spheres:
                 sphere.step()
 
+    def balance(self, weight: Tensor) -> dict[str, Tensor]:
+        """The terms (n,) of the balance that AdamW's equilibrium is, by matrix of a stack, before a step with the
+        gradient g: ⟨w,√ŝ w⟩, ⟨w,g⟩, ⟨g,Pg⟩ and ⟨d,g⟩. ŝ is that of the step, with g in it, P = 1/(√ŝ + ε), and
+        d = P·m̂ has the first moment before it. Empty before the first step."""
+        state, gradient = self.adam.state.get(weight), weight.grad
+        if not state or gradient is None:
+            return {}
+        beta1, beta2 = self.run.beta1, self.run.beta2
+        second = state["exp_avg_sq"].mul(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = second.div_(1 - beta2 ** (self.steps + 1)).sqrt_().add_(self.run.optimizer_eps)
+        step = gradient / root
+        pairs = {
+            "weighted_square": (weight.detach() * root, weight.detach()),
+            "radial": (weight.detach(), gradient),
+            "noise": (gradient, step),
+            "memory": (state["exp_avg"] / (1 - beta1**self.steps), step),
+        }
+        return {name: (a * b).sum((-2, -1), dtype=torch.float64) for name, (a, b) in pairs.items()}
+
     def zero_grad(self) -> None:
         self.network.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        return {"adam": self.adam.state_dict(), "spheres": [sphere.state() for sphere in self.spheres]}
+        return {
+            "adam": self.adam.state_dict(),
+            "spheres": [sphere.state() for sphere in self.spheres],
+            "steps": self.steps,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
         self.adam.load_state_dict(state["adam"])
         for sphere, saved in zip(self.spheres, state["spheres"], strict=True):
             sphere.load(saved)

@@ -69,6 +69,12 @@ class Run(BaseRun):
     )
     optimizer_eps: PositiveFloat = setting("added to the root of Adam's second moment", "ours", "leave it small")
     momentum: Average = setting("decay b of the momentum of MACRO and MuonH", "ours", "to study its memory")
+    warm_up: bool = setting(
+        "whether Adam's learning rates start as much lower as its first directions are longer than later ones",
+        "derived",
+        "false, to see Adam lost in its first steps at large factors",
+        default=False,
+    )
     vector_lr: PositiveFloat = setting("Adam's learning rate of positions and gain, without decay", "ours", "rarely")
     batch_size: PositiveInt = setting("windows in a step", "ours", "a larger batch has less noise")
     batch_parts: PositiveInt = setting(
@@ -76,6 +82,9 @@ class Run(BaseRun):
     )
     precision: Literal["float32", "bfloat16"] = setting(
         "arithmetic of the forward pass; weights and steps are float32", "ours", "bfloat16 on a GPU", default="float32"
+    )
+    stop_above: PositiveFloat = setting(
+        "nats of a batch or an evaluation above which a run ends there", "ours", "1e9, to end none", default=20.0
     )
     steps: PositiveInt = setting("training steps", "ours", "raise it with 1/decay_per_step")
     probes: PositiveInt = setting(

@@ -7,16 +7,19 @@ before an interval is drawn.
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
+from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval
 from effective_lr.evidence.verdicts import Evidence, statistic
 from effective_lr.studies.manifold.analysis import (
     angle,
     arm,
+    balances,
     finished,
+    is_invariant,
     late_median,
     losses,
     measured,
     of_blocks,
+    residual_growths,
     select,
 )
 from effective_lr.studies.manifold.bijection import matched_angle
@@ -29,7 +32,6 @@ CHECKS = {
 }
 PAIRS = 5  # seeds from which a difference of losses is decided
 SENSITIVITY = 0.05  # nats: what a factor of two in the angle must change at least
-LOST_GROWTH = 1e6  # what the residual stream of a diverged run counts as: above every tolerance
 
 
 def by_seed(runs: pd.DataFrame, values: pd.Series) -> pd.Series:
@@ -206,14 +208,10 @@ def residual_exponent(evidence: Evidence, subject: str) -> Estimate:
 
 @statistic("residual RMS, end / start", digits=1)
 def residual_growth(evidence: Evidence, subject: str) -> Estimate:
-    """After the last block at f = 1, last probe over first: geometric mean."""
+    """After the last block at f = 1, last probe over first; of a lost run, the largest probe before the loss over the
+    first: geometric mean."""
     runs = arm(evidence, "norm_free", optimizer=subject, lr_factor=1.0)
-    rows = measured(evidence.tables, "norm_free", runs, "residual_rms")
-    rows = rows[rows["layer"] == f"block{int(runs['layers'].iloc[0])}"].sort_values("step")
-    ends = rows.groupby("run_id")["value"].agg(["first", "last"])
-    growth = (ends["last"] / ends["first"]).reindex(runs["run_id"])
-    growth = growth.where(runs.set_index("run_id")["diverged"].isna(), LOST_GROWTH)
-    return mean_interval(np.log(by_seed(runs, growth))).map(np.exp)
+    return geometric_mean(by_seed(runs, residual_growths(evidence.tables, runs)))
 
 
 # X4: training without RMSNorm
@@ -279,3 +277,45 @@ def competitive_gap(evidence: Evidence, subject: str) -> Estimate:
     if set(runs["corpus"]) != {"tokens"}:
         return estimate.shown("a few million characters and few rates say little about language models")
     return estimate
+
+
+# X7: one law of equilibrium
+
+
+def farthest(evidence: Evidence, subject: str, column: str) -> Estimate:
+    """The geometric mean over seeds of a column of the balances, of the kind of matrix that is farthest from 1. The
+    subject is a place of RMSNorm, at the smallest e and for the matrices whose scale does not matter; with `_at_e` at
+    a larger e, with `_others` for the other matrices."""
+    place, _, which = subject.partition("_")
+    rows = balances(evidence.tables)
+    rows = rows[(rows["rms_norm"] == place) & (rows["is_slow"] != (which == "at_e"))]
+    rows = rows[is_invariant(rows) != (which == "others")]
+    if rows.empty:
+        raise Undecidable("no such runs that are settled at this scale")
+    return worst_kind(rows, column)
+
+
+def worst_kind(rows: pd.DataFrame, column: str) -> Estimate:
+    """The geometric mean over seeds of the kind of matrix that is farthest from 1."""
+    found = {kind: geometric_mean(values) for kind, values in rows.groupby("kind")[column]}
+    worst = max(found, key=lambda kind: abs(np.log(found[kind].value)))
+    return found[worst].noted(f"farthest from 1: {worst}")
+
+
+@statistic("balance, left / right", digits=3)
+def balance(evidence: Evidence, subject: str) -> Estimate:
+    """Decay and radial term over noise and memory (geometric mean over blocks), of the kind of matrix that is farthest
+    from 1."""
+    return farthest(evidence, subject, "with_memory")
+
+
+@statistic("balance without memory", digits=3)
+def balance_without_memory(evidence: Evidence, subject: str) -> Estimate:
+    """Decay and radial term over noise alone, as where successive gradients are independent."""
+    return farthest(evidence, subject, "without_memory")
+
+
+@statistic("balance without the radial term", digits=3)
+def balance_without_radius(evidence: Evidence, subject: str) -> Estimate:
+    """Decay over noise and memory, as where the scale of a matrix does not matter."""
+    return farthest(evidence, subject, "without_radius")

@@ -19,10 +19,13 @@ def adamw_norm(steps: Values, decay_per_step: Values, start: Values) -> Values:
     return np.sqrt(1 + (start**2 - 1) * np.exp(-2 * decay_per_step * steps))
 
 
-def adamw_angle(steps: Values, decay_per_step: Values, start: Values, beta1: Values = 0.9) -> Values:
-    """The angle of step t ≥ 1 over that norm, with Adam's own warm-up √((1+β1^t)/(1−β1^t)) (D2)."""
-    warm_up = np.sqrt((1 + beta1**steps) / (1 - beta1**steps))
-    return matched_angle(decay_per_step, beta1) * warm_up / adamw_norm(steps, decay_per_step, start)
+def adamw_angle(
+    steps: Values, decay_per_step: Values, start: Values, beta1: Values = 0.9, warm_up: bool = False
+) -> Values:
+    """The angle of step t ≥ 1 over that norm, with Adam's own warm-up √((1+β1^t)/(1−β1^t)), which the setting
+    `warm_up` undoes (D2)."""
+    own = 1.0 if warm_up else np.sqrt((1 + beta1**steps) / (1 - beta1**steps))
+    return matched_angle(decay_per_step, beta1) * own / adamw_norm(steps, decay_per_step, start)
 
 
 def growth_without_decay(steps: Values, decay_per_step: Values) -> Values:

@@ -8,7 +8,9 @@ The rows are tidy: step, layer ('' for the whole network), quantity, value. Step
                     the largest ‖x‖ over D7's bound)
     evaluations     validation_loss
     last step       late_train_loss, late_validation_loss; per matrix late_angle (RMS), late_norm_ratio (RMS),
-                    late_cosine; per block late_residual_rms and late_attention_logit (means over the late evaluations)
+                    late_cosine and, under adamw, late_weighted_square, late_radial, late_noise and late_memory (means
+                    over all late steps of ⟨w,√ŝ w⟩, ⟨w,g⟩, ⟨g,Pg⟩ and ⟨d,g⟩); per block late_residual_rms and
+                    late_attention_logit (means over the late evaluations)
     any             diverged, in place of all that would have followed
 
 R is the norm that theory gives a matrix, √d·ρ, also where a run starts elsewhere. Blocks are named input, block1, …;
@@ -32,7 +34,6 @@ from effective_lr.studies.manifold.settings import Run
 
 Row = tuple[int, str, str, float]  # step, layer, quantity, value
 LATE_SAMPLING = 10  # steps between samples of the late means: norms and angles change slowly
-DIVERGED = 20.0  # nats; a uniform guess over 84 symbols has 4.4
 
 
 def load(tensors: dict[str, Tensor], run: Run, device: torch.device) -> Data:
@@ -85,6 +86,7 @@ class Training:
         self.late_loss = torch.zeros((), dtype=torch.float64, device=self.device)
         self.late_sums: dict[tuple[str, str], Tensor] = {}  # (stack, quantity): sum over the samples, per matrix
         self.late_samples = 0
+        self.late_balance: dict[tuple[str, str], Tensor] = {}  # as late_sums, over all late steps
         self.late_evaluations: list[tuple[str, str, float]] = []  # (layer, quantity, value)
 
     @property
@@ -105,6 +107,7 @@ class Training:
         "late_loss",
         "late_sums",
         "late_samples",
+        "late_balance",
         "late_evaluations",
     )
 
@@ -153,10 +156,12 @@ class Training:
             step_loss += part_loss.detach()
         if is_probe or is_sample:
             before = [weight.detach().clone() for _, weight, _ in self.stacks]
+        if is_late and self.run.optimizer == "adamw":
+            self._measure_balance()
         self.optimizer.step()
 
         value = float(step_loss)
-        self.diverged = not value <= DIVERGED
+        self.diverged = not value <= self.run.stop_above
         if is_late:
             self.late_loss += step_loss
         if is_probe:
@@ -200,6 +205,12 @@ class Training:
         self.late_samples += is_sample
 
     @torch.no_grad()
+    def _measure_balance(self) -> None:
+        for stack, weight, _ in self.network.blocks():
+            for what, value in self.optimizer.balance(weight).items():
+                self.late_balance[stack, what] = self.late_balance.get((stack, what), torch.zeros_like(value)) + value
+
+    @torch.no_grad()
     def _measure_activations(self) -> list[tuple[str, str, float]]:
         """What the present weights do to the first validation batch: (layer, quantity, value)."""
         record = Activations([], [])
@@ -240,7 +251,7 @@ class Training:
     def _evaluate(self, is_late: bool) -> None:
         losses = [float(self._loss(windows)) for windows in self.data.validation]
         value = math.fsum(losses) / len(losses)
-        self.diverged = not value <= DIVERGED
+        self.diverged = not value <= self.run.stop_above
         if self.diverged:
             return
         self.rows.append((self.step, "", "validation_loss", value))
@@ -255,10 +266,11 @@ class Training:
         for layer, what in dict.fromkeys((layer, what) for layer, what, _ in self.late_evaluations):
             values = [value for *key, value in self.late_evaluations if key == [layer, what]]
             self.rows.append((steps, layer, f"late_{what}", math.fsum(values) / len(values)))
-        for (stack, what), total in self.late_sums.items():
+        means_of = {key: total / self.late_samples for key, total in self.late_sums.items()}
+        means_of |= {key: total / (steps - self.run.late_start) for key, total in self.late_balance.items()}
+        for (stack, what), means in means_of.items():
             names = next(names for name, _, names in self.stacks if name == stack)
-            means = total / self.late_samples
-            means = means if what == "cosine" else means.sqrt()
+            means = means.sqrt() if what in ("norm_ratio", "angle") else means
             self.rows += [(steps, name, f"late_{what}", float(means[n])) for n, name in enumerate(names)]
 
 
@@ -268,10 +280,13 @@ def starting_rms_of(stack: str, weight: Tensor) -> float:
 
 
 def spectral_norms(stack: Tensor) -> Tensor:
-    """‖W‖₂ (n,) of each matrix in float64, from the smaller Gram matrix."""
+    """‖W‖₂ (n,) of each matrix in float64, from the smaller Gram matrix; NaN where one is not finite."""
     wide = stack.double()
     wide = wide.mT if wide.shape[-2] > wide.shape[-1] else wide
-    largest: Tensor = torch.linalg.eigvalsh(wide @ wide.mT)[:, -1]
+    gram = wide @ wide.mT
+    if not gram.isfinite().all():  # of a run that is lost, which LAPACK refuses
+        return torch.full_like(gram[:, 0, 0], torch.nan)
+    largest: Tensor = torch.linalg.eigvalsh(gram)[:, -1]
     return largest.clamp(min=0).sqrt()
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import NO_VALUE, Estimate, pooled_mean, t_estimate
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, pooled_mean, require_numbers, t_estimate
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
@@ -14,6 +14,7 @@ from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 USEFUL_ERROR = 0.3  # cells of a grid above it train badly, and scatter far more than those that are compared
 CHANCE_ERROR = 0.9  # of ten equally frequent classes; stands for a run that diverged
 EFFECTIVE_LR = {"norm_squared": "effective_lr", "late_norm_squared": "late_effective_lr"}
+NO_CELL = "no cell counts at this scale: needs the scale study"
 LARGEST_LOST_SHARE = 0.05  # of the scale groups of a layer without a gradient, up to which the layer has an equilibrium
 
 
@@ -21,6 +22,8 @@ def derive(metrics: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.
     """Add the effective learning rate to what was measured, and give `affine_lr` its number where it is a word."""
     rates = runs["affine_lr"].where(runs["affine_lr"] != "shared", runs["lr"])
     runs["affine_lr"] = rates.where(rates != "frozen", 0.0).astype(float)
+    for setting in ("starts_at_equilibrium", "corrected_squares"):  # which the oldest runs did not have
+        runs[setting] = runs.get(setting, pd.Series(False, runs.index)).eq(True)
     return pd.concat([metrics, _effective_lr(metrics, runs)], ignore_index=True), runs
 
 
@@ -43,14 +46,16 @@ def error_or_chance(runs: pd.DataFrame, split: str = "test") -> pd.Series:
 
 
 # The experiment that holds each optimizer's plane under batch normalization.
-PLANES = {
-    "sgd": "plane_sgd",
-    "nesterov": "plane_nesterov",
-    "adam": "plane_adam",
-    "rmsprop": "plane_rmsprop",
-    "adamw": "small_steps",  # which has Nesterov momentum too
-}
-LARGEST_ANGLE = 0.25  # radians per step, up to which the theory of small steps is asked to hold
+PLANES = {"sgd": "plane_sgd", "nesterov": "plane_nesterov", "adam": "plane_adam", "rmsprop": "plane_rmsprop"}
+BALANCED = ("sgd", "nesterov", "adam", "adamw", "rmsprop")  # the optimizers of the experiment `equilibrium`
+BETA1 = 0.9  # of the first moment of Adam and AdamW, PyTorch's usual value
+LARGEST_ANGLE = 0.25  # radians per step, up to which contours and the absence of lost units are predicted
+SETTLED_ANGLE = 0.15  # of memory × angle, radians, up to which the equilibrium is asked to be that of theory
+SETTLED_EXCESS = 0.05  # that is left of the start when the late part begins, of ‖w*‖⁴ or ‖w*‖²
+LARGEST_THETA = 0.05  # of the widest layer, up to which Adam and RMSProp are asked to have an equilibrium (C10)
+RELAXATIONS = 3  # relaxation times before the late part, of runs that start near their equilibrium
+FAR_RELAXATIONS = 12  # of AdamW from afar: its second moments remember the larger gradients of smaller weights
+ROUNDING = 1 + 1e-3  # of a θ in the configuration, where λ has a few digits
 DYNAMICS_LR = 0.64  # of the runs that are shown over time
 
 
@@ -118,7 +123,7 @@ def in_equilibrium(runs: pd.DataFrame, tolerance: float = 0.2, typical_grad: flo
         steps = theory.steps_to_equilibrium(
             optimizer, rows["lr"], rows["l2"], typical_grad, rows["initial_norm"], tolerance, rows["momentum"]
         )
-        result[rows.index] = steps <= rows["steps"] * (1 - rows["late_fraction"])
+        result[rows.index] = steps <= first_late_step(rows)
     return result
 
 
@@ -136,32 +141,42 @@ def has_small_angle(runs: pd.DataFrame) -> pd.Series:
 def settled(runs: pd.DataFrame) -> pd.Series:
     """The runs that count as at equilibrium in their late part, by their settings alone; of one optimizer.
 
-    SGD and its momenta: exp(−8ηλt₁/(1−μ)) ≤ 0.05, with no credit for a start that happens to be near. AdamW: 4ηλt₁ ≥
-    12, as its second moments remember the larger gradients of smaller weights, which slows its approach three times.
-    Both: a predicted angle per step of at most LARGEST_ANGLE. Adam and RMSProp: as `on_contours`.
+    SGD and its momenta: `in_equilibrium` to 5 %, so a far start must be forgotten too. AdamW: 4ηλt₁ ≥ 3 from its
+    predicted norm, 12 from elsewhere. These: memory × angle per step of at most SETTLED_ANGLE, the memory μ/(1−μ) or
+    β₁/(1−β₁), for SGD 1. Adam and RMSProp: θ ≤ LARGEST_THETA in the widest layer and 1.5θ²t₁ ≥ 3 there, from their
+    predicted norm; their `layer_l2` gives the other layers the same θ.
     """
     [optimizer] = runs["optimizer"].unique()
+    penalized = runs["l2"].where(runs["l2"] > 0)
     if optimizer in ("adam", "rmsprop"):
-        return on_contours(runs)
+        theta = theory.angle_scale(runs["lr"], penalized, TYPICAL_GRADIENT, widest_size(runs))
+        is_over = 1.5 * theta**2 * first_late_step(runs) * ROUNDING >= RELAXATIONS
+        return is_over & (theta <= LARGEST_THETA * ROUNDING) & runs["starts_at_equilibrium"]
     if optimizer == "adamw":
-        is_over = 4 * runs["lr"] * runs["l2"] * first_late_step(runs) >= 12
+        times = np.where(runs["starts_at_equilibrium"], RELAXATIONS, FAR_RELAXATIONS)
+        is_over = 4 * runs["lr"] * penalized * first_late_step(runs) * ROUNDING >= times
     else:
-        rate = theory.relaxation_rate(optimizer, runs["lr"], runs["l2"], runs["momentum"])
-        is_over = np.exp(-rate * first_late_step(runs)) <= 0.05
-    return is_over & has_small_angle(runs)
+        is_over = in_equilibrium(runs, SETTLED_EXCESS)
+    beta = {"sgd": 0.5, "adamw": BETA1}.get(optimizer, runs["momentum"])  # SGD has no memory: its angle alone counts
+    return is_over & (beta / (1 - beta) * predicted_angle(runs) <= SETTLED_ANGLE)
+
+
+def widest_size(runs: pd.DataFrame) -> pd.Series:
+    """The weights of a unit of the third convolution, the most that any has in this network (networks.Conv4)."""
+    return 9 * 2 * runs["width"]
 
 
 def on_contours(runs: pd.DataFrame) -> pd.Series:
     """The cells of a plane that a claim about contours may use, chosen by their settings alone.
 
     SGD and Nesterov: predicted to be at equilibrium, with a predicted angle per step of at most LARGEST_ANGLE.
-    Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵]. AdamW: as `settled`.
+    Adam and RMSProp: η ≥ 0.003 and η²λ in [5·10⁻⁷, 5·10⁻⁵].
     """
     [optimizer] = runs["optimizer"].unique()
     if optimizer in ("adam", "rmsprop"):
         invariant = theory.diagonal_invariant(optimizer, runs["lr"], runs["l2"])
         return (runs["lr"] >= 0.003) & (invariant >= 5e-7) & (invariant <= 5e-5)
-    return settled(runs) if optimizer == "adamw" else in_equilibrium(runs) & has_small_angle(runs)
+    return in_equilibrium(runs) & has_small_angle(runs)
 
 
 def contour_cells(runs: pd.DataFrame) -> pd.DataFrame:
@@ -211,16 +226,18 @@ LATE = (
     *("late_norm_squared", "late_g_squared", "late_gradient_squared", "late_angle_squared", "late_effective_lr"),
     *("late_update_squared", "late_momentum_cosine", "late_root_sum", "late_norm_to_root", "late_live_inputs"),
     *("late_without_gradient", "late_gamma", "late_beta", "lost_norm_squared", "lost_angle_squared", "lost_gamma"),
+    *("balance_norm", "balance_rooted_norm", "balance_gradient", "balance_memory"),
     *("growth_ratio_min", "growth_ratio_max", "fourth_power_ratio", "implied_slope", "measured_slope"),
     *("layer_l2", "group_size"),
 )
 SETTINGS = ["run_id", "optimizer", "lr", "l2", "momentum", "seed", "steps", "late_fraction", "initial_norm"]
+CLASSIFIER = "linear"  # the layer that is not hidden
 
 
 def late_layers(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The values of LATE, one row for each run and layer, NaN where a run has none, with settings of the run."""
     rows = metrics[metrics["run_id"].isin(runs["run_id"]) & metrics["quantity"].isin(LATE) & (metrics["layer"] != "")]
-    wide = rows.pivot_table(index=["run_id", "layer"], columns="quantity", values="value", dropna=False)
+    wide = rows.set_index(["run_id", "layer", "quantity"])["value"].unstack("quantity")
     table = wide.reindex(columns=LATE).reset_index().merge(runs[SETTINGS], on="run_id")
     # The first study recorded no penalty by layer: its layers had that of the run.
     return table.assign(layer_l2=table["layer_l2"].fillna(table["l2"]))
@@ -239,12 +256,13 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
 
     For the runs of one optimizer that have `settled`, without those that diverged. The prediction takes the
     measured G² = ⟨‖∇‖²‖w‖²⟩ of each layer. Columns: those of `late_layers`; norm, effective_lr, angle, each also with
-    `predicted_` before it and `_ratio` after it; `has_gradient`, which is `is_live`.
+    `predicted_` before it and `_ratio` after it; those of `balances`; `has_gradient`, which is `is_live`.
     """
     runs = runs[settled(runs) & runs["diverged"].isna()]
     table = late_layers(metrics, runs)
     if table.empty:
         names = [f"{before}{what}{after}" for what in ("norm", "effective_lr", "angle") for before, after in FORMS]
+        names += ["balance", "memoryless", "root_balance"]
         return table.assign(**dict.fromkeys(names, pd.Series(dtype=float)), has_gradient=pd.Series(dtype=bool))
     optimizer, grad = table["optimizer"].iloc[0], np.sqrt(table["late_g_squared"])
     settings = (optimizer, table["lr"], table["layer_l2"], grad, table["group_size"], table["momentum"])
@@ -262,18 +280,101 @@ def equilibrium_by_layer(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFr
         **measured,
         **{f"predicted_{what}": value for what, value in predicted.items()},
         **{f"{what}_ratio": value / predicted[what] for what, value in measured.items()},
+        **balances(table, optimizer),
         has_gradient=is_live(table),
     )
 
 
+def balances(table: pd.DataFrame, optimizer: str) -> dict[str, pd.Series]:
+    """The shrinking of each layer by the penalty over its growth by the steps (theory.equilibrium_growth).
+
+    `balance` with the memory of the optimizer, `memoryless` without; `root_balance` of Adam and RMSProp takes Σ√ŝ for
+    ⟨g, Pg⟩, without memory.
+    """
+    lr, beta = table["lr"], BETA1 if theory.NORM_EXPONENT[optimizer] == -1 else table["momentum"]
+    shrinking = 4 * table["layer_l2"] * table["balance_rooted_norm" if optimizer == "adamw" else "balance_norm"]
+    gradient, memory = table["balance_gradient"], table["balance_memory"].fillna(0.0)
+    return {
+        "balance": shrinking / theory.equilibrium_growth(optimizer, lr, gradient, memory, beta),
+        "memoryless": shrinking / theory.equilibrium_growth(optimizer, lr, gradient, 0.0, beta),
+        "root_balance": table["late_norm_to_root"] * 4 * table["layer_l2"] / lr,
+    }
+
+
+class Cells(NamedTuple):
+    """Rows for each run and layer, and what a reader must know of those that are left out."""
+
+    rows: pd.DataFrame
+    note: str = ""
+
+
+def finished(runs: pd.DataFrame) -> Cells:
+    """The runs that did not diverge; the note counts the others."""
+    diverged = int(runs["diverged"].notna().sum())
+    if diverged == len(runs):
+        raise Undecidable("every run diverged" if diverged else NO_CELL)
+    note = f"{diverged} of {len(runs)} runs diverged, and their cells are left out" if diverged else ""
+    return Cells(runs[runs["diverged"].isna()], note)
+
+
+def live(cells: Cells) -> Cells:
+    """The rows of cells and layers that have an equilibrium in every seed; the note names the others."""
+    table = cells.rows
+    if table.empty:
+        raise Undecidable(NO_CELL)
+    require_numbers(table["late_norm_squared"])
+    cell = ["layer", "lr", "l2"]
+    has_lost = ~is_live(table).groupby([table[key] for key in cell]).transform("all")
+    if has_lost.all():
+        raise Undecidable("no layer has an equilibrium")
+    count, lost = (rows.drop_duplicates(cell).groupby("layer").size() for rows in (table, table[has_lost]))
+    named = ", ".join(f"{layer} in {lost[layer]} of {count[layer]} cells" for layer in lost.index)
+    return Cells(table[~has_lost], "; ".join(filter(None, [cells.note, named and f"without equilibrium: {named}"])))
+
+
+def settled_runs(equilibrium: Experiment, optimizer: str) -> Experiment:
+    """With the runs of one optimizer that count as at equilibrium, by their settings."""
+    metrics, runs = equilibrium
+    runs = runs[runs["optimizer"] == optimizer]
+    if runs.empty:
+        raise Undecidable(f"no runs of {optimizer}")
+    return Experiment(metrics, runs[settled(runs)])
+
+
+def at_equilibrium(equilibrium: Experiment, optimizer: str) -> Cells:
+    """Measured and predicted values of the cells of one optimizer that have settled, by live layer."""
+    metrics, runs = settled_runs(equilibrium, optimizer)
+    chosen, note = finished(runs)
+    table = equilibrium_by_layer(metrics, chosen)
+    table = table.assign(norm_ratio_4=table["norm_ratio"] ** 4)  # ‖w*‖⁴ is linear in G²η/λ
+    return live(Cells(complete(table, runs["seed"].nunique()), note))
+
+
+def equilibrium_law(tables: Tables) -> pd.DataFrame:
+    """The balance by optimizer, layer and seed, with and without the memory of the optimizer: shrinking by the penalty
+    over growth by the steps (`balances`). Geometric means over the cells that are judged; 1 where it holds.
+
+    Columns: optimizer, layer, seed, with_memory, without_memory.
+    """
+    law = {"balance": "with_memory", "memoryless": "without_memory"}
+    found = []
+    for optimizer in BALANCED:
+        try:
+            cells = at_equilibrium(tables["equilibrium"], optimizer).rows
+        except Undecidable:  # no cell of this scale, or no layer
+            continue
+        logs = np.log(cells[[*law]]).groupby([cells[key] for key in ("optimizer", "layer", "seed")], sort=False).mean()
+        found.append(np.exp(logs).dropna().rename(columns=law).reset_index())
+    return pd.concat(found) if found else pd.DataFrame(columns=["optimizer", "layer", "seed", *law.values()])
+
+
 def equilibria(tables: Tables) -> Iterator[tuple[str, pd.DataFrame]]:
-    """For each optimizer, `equilibrium_by_layer` of its runs in the experiment that PLANES names."""
-    for optimizer, experiment in PLANES.items():
-        if experiment in tables:
-            metrics, runs = tables[experiment]
-            runs = runs[runs["optimizer"] == optimizer]
-            if len(runs):
-                yield optimizer, equilibrium_by_layer(metrics, runs)
+    """For each optimizer, `equilibrium_by_layer` of its runs in the experiment `equilibrium`."""
+    metrics, runs = tables["equilibrium"]
+    for optimizer in BALANCED:
+        chosen = runs[runs["optimizer"] == optimizer]
+        if len(chosen):
+            yield optimizer, equilibrium_by_layer(metrics, chosen)
 
 
 def with_angle_scales(table: pd.DataFrame) -> pd.DataFrame:

@@ -25,11 +25,14 @@ from effective_lr.studies.normalization.analysis import (
     late_layers,
     with_angle_scales,
 )
+from effective_lr.studies.normalization.analysis import (
+    equilibrium_law as law_by_layer,
+)
 from effective_lr.studies.normalization.analysis import plane as plane_of
 from effective_lr.studies.normalization.words import NAMES, NORMALIZATIONS
 
-COLORS = dict(zip(PLANES, PALETTE, strict=False))
-MARKERS = dict(zip(PLANES, "osD^v", strict=True))
+COLORS = dict(zip([*PLANES, "adamw"], PALETTE, strict=False))
+MARKERS = dict(zip([*PLANES, "adamw"], "osD^v", strict=True))
 ERROR_COLORS = "viridis_r"
 
 
@@ -292,8 +295,42 @@ def angles(tables: Tables) -> Figure:
     axes[1].axhline(1, color="0.5", linewidth=0.8, zorder=0)
     axes[1].set(yscale="log", ylabel="angle per step / predicted")
     axes[1].set_xticks(range(len(found)), [NAMES[optimizer] for optimizer in found])
-    few_ticks(axes[1].yaxis, (1, 1.5, 2, 3, 5, 7))
+    few_ticks(axes[1].yaxis, (1, 1.2, 1.5, 2, 3, 5, 6, 7, 8))
     axes[1].legend(ncols=2, loc="best")
+    return figure
+
+
+LAW_TOLERANCES = {"rmsprop": (0.85, 1.1)}  # of the balance in claims.yaml
+LAW_TOLERANCE = (0.9, 1.1)  # of the other optimizers
+
+
+def equilibrium_law(tables: Tables) -> Figure:
+    """The balance at equilibrium of each optimizer and layer, without and with the memory of the optimizer."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6), sharey=True)
+    law = law_by_layer(tables)
+    optimizers, layers = list(law["optimizer"].unique()), list(law["layer"].unique())
+    for axis, column, title in [
+        (axes[0], "without_memory", "without memory"),
+        (axes[1], "with_memory", "with memory"),
+    ]:
+        for place, optimizer in enumerate(optimizers):
+            low, high = LAW_TOLERANCES.get(optimizer, LAW_TOLERANCE)
+            axis.fill_between([place - 0.45, place + 0.45], low, high, color="0.92", linewidth=0, zorder=0)
+        for k, layer in enumerate(layers):
+            rows = law[law["layer"] == layer]
+            places = rows["optimizer"].map(optimizers.index) + 0.18 * (k - (len(layers) - 1) / 2)
+            axis.scatter(places, rows[column], s=4, alpha=0.5, color=PALETTE[k], linewidth=0)
+            means = rows.groupby(places)[column].agg(geometric_mean)
+            axis.scatter(means.index, means, s=16, color=PALETTE[k], marker="D", label=layer)
+        axis.axhline(1, color="0.5", linewidth=0.8, zorder=0)
+        axis.set(yscale="log", title=title)
+        axis.set_xticks(range(len(optimizers)), [NAMES[optimizer] for optimizer in optimizers])
+        if law.empty:
+            annotate_empty(axis, "no run has reached equilibrium")
+    axes[0].set_ylabel("shrinking by the penalty\n/ growth by the steps")
+    if len(law):
+        few_ticks(axes[0].yaxis, (1, 1.1, 6, 7, 8, 9))
+        axes[0].legend(ncols=2)
     return figure
 
 
@@ -471,6 +508,7 @@ def lost_units(tables: Tables) -> Figure:
     """The share of units without a gradient against θ, by layer; where half of a layer is lost, against its width."""
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6), width_ratios=(1.3, 1))
     metrics, runs = tables["lost_units"]
+    runs = runs[runs["optimizer"].isin(["adam", "rmsprop"]) & ~runs["corrected_squares"]]
     shares = with_angle_scales(late_layers(metrics, runs[runs["diverged"].isna()]))
     shares = shares.assign(theta=shares["widest_theta"].round(3))
     sizes = np.sort(shares["group_size"].unique())

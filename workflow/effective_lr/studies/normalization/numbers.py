@@ -8,13 +8,13 @@ from effective_lr.document.table import MISSING, Results, fixed, percent
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import (
+    SETTLED_ANGLE,
     contour_cells,
     dynamics,
     equilibrium_by_layer,
     error_or_chance,
     slope_of_contours,
 )
-from effective_lr.studies.normalization.statistics import SMALL_MEMORY
 
 
 def numbers(results: Results) -> dict[str, str]:
@@ -27,7 +27,7 @@ def numbers(results: Results) -> dict[str, str]:
         **equilibrium(tables),
         **projection(tables),
         **memorization(tables),
-        "small_steps/largest": f"{SMALL_MEMORY:g}",
+        "equilibrium/largest": f"{SETTLED_ANGLE:g}",
         **{
             f"contour_cells/{name}": str(len(contour_cells(tables[f"plane_{name}"].runs)))
             for name in ("sgd", "nesterov", "adam", "rmsprop")

@@ -11,6 +11,8 @@ those of PyTorch; λ may differ between layers:
                s ← β₂s + (1 − β₂)g²    m̂ = m/(1 − β₁ᵗ), ŝ = s/(1 − β₂ᵗ)
     adamw      as adam, but g = ∇L and first w ← (1 − 2ηλ)w
 
+With `corrected_squares` RMSProp takes ŝ = s/(1 − αᵗ) for s.
+
 The objective has no factor ½ (van Laarhoven 2017), so the gradient of its penalty is 2λw: PyTorch's weight_decay is 2λ.
 
 They are written out because PyTorch's own import its compiler when they are made, which costs each training job as much
@@ -66,6 +68,8 @@ class Optimizer:
         penalties = [0.0] * len(layers) if run.replay != "none" else layer_penalties(run, layers)
         self.rule = run.optimizer
         self.momentum = run.momentum
+        self.corrects_squares = run.optimizer != "rmsprop" or run.corrected_squares
+        self.square_decay = SQUARE_DECAY_RMSPROP if run.optimizer == "rmsprop" else SQUARE_DECAY_ADAM
         self.weights = Group(weights, run.lr, penalties, run.optimizer_eps)
         self.affine = Group(free, affine_lr, [0.0] * len(free), run.optimizer_eps)
         penalised_affine = Group(held, affine_lr, [run.l2] * len(held), run.optimizer_eps)
@@ -109,19 +113,17 @@ class Optimizer:
                     return group.means
                 return torch._foreach_add(gradients, group.means, alpha=self.momentum)
             case "rmsprop":
-                square_decay = SQUARE_DECAY_RMSPROP
                 update = gradients
             case "adam" | "adamw":
-                square_decay = SQUARE_DECAY_ADAM
                 torch._foreach_lerp_(group.means, gradients, 1 - MEAN_DECAY_ADAM)
                 update = torch._foreach_div(group.means, 1 - MEAN_DECAY_ADAM**self.steps)
-        torch._foreach_mul_(group.squares, square_decay)
-        torch._foreach_addcmul_(group.squares, gradients, gradients, 1 - square_decay)
+        torch._foreach_mul_(group.squares, self.square_decay)
+        torch._foreach_addcmul_(group.squares, gradients, gradients, 1 - self.square_decay)
         return torch._foreach_div(update, torch._foreach_add(self.roots(group), group.eps))
 
     def roots(self, group: Group) -> Any:
         """√ŝ of each parameter; PyTorch's RMSProp does not correct s for its start at 0."""
-        correction = 1.0 if self.rule == "rmsprop" else 1 - SQUARE_DECAY_ADAM**self.steps
+        correction = 1 - self.square_decay**self.steps if self.corrects_squares else 1.0
         return torch._foreach_div(torch._foreach_sqrt(group.squares), correction**0.5)
 
     def state(self) -> dict[str, Any]:

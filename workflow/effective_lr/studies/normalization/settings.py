@@ -122,6 +122,12 @@ class Run(BaseRun):
         "ours",
         change="to see it break the invariance of Adam and RMSProp: it matters where gradients are small",
     )
+    corrected_squares: bool = setting(
+        "correct the second moment of RMSProp for its start at 0, as Adam does",
+        "ours",
+        default=False,
+        change="to see what its uncorrected first steps do, which are ten times as long",
+    )
     lr: PositiveFloat = setting(
         "learning rate of the weights, η; constant, but for `lr_drop`",
         "ours",
@@ -140,9 +146,10 @@ class Run(BaseRun):
         default="equal",
         change="inverse_size gives all layers one angle per step under Adam and RMSProp",
     )
-    replay: Literal["none", "closed", "open"] = setting(
+    replay: Literal["none", "closed", "open", "slow"] = setting(
         "train without the penalty, ‖w‖ held at 1, at the effective learning rate that it would have produced: "
-        "'closed' from the run's own gradients, 'open' from a decayed run beside it",
+        "'closed' from the run's own gradients, 'open' from a decayed run beside it, 'slow' one rate for each layer, "
+        "from a mean of its gradients over groups and steps",
         "ours",
         default="none",
         change="to tell what the penalty does by the learning rate from what it does otherwise",
@@ -253,6 +260,11 @@ class Run(BaseRun):
             raise ValueError(
                 f"replay = {self.replay} needs optimizer = sgd, a normalization, l2 above 0, projected = false, "
                 "lr_drop = 1 and layer_l2 = equal: only there is the decayed run's effective learning rate known"
+            )
+        if self.corrected_squares and self.optimizer != "rmsprop":
+            raise ValueError(
+                f"corrected_squares = true with optimizer = {self.optimizer}: Adam corrects its squares always, others "
+                "have none; set it to false"
             )
         if self.starts_at_equilibrium and (self.l2 == 0 or self.projected or self.replay != "none"):
             raise ValueError(

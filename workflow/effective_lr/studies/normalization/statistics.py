@@ -16,44 +16,26 @@ from effective_lr.evidence.estimates import (
     Undecidable,
     contrast,
     finite,
+    log_ratio,
     mean_interval,
     require_numbers,
 )
-from effective_lr.evidence.verdicts import NO_INTERVAL, Evidence, statistic
-from effective_lr.studies.normalization import theory
-from effective_lr.studies.normalization.analysis import (
-    LARGEST_LOST_SHARE,
-    PLANES,
-    are_enough,
-    complete,
-    contour_cells,
-    critical_points,
-    equilibrium_by_layer,
-    error_or_chance,
-    first_late_step,
-    has_small_angle,
-    late_layers,
-    settled,
-    slope_of_contours,
-    with_angle_scales,
-)
+from effective_lr.evidence.verdicts import NO_INTERVAL, Evidence, Statistic, statistic
+from effective_lr.studies.normalization import analysis, theory
+from effective_lr.studies.normalization.analysis import ROUNDING, Cells, complete, finished, live
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 
-NORM_POWER = {"sgd": 4, "nesterov": 4, "adamw": 2}  # in which ‖w*‖ is compared: linear in G² η/λ, or in η/λ
-EQUILIBRIA = {"sgd": "plane_sgd", "nesterov": "small_steps", "adamw": "small_steps"}  # the experiments of C4 a and b
-BETA1 = 0.9  # of AdamW's first moment, PyTorch's usual value
-SMALL_MEMORY = 0.25  # of memory × angle, radians: how far weights turn while a step is remembered
-DIAGONALS = 4  # values of ηλ that a limit of small steps takes
-LARGEST_THETA = 0.075  # of the widest layer, up to which the theory of Adam and RMSProp is asked to hold
-RELAXATIONS = 3  # relaxation times of a layer, at 1.5θ² per step, before the late part
 PENALTY_ACTS = 1.5  # points of error, by which a penalty must act for its replay to be a test
 FRACTIONS = (0.25, 0.5, 0.8, 0.9)  # of the critical λ, at which projected training has a partner without a penalty
 SAFE_THETA, LOSING_THETA = 0.05, 0.2  # of the widest layer, at which no unit is lost, and most are
 LOSING_STEPS = 5000  # for which the losses at LOSING_THETA are predicted: γ needs time to shrink
-ROUNDING = 1 + 1e-3  # of a θ in the configuration, where λ has a few digits
 
+# Labels and digits of the float64 checks that are not residuals.
+CHECKS = {"norm_exponent": (r"exponent of $\|w\|$", 3)}
 
+Value = Callable[[pd.DataFrame], pd.Series]  # of each run
 Worst = Callable[[Estimate], float]  # the larger, the farther an interval reaches from what is predicted
+
 
 # Means over seeds, and the worst of several
 
@@ -62,28 +44,53 @@ def away_from(middle: float) -> Worst:
     return lambda one: float(np.nanmax([abs(x - middle) for x in (one.value, one.low, one.high)]))
 
 
-def highest(one: Estimate) -> float:
-    return float(np.nanmax([one.value, one.high]))
+highest, lowest = away_from(-1e6), away_from(1e6)  # far beyond any number here
 
 
-def lowest(one: Estimate) -> float:
-    return -float(np.nanmin([one.value, one.low]))
+def by_layer(
+    label: str,
+    cells: Callable[[Evidence, str], Cells],
+    measure: str | Callable[[pd.DataFrame], float],
+    worst: Worst,
+    by: tuple[str, ...] = ("layer",),
+    digits: int = 2,
+    is_log: bool = False,
+) -> Statistic:
+    """A statistic of layers: `measure` of the cells of each seed, its mean over seeds in the worst layer.
+
+    A measure that is a column is its mean over cells; `is_log`: a geometric mean.
+    """
+
+    def found(evidence: Evidence, subject: str) -> Estimate:
+        table, note = cells(evidence, subject)
+        if isinstance(measure, str):
+            values = logs(table[measure]) if is_log else table[measure]
+            require_numbers(values)
+            seeds = values.groupby([table[key] for key in (*by, "seed")]).mean()
+        else:
+            seeds = pd.Series({key: measure(rows) for key, rows in table.groupby([*by, "seed"])})
+        layers = (mean_interval(one) for _, one in seeds.groupby(level=list(range(len(by)))))
+        estimate = max(layers, key=worst).map(np.exp if is_log else float)
+        return (estimate.shown(NO_INTERVAL) if np.isnan(estimate.low) else estimate).noted(note)
+
+    what = measure.__doc__ if callable(measure) else "The geometric mean." if is_log else "The mean."
+    found.__doc__ = f"{what} Over the cells of each seed; mean over seeds, in the worst layer."
+    return Statistic(found, label, digits)
 
 
-def worst_layer(
-    table: pd.DataFrame, measure: Callable[[pd.DataFrame], float], worst: Worst, by: str | list[str] = "layer"
-) -> Estimate:
-    """For each layer `measure` of the cells of each seed, and its mean over seeds; the worst layer's."""
-    layers = [
-        pd.Series({seed: measure(cells) for seed, cells in rows.groupby("seed")}, dtype=float)
-        for _, rows in table.groupby(by)
-    ]
-    return max((mean_interval(seeds) for seeds in layers), key=worst)
+def of_error_and_loss(
+    label: str, change: Callable[[Evidence, str, Value], Estimate], digits: int = 1
+) -> tuple[Statistic, Statistic]:
+    """Two statistics: a change of the test error, in points, and of the late training loss, as 100·log in percent."""
 
+    def of(value: Value, what: str, unit: str) -> Statistic:
+        def found(evidence: Evidence, subject: str) -> Estimate:
+            return change(evidence, subject, value)
 
-def mean_log(column: str) -> Callable[[pd.DataFrame], float]:
-    """The mean of the logarithm of a column; NaN where a value has none."""
-    return lambda cells: float(logs(cells[column]).mean(skipna=False))
+        found.__doc__ = f"{change.__doc__} Of the {what}."
+        return Statistic(found, f"{label} {what}, {unit}", digits)
+
+    return of(percent_error, "error", "points"), of(percent_loss, "training loss", r"\%")
 
 
 def logs(values: pd.Series) -> pd.Series:
@@ -93,15 +100,8 @@ def logs(values: pd.Series) -> pd.Series:
 
 def slope(x: pd.Series, y: pd.Series) -> float:
     """Of least squares of log y on log x; NaN where a value has no logarithm."""
-    return line(np.log(x), logs(y))[0]
-
-
-def line(x: pd.Series, y: pd.Series) -> tuple[float, float]:
-    """Slope and intercept of least squares; NaN where a y is."""
-    if y.isna().any():
-        return np.nan, np.nan
-    first, second = np.polyfit(x, y, 1)
-    return float(first), float(second)
+    logged = logs(y)
+    return np.nan if logged.isna().any() else float(np.polyfit(np.log(x), logged, 1)[0])
 
 
 def cells_and_seeds(runs: pd.DataFrame, value: pd.Series, by: list[str]) -> pd.DataFrame:
@@ -109,21 +109,21 @@ def cells_and_seeds(runs: pd.DataFrame, value: pd.Series, by: list[str]) -> pd.D
     return runs.assign(value=value).groupby([*by, "seed"])["value"].mean().unstack("seed")
 
 
-def changes(runs: pd.DataFrame, value: pd.Series, by: str, reference: float | str) -> list[Estimate]:
+def changes(runs: pd.DataFrame, value: Value, by: str, reference: float | str) -> dict[float | str, Estimate]:
     """The change of a value from the cell by = reference in every other cell, by the two-way layout."""
-    table = cells_and_seeds(runs, value, [by])
+    table = cells_and_seeds(runs, value(runs), [by])
     if reference not in table.index or len(table) < 2:
         raise Undecidable("there is nothing to compare with")
-    return [contrast(table, cell, reference) for cell in table.index if cell != reference]
+    return {cell: contrast(table, cell, reference) for cell in table.index if cell != reference}
 
 
-def largest_change(runs: pd.DataFrame, value: pd.Series, by: str, reference: float) -> Estimate:
-    """The largest of `changes`, without its sign."""
-    return max(changes(runs, value, by, reference), key=away_from(0)).unsigned()
+def largest_change(runs: pd.DataFrame, value: Value, by: str, reference: float | str) -> Estimate:
+    """The one of `changes` that reaches farthest from 0."""
+    return max(changes(runs, value, by, reference).values(), key=away_from(0))
 
 
 def percent_error(runs: pd.DataFrame) -> pd.Series:
-    return 100 * error_or_chance(runs)
+    return 100 * analysis.error_or_chance(runs)
 
 
 def percent_loss(runs: pd.DataFrame) -> pd.Series:
@@ -134,235 +134,131 @@ def percent_loss(runs: pd.DataFrame) -> pd.Series:
 # Cells by layer
 
 
-def add_note(evidence: Evidence, text: str) -> None:
-    evidence.notes.append(text)
-
-
-def layers_of(evidence: Evidence, experiment: str, runs: pd.DataFrame) -> pd.DataFrame:
+def layers_of(evidence: Evidence, experiment: str, runs: pd.DataFrame) -> Cells:
     """`late_layers` of these runs of an experiment, of cells in which every seed has finished."""
-    table = late_layers(evidence.tables[experiment].metrics, finished(evidence, runs))
-    return complete(table, runs["seed"].nunique())
+    chosen, note = finished(runs)
+    table = analysis.late_layers(evidence.tables[experiment].metrics, chosen)
+    return Cells(complete(table, runs["seed"].nunique()), note)
 
 
-def finished(evidence: Evidence, runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that did not diverge; the others are counted in the note."""
-    diverged = int(runs["diverged"].notna().sum())
-    if diverged == len(runs):
-        raise Undecidable("every run diverged" if diverged else "no cell counts at this scale")
-    if diverged:
-        add_note(evidence, f"{diverged} of {len(runs)} runs diverged, and their cells are left out")
-    return runs[runs["diverged"].isna()]
+def at_equilibrium(evidence: Evidence, subject: str) -> Cells:
+    """Measured and predicted values of the cells that have settled, by live layer."""
+    return analysis.at_equilibrium(evidence.tables["equilibrium"], subject)
 
 
-def live(evidence: Evidence, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of cells and layers that have an equilibrium in every seed; the others are named in the note."""
-    if table.empty:
-        raise Undecidable("no cell counts at this scale")
-    require_numbers(table["late_norm_squared"])
-    has_lost = table.groupby(["layer", "lr", "l2"])["late_without_gradient"].transform("max") > LARGEST_LOST_SHARE
-    count, lost = count_cells(table), count_cells(table[has_lost])
-    if lost:
-        named = ", ".join(f"{layer} in {lost[layer]} of {count[layer]} cells" for layer in lost)
-        add_note(evidence, f"without equilibrium: {named}")
-    if has_lost.all():
-        raise Undecidable("no layer has an equilibrium")
-    return table[~has_lost]
-
-
-def count_cells(table: pd.DataFrame) -> dict[str, int]:
-    """How many cells there are of each layer."""
-    return {layer: len(rows[["lr", "l2"]].drop_duplicates()) for layer, rows in table.groupby("layer")}
-
-
-def at_equilibrium(evidence: Evidence, experiment: str, optimizer: str) -> pd.DataFrame:
-    """Measured and predicted values of the cells of an experiment that have settled, by live layer."""
-    runs = evidence.runs(experiment)
-    runs = runs[runs["optimizer"] == optimizer]
-    if runs.empty:
-        raise Undecidable(f"no runs of {optimizer} in {experiment}")
-    seeds, runs = runs["seed"].nunique(), runs[settled(runs)]
-    table = equilibrium_by_layer(evidence.tables[experiment].metrics, finished(evidence, runs))
-    return live(evidence, complete(table, seeds))
-
-
-def with_diagonals(evidence: Evidence, table: pd.DataFrame, fewest: int) -> pd.DataFrame:
-    """The layers whose cells have so many values of ηλ; the others are named in the note."""
+def on_diagonals(evidence: Evidence, subject: str) -> Cells:
+    """The same in the layers that have three values of ηλ, through which a slope can be laid."""
+    table, note = at_equilibrium(evidence, subject)
     diagonals = np.log(table["lr"] * table["l2"]).round(2).groupby(table["layer"]).transform("nunique")
-    too_few = table.loc[diagonals < fewest, "layer"].unique()
-    if len(too_few) == table["layer"].nunique():
-        raise Undecidable(f"fewer than {fewest} values of ηλ")
-    if len(too_few):
-        add_note(evidence, f"fewer than {fewest} values of ηλ: {', '.join(too_few)}")
-    return table[diagonals >= fewest]
+    if diagonals.max() < 3:
+        raise Undecidable("fewer than three values of ηλ")
+    return Cells(table[diagonals >= 3], note)
 
 
-# Float64 checks
-
-
-# Labels and digits of those that are not residuals.
-CHECKS = {"norm_exponent": (r"exponent of $\|w\|$", 3)}
+def with_penalties(evidence: Evidence, subject: str) -> Cells:
+    """The same in the layers that have two λ at one η."""
+    table, note = at_equilibrium(evidence, subject)
+    penalties = table.groupby(["layer", "lr"])["l2"].transform("nunique").groupby(table["layer"]).transform("max")
+    if penalties.max() < 2:
+        raise Undecidable("no η has two λ in the window: needs the scale study")
+    return Cells(table[penalties >= 2], note)
 
 
 # C2: the family of one function, and a penalty replayed
 
 
-def family(evidence: Evidence, subject: str) -> pd.DataFrame:
-    """The runs of the symmetry family under a normalization, with the smallest ε."""
+def symmetry(evidence: Evidence, subject: str, value: Value) -> Estimate:
+    """The largest departure along the family, with the smallest ε, from a = 1."""
     runs = evidence.runs("symmetry")
     runs = runs[runs["normalization"] == subject]
-    return runs[runs["norm_eps"] == runs["norm_eps"].min()]
+    runs = runs[runs["norm_eps"] == runs["norm_eps"].min()]
+    return largest_change(runs, value, "initial_norm", 1.0).unsigned()
 
 
-@statistic("largest change of the error, points", digits=1)
-def symmetry_error(evidence: Evidence, subject: str) -> Estimate:
-    """The largest departure of the test error from that at a = 1."""
-    runs = family(evidence, subject)
-    return largest_change(runs, percent_error(runs), "initial_norm", 1.0)
-
-
-@statistic(r"largest change of the loss, \%", digits=1)
-def symmetry_loss(evidence: Evidence, subject: str) -> Estimate:
-    """The largest departure of the late training loss from that at a = 1, in percent of it."""
-    runs = family(evidence, subject)
-    return largest_change(runs, percent_loss(runs), "initial_norm", 1.0)
-
-
-def memorizing(evidence: Evidence, normalization: str, replays: tuple[str, ...]) -> pd.DataFrame:
+def memorizing(evidence: Evidence, normalization: str, *replays: str) -> pd.DataFrame:
     """The runs on few images with noisy labels: λ = 0 and every λ, without and with these ways to replay a penalty."""
     runs = evidence.runs("memorization")
-    return runs[(runs["normalization"] == normalization) & runs["replay"].isin(replays)]
+    return runs[(runs["normalization"] == normalization) & runs["replay"].isin(["none", *replays])]
 
 
-@statistic(r"largest change of the error by $\lambda$, points", digits=1)
-def penalty_change(evidence: Evidence, subject: str) -> Estimate:
-    """The largest change of the test error from that at λ = 0: whether there is something to regularize."""
-    runs = memorizing(evidence, subject, ("none",))
-    return largest_change(runs, percent_error(runs), "l2", 0.0)
-
-
-def replay_change(evidence: Evidence, subject: str, value: Callable[[pd.DataFrame], pd.Series]) -> Estimate:
-    """The largest difference, over λ, of a replay from the penalty itself, by the two-way layout of both arms.
-
-    Raises Undecidable where the penalty changes the error by less than PENALTY_ACTS: its replay is no test then.
-    """
-    penalized = memorizing(evidence, "batch", ("none",))
-    effects = [one.unsigned() for one in changes(penalized, percent_error(penalized), "l2", 0.0)]
+def replay(evidence: Evidence, subject: str, value: Value) -> Estimate:
+    """The largest difference, over λ, of a replay (subject: closed or open replay) from the penalty itself, by the
+    two-way layout of both arms, if the penalty changes the error by PENALTY_ACTS: its replay is no test otherwise."""
+    effects = [one.unsigned() for one in changes(memorizing(evidence, "batch"), percent_error, "l2", 0.0).values()]
     if not any(np.isnan(one.low) or one.low > PENALTY_ACTS for one in effects):  # NaN: one seed, which decides nothing
         raise Undecidable(f"no penalty changes the error by more than {PENALTY_ACTS} points, so none is to be replayed")
     kind = subject.split()[0]
-    runs = memorizing(evidence, "batch", ("none", kind))
+    runs = memorizing(evidence, "batch", kind)
     seeds = runs.loc[runs["replay"] == kind, "seed"]  # the penalty may have others, too
     runs = runs[(runs["l2"] > 0) & runs["seed"].isin(seeds)]
     table = cells_and_seeds(runs, value(runs), ["l2", "replay"])
-    penalties = [l2 for l2, replay in table.index if replay == kind and (l2, "none") in table.index]
+    penalties = [l2 for l2, arm in table.index if arm == kind and (l2, "none") in table.index]
     if not penalties:
         raise Undecidable(f"no {subject}")
     return max((contrast(table, (l2, kind), (l2, "none")) for l2 in penalties), key=away_from(0))
 
 
-@statistic("error, replay less penalty, points", digits=1)
-def replay_error(evidence: Evidence, subject: str) -> Estimate:
-    """The test error of a replay (subject: closed or open replay) less that of the penalty, at the worst λ."""
-    return replay_change(evidence, subject, percent_error)
+symmetry_error, symmetry_loss = of_error_and_loss("largest change of the", symmetry)
+replay_error, replay_loss = of_error_and_loss("replay less penalty,", replay)
 
 
-@statistic(r"loss, replay over penalty, \%", digits=0)
-def replay_loss(evidence: Evidence, subject: str) -> Estimate:
-    """The late training loss of a replay over that of the penalty, as 100·log, at the worst λ."""
-    return replay_change(evidence, subject, percent_loss)
+@statistic(r"largest change of the error by $\lambda$, points", digits=1)
+def penalty_change(evidence: Evidence, subject: str) -> Estimate:
+    """The largest change of the test error from that at λ = 0: whether there is something to regularize."""
+    return largest_change(memorizing(evidence, subject), percent_error, "l2", 0.0).unsigned()
 
 
 @statistic(r"error at $\lambda=0$ less that at the best $\lambda$, points", digits=1)
 def penalty_gain(evidence: Evidence, subject: str) -> Estimate:
     """What the λ > 0 with the lowest mean validation error gains over λ = 0 in test error."""
-    runs = memorizing(evidence, subject, ("none",))
-    table = cells_and_seeds(runs, percent_error(runs), ["l2"])
-    if 0.0 not in table.index or len(table) < 2:
-        raise Undecidable("there is nothing to compare with")
-    validation = error_or_chance(runs, "validation")
+    runs = memorizing(evidence, subject)
+    gains = changes(runs, lambda some: -percent_error(some), "l2", 0.0)
+    validation = analysis.error_or_chance(runs, "validation")
     require_numbers(validation)
-    best = validation[runs["l2"] > 0].groupby(runs["l2"]).mean().idxmin()
-    return contrast(table, 0.0, best)
+    return gains[validation[runs["l2"] > 0].groupby(runs["l2"]).mean().idxmin()]
 
 
-# C4: equilibrium
+# C4: equilibrium, and C7: what remains of λ under Adam and RMSProp
 
 
-@statistic(r"slope of the angle in $\eta\lambda$", digits=2)
-def angle_slope(evidence: Evidence, subject: str) -> Estimate:
-    """The slope of log(angle per step) in log(ηλ) over the cells at equilibrium, in the layer farthest from ½."""
-    table = with_diagonals(evidence, at_equilibrium(evidence, EQUILIBRIA[subject], subject), 3)
-    return worst_layer(table, lambda cells: slope(cells["lr"] * cells["l2"], cells["angle"]), away_from(0.5))
+def angle_in_product(cells: pd.DataFrame) -> float:
+    """The slope of the logarithm of the angle per step on log ηλ."""
+    return slope(cells["lr"] * cells["l2"], cells["angle"])
 
 
-@statistic("angle / predicted", digits=2)
-def angle_factor(evidence: Evidence, subject: str) -> Estimate:
-    """The angle per step over the predicted one: geometric mean over cells, in the worst layer."""
-    table = at_equilibrium(evidence, EQUILIBRIA[subject], subject)
-    return worst_layer(table, mean_log("angle_ratio"), away_from(0)).map(np.exp)
+def rate_in_penalty(cells: pd.DataFrame) -> float:
+    """The exponent of λ in η_eff: least squares of its logarithm on log λ, with an intercept for each η."""
+    x, y = np.log(cells["layer_l2"]), logs(cells["late_effective_lr"])
+    x, y = (values - values.groupby(cells["lr"]).transform("mean") for values in (x, y))
+    return float((x * y).sum(skipna=False) / (x * x).sum())
 
 
-@statistic(r"$\|w\|^4$ / predicted", digits=2)
-def norm_factor(evidence: Evidence, subject: str) -> Estimate:
-    """‖w‖⁴ over its prediction from the measured G: geometric mean over cells, in the worst layer."""
-    table = at_equilibrium(evidence, EQUILIBRIA[subject], subject)
-    ratio = worst_layer(table, mean_log("norm_ratio"), away_from(0))
-    return ratio.map(lambda log: np.exp(NORM_POWER[subject] * log))
+angle_slope = by_layer(r"slope of the angle in $\eta\lambda$", on_diagonals, angle_in_product, away_from(0.5))
+l2_exponent = by_layer(r"exponent of $\lambda$ in $\eta_{\mathrm{eff}}$", with_penalties, rate_in_penalty, lowest)
+angle_factor, norm_factor, balance, balance_memoryless, root_balance = (
+    by_layer(label, at_equilibrium, column, away_from(0), is_log=True)
+    for label, column in [
+        ("angle / predicted", "angle_ratio"),
+        (r"$\|w\|^4$ / predicted", "norm_ratio_4"),
+        ("shrinking by the penalty / growth by steps", "balance"),
+        ("the same without the memory", "memoryless"),
+        (r"$\|w\|^2$ / $(\eta/4\lambda)\sum\sqrt{\hat s}$", "root_balance"),
+    ]
+)
 
 
-def small_steps(evidence: Evidence, subject: str) -> pd.DataFrame:
-    """The cells at equilibrium whose weights turn little while a step is remembered: β/(1−β)·angle ≤ SMALL_MEMORY."""
-    table = at_equilibrium(evidence, "small_steps", subject)
-    beta = table["momentum"] if subject == "nesterov" else BETA1
-    table = table[beta / (1 - beta) * table["predicted_angle"] <= SMALL_MEMORY]
+@statistic("share of hidden layers with an equilibrium", digits=2)
+def equilibrium_share(evidence: Evidence, subject: str) -> Estimate:
+    """The share of pairs of a cell and a hidden layer that have an equilibrium: at most one unit in twenty is without a
+    gradient. A run that diverged has none."""
+    metrics, runs = analysis.settled_runs(evidence.tables["equilibrium"], subject)
+    table = analysis.late_layers(metrics, runs)
+    table = table[table["layer"] != analysis.CLASSIFIER]
     if table.empty:
-        raise Undecidable("no cell has small steps")
-    return with_diagonals(evidence, table, DIAGONALS)
-
-
-def line_of_norm(cells: pd.DataFrame) -> tuple[float, float]:
-    """Slope and intercept of log(‖w‖⁴, or for AdamW ‖w‖², over predicted) in the predicted angle."""
-    return line(cells["predicted_angle"], NORM_POWER[cells["optimizer"].iloc[0]] * logs(cells["norm_ratio"]))
-
-
-@statistic(r"$\|w\|^{4,2}$ / predicted, as the angle goes to 0", digits=2)
-def small_step_limit(evidence: Evidence, subject: str) -> Estimate:
-    """‖w‖⁴ (AdamW: ‖w‖²) over its prediction in the limit of small steps, where the derivation is exact: the intercept
-    at angle 0 of its logarithm on the predicted angle, in the worst layer."""
-    return worst_layer(small_steps(evidence, subject), lambda cells: line_of_norm(cells)[1], away_from(0)).map(np.exp)
-
-
-@statistic("slope of its logarithm in the angle, 1/rad", digits=1)
-def small_step_slope(evidence: Evidence, subject: str) -> Estimate:
-    """How `small_step_limit` departs as steps grow, in the layer that departs most: successive gradients are
-    anticorrelated."""
-    return worst_layer(small_steps(evidence, subject), lambda cells: line_of_norm(cells)[0], away_from(0))
-
-
-def balanced_layers(evidence: Evidence, experiment: str, optimizer: str) -> pd.DataFrame:
-    """The cells of Adam or RMSProp in the window of the theory, by live layer, with `balance`.
-
-    A cell counts where θ ≤ LARGEST_THETA in its widest layer, a layer in it where 1.5θ²t₁ ≥ RELAXATIONS.
-    """
-    runs = evidence.runs(experiment)
-    runs = runs[(runs["optimizer"] == optimizer) & (runs["l2"] > 0)]
-    table = with_angle_scales(layers_of(evidence, experiment, runs))
-    require_numbers(table["theta"])
-    relaxed = 1.5 * table["theta"] ** 2 * first_late_step(table)
-    table = table[(table["widest_theta"] <= LARGEST_THETA * ROUNDING) & (relaxed * ROUNDING >= RELAXATIONS)]
-    table = live(evidence, table)
-    return table.assign(balance=table["late_norm_to_root"] * 4 * table["layer_l2"] / table["lr"])
-
-
-@statistic(r"$\|w\|^2$ / $(\eta/4\lambda)\sum\sqrt{\hat s}$", digits=2)
-def balance(evidence: Evidence, subject: str) -> Estimate:
-    """‖w‖² over the exact balance (η/4λ)·Σ√ŝ of Adam or RMSProp: geometric mean over cells, in the worst layer.
-
-    With one θ in all layers; the subjects that end in "long" have one λ, and four times the steps.
-    """
-    optimizer, *arm = subject.split()
-    table = balanced_layers(evidence, "long" if arm else "layer_penalty", optimizer)
-    return worst_layer(table, mean_log("balance"), away_from(0)).map(np.exp)
+        raise Undecidable(analysis.NO_CELL)
+    require_numbers(table["late_norm_squared"])
+    pairs = table["layer"].nunique() * runs.groupby("seed").size()
+    return mean_interval(analysis.is_live(table).groupby(table["seed"]).sum() / pairs)
 
 
 # C5: diagonals
@@ -372,75 +268,59 @@ def balance(evidence: Evidence, subject: str) -> Estimate:
 def contour_slope(evidence: Evidence, subject: str) -> Estimate:
     """s of the contours log η = −s·log λ + const of the test error: a regression over cell means, which for cells with
     every seed is the mixed model with effects of cells and seeds."""
-    runs = evidence.runs(PLANES[subject])
-    cells = contour_cells(runs)
-    if not are_enough(cells):
+    runs = evidence.runs(analysis.PLANES[subject])
+    if not analysis.are_enough(cells := analysis.contour_cells(runs)):
         raise Undecidable("fewer than three diagonals or six cells")
     require_numbers(cells["test_error"])
-    found = finite(slope_of_contours(runs))
+    found = finite(analysis.slope_of_contours(runs))
     return found if runs["seed"].nunique() > 1 else found.shown(NO_INTERVAL)
 
 
 # C6: growth without a penalty
 
 
-def growing(evidence: Evidence, subject: str) -> pd.DataFrame:
+def growing(evidence: Evidence, subject: str) -> Cells:
     """The runs without a penalty, by live layer."""
     runs = evidence.runs("growth")
-    return live(evidence, layers_of(evidence, "growth", runs[(runs["optimizer"] == subject) & (runs["l2"] == 0)]))
+    table, note = live(layers_of(evidence, "growth", runs[(runs["optimizer"] == subject) & (runs["l2"] == 0)]))
+    return Cells(table.assign(excess=table["measured_slope"] - table["implied_slope"]), note)
 
 
-EVERY_LR = ["layer", "lr"]  # judged at each η
+def grown(evidence: Evidence, subject: str) -> Cells:
+    """The runs without a penalty whose predicted growth 2η²G²T is at least 8‖w₀‖⁴ at a typical G, by live layer."""
+    table, note = growing(evidence, subject)
+    growth = 2 * table["lr"] ** 2 * TYPICAL_GRADIENT**2 * table["steps"]
+    table = table[growth >= 8 * table["initial_norm"] ** 4]
+    if table.empty:
+        raise Undecidable("no run has grown enough: needs the scale study")
+    return Cells(table, note)
 
 
 @statistic(r"$(\|w_T\|^2-\|w_0\|^2)/\eta^2\sum\|g\|^2$", digits=4)
 def growth_balance(evidence: Evidence, subject: str) -> Estimate:
     """The growth of ‖w‖² over that by Pythagoras, in the scale group of each seed that is farthest from 1: mean over
     seeds, and its range, as what is exact has no other spread."""
-    table = growing(evidence, subject)
+    table, note = growing(evidence, subject)
     ends = table.set_index("seed")[["growth_ratio_min", "growth_ratio_max"]].stack()
     require_numbers(ends)
     worst = pd.Series({seed: max(values, key=lambda x: abs(x - 1)) for seed, values in ends.groupby("seed")})
-    found = Estimate(worst.mean(), worst.min(), worst.max())
+    found = Estimate(worst.mean(), worst.min(), worst.max()).noted(note)
     return found if len(worst) > 1 else found.shown(NO_INTERVAL)
 
 
-@statistic(r"growth of $\|w\|^4$ / predicted", digits=3)
-def growth_factor(evidence: Evidence, subject: str) -> Estimate:
-    """R₄ = (‖w_T‖⁴ − ‖w_1‖⁴)/(2η²⟨G²⟩(T − t₁)) over the late part, at the worst η and layer."""
-    table = growing(evidence, subject)
-    return worst_layer(table, lambda cells: cells["fourth_power_ratio"].mean(), away_from(1), EVERY_LR)
-
-
-@statistic(r"slope of $\eta_{\mathrm{eff}}$ less that by $\langle G^2\rangle$", digits=3)
-def growth_excess(evidence: Evidence, subject: str) -> Estimate:
-    """The slope of log η_eff in log t over the late part, less that which its own ⟨G²⟩ implies, at the worst η and
-    layer."""
-    table = growing(evidence, subject)
-    table = table.assign(excess=table["measured_slope"] - table["implied_slope"])
-    return worst_layer(table, lambda cells: cells["excess"].mean(), away_from(0), EVERY_LR)
-
-
-def grown(evidence: Evidence, subject: str) -> pd.DataFrame:
-    """The runs without a penalty whose predicted growth 2η²G²T is at least 8‖w₀‖⁴ at a typical G, by live layer."""
-    table = growing(evidence, subject)
-    growth = 2 * table["lr"] ** 2 * TYPICAL_GRADIENT**2 * table["steps"]
-    table = table[growth >= 8 * table["initial_norm"] ** 4]
-    if table.empty:
-        raise Undecidable("no run has grown enough")
-    return table
-
-
-@statistic(r"slope of $\eta_{\mathrm{eff}}$ in $t$", digits=2)
-def growth_slope(evidence: Evidence, subject: str) -> Estimate:
-    """The slope of log η_eff in log t over the late part, mean over η, in the layer where it is flattest."""
-    return worst_layer(grown(evidence, subject), lambda cells: cells["measured_slope"].mean(), highest)
+# R₄ = (‖w_T‖⁴ − ‖w_1‖⁴)/(2η²⟨G²⟩(T − t₁)) over the late part; slopes are of log η_eff in log t over it.
+AT_WORST_LR = (("layer", "lr"), 3)
+growth_factor = by_layer(r"growth of $\|w\|^4$ / predicted", growing, "fourth_power_ratio", away_from(1), *AT_WORST_LR)
+growth_excess = by_layer(
+    r"slope of $\eta_{\mathrm{eff}}$ less that by $\langle G^2\rangle$", growing, "excess", away_from(0), *AT_WORST_LR
+)
+growth_slope = by_layer(r"slope of $\eta_{\mathrm{eff}}$ in $t$", grown, "measured_slope", highest)
 
 
 @statistic("the same, median over layers", digits=2)
 def growth_slope_of_median(evidence: Evidence, subject: str) -> Estimate:
     """The median over layers of the slope, mean over η."""
-    medians = grown(evidence, subject).groupby(["seed", "lr"])["measured_slope"].median()
+    medians = grown(evidence, subject).rows.groupby(["seed", "lr"])["measured_slope"].median()
     return mean_interval(medians.groupby("seed").mean())
 
 
@@ -450,47 +330,23 @@ def growth_slope_predicted(evidence: Evidence, subject: str) -> Estimate:
 
     d‖w‖⁴/dt = 2η²G² with η_eff = η/‖w‖² gives ‖w‖² ∝ t^(1/(2−x)); −½ is the case of a constant G.
     """
-    table = with_diagonals(evidence, at_equilibrium(evidence, EQUILIBRIA[subject], subject), 3)
-    slopes = [
-        (seed, -1 / (2 + slope(cells["effective_lr"], cells["late_g_squared"])))
-        for (seed, _), cells in table.groupby(["seed", "layer"])
-    ]
-    return mean_interval(pd.DataFrame(slopes, columns=["seed", "slope"]).groupby("seed")["slope"].median())
-
-
-# C7: what remains of λ under Adam and RMSProp
-
-
-def slope_within_lr(cells: pd.DataFrame) -> float:
-    """The exponent of λ in η_eff: least squares of its logarithm on log λ, with an intercept for each η."""
-    x, y = np.log(cells["layer_l2"]), logs(cells["late_effective_lr"])
-    x, y = (values - values.groupby(cells["lr"]).transform("mean") for values in (x, y))
-    return float((x * y).sum(skipna=False) / (x * x).sum())
-
-
-@statistic(r"exponent of $\lambda$ in $\eta_{\mathrm{eff}}$", digits=2)
-def l2_exponent(evidence: Evidence, subject: str) -> Estimate:
-    """The exponent of λ in η_eff at fixed η, over the cells of `balance`, in the layer where it is lowest."""
-    table = balanced_layers(evidence, "layer_penalty", subject)
-    penalties = table.groupby(["layer", "lr"])["l2"].nunique().groupby("layer").max()
-    table = table[table["layer"].map(penalties) > 1]
-    if table.empty:
-        raise Undecidable("no η has two λ in the window")
-    return worst_layer(table, slope_within_lr, lowest)
+    groups = on_diagonals(evidence, subject).rows.groupby(["seed", "layer"])
+    exponents = pd.Series({key: slope(cells["effective_lr"], cells["late_g_squared"]) for key, cells in groups})
+    return mean_interval((-1 / (2 + exponents)).groupby(level=0).median())
 
 
 # C8: normalized weights
 
 
 def projected_runs(evidence: Evidence, subject: str) -> tuple[pd.DataFrame, float, float]:
-    """The runs with ‖w‖ = 1 and their errors, the learning rate that has a penalty, and its critical λ."""
+    """The runs with ‖w‖ = 1, the learning rate that has a penalty, and its critical λ."""
     runs = evidence.runs(f"projection_{subject}")
     runs = runs[runs["projected"]]
     penalized = runs[runs["l2"] > 0]
     if penalized.empty:
         raise Undecidable("no penalty acts on projected weights")
     lr = float(penalized["lr"].iloc[0])
-    return runs.assign(error=percent_error(runs)), lr, float(theory.critical_l2(subject, lr))
+    return runs, lr, float(theory.critical_l2(subject, lr))
 
 
 @statistic(r"largest change of the error up to $0.1\lambda_{\mathrm{c}}$, points", digits=1)
@@ -498,7 +354,7 @@ def projected_change(evidence: Evidence, subject: str) -> Estimate:
     """The largest departure of the test error from that at λ = 0, up to 0.1 λc."""
     runs, lr, critical = projected_runs(evidence, subject)
     runs = runs[(runs["lr"] == lr) & (runs["l2"] <= 0.1 * critical * ROUNDING)]
-    return largest_change(runs, runs["error"], "l2", 0.0)
+    return largest_change(runs, percent_error, "l2", 0.0).unsigned()
 
 
 @statistic(r"error at $\lambda$ less that at $\eta/(1-\lambda/\lambda_{\mathrm{c}})$, points", digits=1)
@@ -514,7 +370,7 @@ def projected_match(evidence: Evidence, subject: str) -> Estimate:
             raise Undecidable(f"no pair of runs at {fraction:g} λc")
         pairs += [runs[is_held].assign(arm=f"{fraction:g} held"), runs[is_free].assign(arm=f"{fraction:g} free")]
     cells = pd.concat(pairs)
-    table = cells_and_seeds(cells, cells["error"], ["arm"])
+    table = cells_and_seeds(cells, percent_error(cells), ["arm"])
     return max((contrast(table, f"{f:g} held", f"{f:g} free") for f in FRACTIONS), key=away_from(0))
 
 
@@ -525,64 +381,53 @@ def projected_beyond(evidence: Evidence, subject: str) -> Estimate:
     beyond = runs[np.isclose(runs["l2"], 1.2 * critical, rtol=1e-3)]
     if beyond.empty:
         raise Undecidable("no run at 1.2 λc")
-    found = mean_interval(beyond.groupby("seed")["error"].mean())
+    found = mean_interval(percent_error(beyond).groupby(beyond["seed"]).mean())
     return found._replace(high=float(np.minimum(found.high, 100.0)))
 
 
 # C9: γ and β
 
 
-def affine_change(evidence: Evidence, value: Callable[[pd.DataFrame], pd.Series]) -> Estimate:
-    """The change of a value by a penalty on γ and β of the hidden layers, paired by seed."""
+def affine(evidence: Evidence, subject: str, value: Value) -> Estimate:
+    """The change by a penalty on γ and β of the hidden layers, paired by seed."""
     runs = evidence.runs("affine_penalty")
-    runs = runs[runs["affine_l2"].isin(["none", "hidden"])]
-    [change] = changes(runs, value(runs), "affine_l2", "none")
-    return change
+    return largest_change(runs[runs["affine_l2"].isin(["none", "hidden"])], value, "affine_l2", "none")
 
 
-@statistic("change of the error, points", digits=1)
-def affine_penalty(evidence: Evidence, subject: str) -> Estimate:
-    """The change of the test error by a penalty on γ and β of the hidden layers."""
-    return affine_change(evidence, percent_error)
-
-
-@statistic(r"change of the training loss, \%", digits=1)
-def affine_penalty_loss(evidence: Evidence, subject: str) -> Estimate:
-    """The same of the late training loss, as 100·log: the penalty changes the effective learning rate of γ and β."""
-    return affine_change(evidence, percent_loss)
+affine_penalty, affine_penalty_loss = of_error_and_loss("change of the", affine)
 
 
 # C10: lost units
 
 
-def scanned(evidence: Evidence, optimizer: str) -> pd.DataFrame:
-    """The scan of θ under Adam or RMSProp, every layer."""
+def scanned(evidence: Evidence, subject: str) -> pd.DataFrame:
+    """The scan of θ under Adam or RMSProp, every layer; "rmsprop corrected" has bias-corrected squares."""
+    optimizer, *arm = subject.split()
     runs = evidence.runs("lost_units")
-    table = with_angle_scales(layers_of(evidence, "lost_units", runs[runs["optimizer"] == optimizer]))
+    runs = runs[(runs["optimizer"] == optimizer) & (runs["corrected_squares"] == bool(arm))]
+    table = analysis.with_angle_scales(layers_of(evidence, "lost_units", runs).rows)
     require_numbers(table["late_without_gradient"])
     return table
 
 
 @statistic(r"critical $\eta^2\lambda$, next layer over widest", digits=2)
 def first_lost_layer(evidence: Evidence, subject: str) -> Estimate:
-    """The η²λ at which half the units of a layer are lost: the smallest of the other layers over that of the widest.
-
-    Above 1 the widest is the first. Geometric mean over seeds. A layer that keeps its units counts with the end of the
-    scan, which the ratio then exceeds.
-    """
-    points = critical_points(scanned(evidence, subject))
+    """The η²λ at which half the units of a layer are lost: the smallest of the other layers over that of the widest, a
+    geometric mean over seeds. Above 1 the widest is the first. A layer that keeps its units counts with the end of the
+    scan, which the ratio then exceeds."""
+    points = analysis.critical_points(scanned(evidence, subject))
     is_widest = points["group_size"] == points["group_size"].max()
     if not points.loc[is_widest, "is_reached"].all():
         raise Undecidable("the widest layer keeps half its units")
     widest, next_ = (rows.groupby("seed")["critical"].min() for rows in (points[is_widest], points[~is_widest]))
-    return mean_interval(np.log(next_ / widest)).map(np.exp)
+    return log_ratio(next_, widest)
 
 
 @statistic(r"exponent of $d$ in the critical $\eta^2\lambda$", digits=2)
 def lost_exponent(evidence: Evidence, subject: str) -> Estimate:
     """The exponent of d in the η²λ at which half the units of a layer are lost, over the layers that lose half within
     the scan in every seed."""
-    points = critical_points(scanned(evidence, subject))
+    points = analysis.critical_points(scanned(evidence, subject))
     points = points[points.groupby("layer")["is_inside"].transform("all")]
     if points["group_size"].nunique() < 2:
         raise Undecidable("fewer than two layers lose half their units within the scan")
@@ -596,16 +441,16 @@ def lost_share(evidence: Evidence, subject: str) -> Estimate:
 
     Adam and RMSProp: up to SAFE_THETA in the widest layer. SGD and AdamW: at every penalty with a small angle.
     """
-    if subject in ("adam", "rmsprop"):
+    if subject in ("sgd", "adamw"):
+        experiment = "plane_sgd" if subject == "sgd" else "lost_units"
+        runs = evidence.runs(experiment)
+        runs = runs[(runs["optimizer"] == subject) & (runs["l2"] > 0)]
+        table = layers_of(evidence, experiment, runs[analysis.has_small_angle(runs)] if len(runs) else runs).rows
+    else:
         table = scanned(evidence, subject)
         table = table[table["widest_theta"] <= SAFE_THETA * ROUNDING]
-    else:
-        runs = evidence.runs(EQUILIBRIA[subject])
-        runs = runs[(runs["optimizer"] == subject) & (runs["l2"] > 0)]
-        runs = runs[has_small_angle(runs)] if len(runs) else runs
-        table = layers_of(evidence, EQUILIBRIA[subject], runs)
     if table.empty:
-        raise Undecidable("no cell counts at this scale")
+        raise Undecidable(analysis.NO_CELL)
     return mean_interval(table.groupby("seed")["late_without_gradient"].agg(lambda shares: shares.max(skipna=False)))
 
 
@@ -621,26 +466,19 @@ def lost_share_of_widest(evidence: Evidence, subject: str) -> Estimate:
     return mean_interval(table.groupby("seed")["late_without_gradient"].mean())
 
 
-def lost(evidence: Evidence, subject: str) -> pd.DataFrame:
+def lost(evidence: Evidence, subject: str) -> Cells:
     """The cells and layers of the scan with lost units in every seed; their norm and angle over what is predicted."""
     table = scanned(evidence, subject)
     seeds = table["seed"].nunique()
     table = complete(table[table["late_without_gradient"] > 0], seeds, ("layer", "lr", "l2"))
     if table.empty:
         raise Undecidable("no unit is lost in every seed")
-    return table.assign(
-        norm=np.sqrt(table["lost_norm_squared"]) / (table["lr"] * np.sqrt(table["group_size"]) / 2),
-        angle=np.sqrt(table["lost_angle_squared"]) / np.pi,
-    )
+    norm = np.sqrt(table["lost_norm_squared"]) / (table["lr"] * np.sqrt(table["group_size"]) / 2)
+    vanished = int((norm == 0).sum())
+    note = f"the norm underflows in {vanished} of {len(norm)} layers of runs, and counts as 0" if vanished else ""
+    return Cells(table.assign(norm=norm, angle=np.sqrt(table["lost_angle_squared"]) / np.pi), note)
 
 
-@statistic(r"$\|w\|$ of lost units / $\frac12\eta\sqrt{d}$", digits=2)
-def lost_norm(evidence: Evidence, subject: str) -> Estimate:
-    """‖w‖ of a lost unit over η√d/2: every weight swings between ±η/2. Geometric mean over cells, worst layer."""
-    return worst_layer(lost(evidence, subject), mean_log("norm"), away_from(0)).map(np.exp)
-
-
-@statistic(r"angle per step of lost units / $\pi$", digits=2)
-def lost_angle(evidence: Evidence, subject: str) -> Estimate:
-    """The angle per step of a lost unit over π. Geometric mean over cells, worst layer."""
-    return worst_layer(lost(evidence, subject), mean_log("angle"), away_from(0)).map(np.exp)
+# Every weight of a lost unit swings between ±η/2. Arithmetic means over cells, as a norm that underflows is 0.
+lost_norm = by_layer(r"$\|w\|$ of lost units / $\frac12\eta\sqrt{d}$", lost, "norm", away_from(1))
+lost_angle = by_layer(r"angle per step of lost units / $\pi$", lost, "angle", away_from(1))

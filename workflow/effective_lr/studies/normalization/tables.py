@@ -142,7 +142,8 @@ def layers(results: Results) -> Table:
                     str(without) if without else "--",
                 ]
             )
-    return Table("llrrrr", ["Optimizer", "Layer", "angle", r"$\|w\|$", "runs", "without"], rows)
+    header = ["Optimizer", "Layer", "angle", r"$\|w\|$", "runs", "without"]
+    return Table("llrrrr", header, rows) if rows else only_line("llrrrr", header, "no run has reached equilibrium")
 
 
 # Experiments that try other choices than the rest of the study, and how table 9 names them: those that vary a setting,
@@ -235,13 +236,14 @@ def speed(results: Results) -> Table:
     return Table("lllrrr", header, rows)
 
 
-def first_registration(results: Results) -> Table:
-    """The claims as they were first registered, and what the study of that time decided; a committed file has both."""
-    header = ["", "Claim", "parts reproduced", "Verdict then"]
+def registrations(results: Results) -> Table:
+    """The verdicts by the first and the second registration, which a committed file has, beside the present ones."""
+    header = ["", "Claim", "first", "second", "present"]
     if results.measured is None:
-        return only_line("llll", header, "nothing is published here")
+        return only_line("lllll", header, "nothing is published here")
+    earlier = [results.measured[which]["claims"] for which in ("first", "second")]
     rows = []
-    for name, claim in results.measured["claims"].items():
-        reproduced = sum(part["verdict"] == "reproduced" for part in claim["parts"])
-        rows.append([name, latex(claim["title"]), f"{reproduced} of {len(claim['parts'])}", claim["verdict"]])
-    return Table("llll", header, rows)
+    for name, claim in results.claims.items():
+        then = [claims[name]["verdict"] if name in claims else "--" for claims in earlier]
+        rows.append([name, latex(claim["title"]), *then, claim["verdict"]])
+    return Table("lllll", header, rows)

@@ -101,6 +101,23 @@ def equilibrium_angle(
     return angle_per_step(optimizer, lr, norm, grad, dim, momentum, beta1)
 
 
+def equilibrium_growth(optimizer: str, lr: Values, gradient: Values, memory: Values, beta: Values = 0.9) -> Values:
+    """What balances the shrinking 4·l2·⟨w, w⟩ of one step at equilibrium (for AdamW 4·l2·⟨w, √ŝ w⟩), first order in the
+    angle per step.
+
+    With P the scale that a rule gives to gradients, 1/√ŝ or 1: `gradient` is ⟨g, Pg⟩, `memory` ⟨g, Pm⟩ with what the
+    rule remembers before the step, and `beta` its decay, μ or β₁. η⟨g, Pg⟩ + 2ηβ/(1−β)·⟨g, Pm⟩ for Adam and AdamW;
+    RMSProp and SGD remember nothing. Momentum, which does not average, has η/(1−μ) for the first η; Nesterov's memory
+    term is μ times that of the heavy ball. Derivation: w less a multiple of Pm takes plain steps.
+    """
+    _exponent(optimizer)
+    if optimizer in ("sgd", "rmsprop"):
+        return lr * gradient
+    is_momentum = optimizer in ("momentum", "nesterov")
+    remembered = 2 * lr * beta / (1 - beta) * memory
+    return lr * gradient / (1 - beta if is_momentum else 1.0) + remembered * (beta if optimizer == "nesterov" else 1.0)
+
+
 def angle_scale(lr: Values, l2: Values, grad: Values, dim: Values) -> Values:
     """θ = (4η²λ·dim/G)^⅓, the angle per step of RMSProp at equilibrium: the small parameter for Adam and RMSProp.
 

@@ -10,6 +10,9 @@ the norms, gradients and angles of single steps, in the late part of a run their
                         late_update_squared     of what η multiplies, where the norm is free
                         late_momentum_cosine    between the gradient and the momentum before it
                         late_root_sum           Σ√ŝ over a scale group; late_norm_to_root, ⟨‖w‖²⟩/⟨Σ√ŝ⟩
+                        balance_norm, balance_rooted_norm, balance_gradient, balance_memory: ⟨w, w⟩, ⟨w, √ŝ w⟩,
+                        ⟨g, Pg⟩ and ⟨Pm, g⟩, sums over the layer and means over all late steps. P is 1, or 1/(√ŝ + ε)
+                        of the step; m what is remembered before it, v of momentum and m̂ of Adam
                         late_without_gradient   the share of scale groups that never had a gradient
                         late_live_inputs        the weights of a scale group that ever had one
                         late_gamma, late_beta   absolute values, medians over units
@@ -42,7 +45,7 @@ from effective_lr.studies.normalization.networks import (
     layer_penalties,
     normalized_layers,
 )
-from effective_lr.studies.normalization.optimizers import Optimizer, project
+from effective_lr.studies.normalization.optimizers import MEAN_DECAY_ADAM, Optimizer, project
 from effective_lr.studies.normalization.replay import Replay, norms_squared
 from effective_lr.studies.normalization.settings import Run
 
@@ -151,6 +154,10 @@ class Training:
         self.late_samples = 0
         self.live = [torch.zeros_like(layer.weight, dtype=torch.bool) for _, layer in self.layers]
 
+        # Where a penalty acts on a free norm, there is a balance to measure.
+        self.is_balanced = run.l2 > 0 and not run.projected and run.replay == "none"
+        self.balance: dict[tuple[str, str], Tensor] = {}  # (layer, quantity): sum over the late steps
+
         # Without a penalty SGD only lengthens the weights, by what is summed at every step, for each group.
         self.is_growing = run.optimizer == "sgd" and run.l2 == 0 and not run.projected
         start = norms_squared([layer for _, layer in self.layers])
@@ -186,7 +193,7 @@ class Training:
         return file.getvalue()
 
     _MEASURED = ("step", "diverged", "seconds", "rows", "late_loss", "late_errors", "late_sums", "late_samples", "live",
-                 "norms", "slopes", "late_g")  # fmt: skip
+                 "norms", "slopes", "late_g", "balance")  # fmt: skip
 
     def load(self, saved: bytes) -> None:
         """Go on from what `save` gave, on any device."""
@@ -215,7 +222,8 @@ class Training:
         is_late, is_last = self.step > self.late_start, self.step == self.run.steps
         is_probe = self.step in self.probes
         is_sample = is_late and (self.step % LATE_SAMPLING == 0 or is_last)
-        if is_probe or is_sample:
+        is_balanced = is_late and self.is_balanced
+        if is_probe or is_sample or is_balanced:
             before = [layer.weight.detach().clone() for _, layer in self.layers]
             means = [mean.clone() for mean in self.optimizer.weights.means]
         if self.is_growing:
@@ -230,6 +238,8 @@ class Training:
             self.rows.append((self.step, "", "train_loss", float(loss.detach())))
         if is_probe or is_sample:
             self._measure(before, means, is_probe, is_sample)
+        if is_balanced:
+            self._sum_balance(before, means)
 
         is_evaluation = self.step in self.evaluations
         if self.step % DIVERGENCE_CHECK == 0 or is_evaluation:
@@ -300,6 +310,26 @@ class Training:
             found["root_sum"] = layer.group_sums(self.optimizer.roots(group)[k]).double()
         return found
 
+    @torch.no_grad()
+    def _sum_balance(self, before: list[Tensor], means: list[Tensor]) -> None:
+        """Sum what the balance of the penalty and the steps is made of, from the weights `before` a late step."""
+        group = self.optimizer.weights
+        remembered = 1 - MEAN_DECAY_ADAM ** max(self.step - 1, 1) if group.squares else 1.0
+        roots = self.optimizer.roots(group) if group.squares else []
+        for k, ((name, layer), weight) in enumerate(zip(self.layers, before, strict=True)):
+            assert layer.weight.grad is not None
+            gradient = scaled = layer.weight.grad.double()
+            found = {"norm": weight.double() ** 2}
+            if roots:
+                found["rooted_norm"] = roots[k] * found["norm"]
+                scaled = gradient / (roots[k] + group.eps)
+            found["gradient"] = scaled * gradient
+            if means:
+                found["memory"] = scaled * means[k] / remembered
+            for what, values in found.items():
+                key = name, f"balance_{what}"
+                self.balance[key] = self.balance.get(key, torch.zeros_like(values.sum())) + values.sum()
+
     def _evaluate(self) -> None:
         run, splits = self.run, self.splits
         if run.normalization == "batch" and run.batch_statistics == "recomputed":
@@ -338,6 +368,7 @@ class Training:
                 found["lost_norm_squared"] = median(means["norm_squared"][inputs == 0])
                 found["lost_angle_squared"] = median(means["angle_squared"][inputs == 0])
                 found["lost_gamma"] = median(layer.gamma.detach().abs()[inputs == 0])
+            found |= {what: float(total) / late for (where, what), total in self.balance.items() if where == name}
             found |= {"layer_l2": penalties[k], "group_size": float(layer.group_size)}
             if self.is_growing:
                 found |= self._growth(k)

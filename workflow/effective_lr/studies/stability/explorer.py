@@ -15,7 +15,9 @@ QUANTITIES = (
     Quantity("train_loss", "training loss", log=True),
     Quantity("test_error", "test error"),
     Quantity("displacement", "displacement |x| along u", log=True),
-    Quantity("pressure", "pressure (β/2)x²", log=True),
+    Quantity("pressure", "pressure (β/2)x² of the top direction", log=True),
+    Quantity("edge_pressure", "pressure of all directions at the edge", log=True),
+    Quantity("edge_directions", "directions at the edge"),
     Quantity("degree", "degree A"),
     Quantity("weight_norm_squared", "|w|²"),
 )
@@ -44,7 +46,7 @@ def view(tables: Tables) -> View:
 
 
 def curves(tables: Tables) -> Curves:
-    """What a run measured; the edge for R and S, the force that the pressure should hold, the degree by invariance."""
+    """What a run measured; the edge for R and S, the force that a pressure should hold, the degree by invariance."""
     rows = rows_of_runs(tables)
     measured = rows[rows["quantity"].isin([one.name for one in QUANTITIES])]
     sizes = measured["value"].abs().where(measured["quantity"] == "displacement", measured["value"])
@@ -54,12 +56,15 @@ def curves(tables: Tables) -> Curves:
         return rows[rows["quantity"] == quantity].join(runs[["lr", "l2", "normalization"]], on="run_id")
 
     share = of("u_weight_share")
-    ratio, force = of("edge_ratio"), of("alpha_eff")
+    ratio = of("edge_ratio")
     invariant = share[share["normalization"] != "none"]
     predicted = [
         ratio.assign(value=1.0),
         share.assign(quantity="sharpness", value=theory.edge(share["lr"], share["l2"], share["value"])),
-        force[force["value"] > 0].assign(quantity="pressure"),
+        *(
+            force[force["value"] > 0].assign(quantity=pressure)
+            for pressure, force in [("pressure", of("alpha_eff")), ("edge_pressure", of("edge_force"))]
+        ),
         invariant.assign(quantity="degree", value=theory.invariant_degree(invariant["value"])),
     ]
     columns = ["run_id", "step", "layer", "quantity", "value"]

@@ -8,13 +8,13 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from effective_lr.document.notation import number
-from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, annotate_empty, sequential
+from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, annotate_empty, few_ticks, sequential
+from effective_lr.evidence.estimates import geometric_mean
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.stability import theory
-from effective_lr.studies.stability.analysis import probes
+from effective_lr.studies.stability.analysis import critical, is_steady, probes
 from effective_lr.studies.stability.statistics import EXPERIMENTS, FIRST_STEP, drift_pairs
 
 KINDS = {name: (PALETTE[k], "os^vD"[k]) for k, name in enumerate(EXPERIMENTS)}  # colour and marker
@@ -30,13 +30,15 @@ def penalty_colors(penalties: list[float]) -> dict[float, Any]:
 
 def sharpness(tables: Tables) -> Figure:
     """R over training, for each network and λ, at the first seed that has λ = 0."""
-    colors = penalty_colors(sorted(tables.runs(*(EXPERIMENTS[name] for name in SHOWN))["l2"].unique()))
+    shown = {}
+    for name in SHOWN:
+        runs = tables[EXPERIMENTS[name]].runs
+        shown[name] = runs[runs["seed"] == runs.loc[runs["l2"] == 0, "seed"].min()].sort_values("l2")
+    colors = penalty_colors(sorted(pd.concat(shown)["l2"].unique()))
     figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.2))
-    for axis, name in zip(axes, SHOWN, strict=True):
-        metrics, runs = tables[EXPERIMENTS[name]]
-        runs = runs[runs["seed"] == runs.loc[runs["l2"] == 0, "seed"].min()].sort_values("l2")
+    for axis, (name, runs) in zip(axes, shown.items(), strict=True):
         for _, run in runs.iterrows():
-            table = probes(metrics, run)
+            table = probes(tables[EXPERIMENTS[name]].metrics, run)
             if len(table):
                 axis.plot(table.index, table["edge_ratio"], color=colors[run["l2"]], linewidth=0.9)
         axis.axhline(1, **LINE)
@@ -55,12 +57,6 @@ def sharpness(tables: Tables) -> Figure:
         handlelength=1.3,
     )
     return figure
-
-
-def critical(runs: pd.DataFrame) -> float:
-    """The fitted λ_c of one network and learning rate: the median of R·λ over settled runs below the edge, or NaN."""
-    below = runs[runs["settled"].astype(bool) & ~runs["at_edge"].astype(bool) & (runs["l2"] > 0)]
-    return float((below["late_edge_ratio"] * below["l2"]).median()) if len(below) else np.nan
 
 
 def phase(tables: Tables) -> Figure:
@@ -105,8 +101,8 @@ def phase(tables: Tables) -> Figure:
 
 
 def mechanism(tables: Tables) -> Figure:
-    """What moves the sharpness below the edge, what holds it there, and the degree that sets the sign of decay."""
-    figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.3))
+    """What moves the sharpness below the edge, and the degree that sets the sign of decay."""
+    figure, axes = plt.subplots(1, 3, figsize=(TEXT_WIDTH, 2.4))
     for name in EXPERIMENTS:
         color, marker = KINDS[name]
         experiment = tables[EXPERIMENTS[name]]
@@ -114,26 +110,19 @@ def mechanism(tables: Tables) -> Figure:
         style: dict[str, Any] = {"color": color, "linestyle": "", "marker": marker, "label": name}
         axes[0].plot(pairs["predicted"], pairs["measured"], **style | {"markersize": 1.5, "alpha": 0.5})
         late = experiment.runs[experiment.runs["settled"].astype(bool)]
-        at_edge = late[late["at_edge"].astype(bool) & (late["late_alpha_eff"] > 0)]
-        axes[1].plot(at_edge["late_alpha_eff"], at_edge["late_pressure"], **style | {"alpha": 0.8})
         means = late.groupby("l2")[["late_degree", "late_alignment"]].mean()
-        for axis, column in [(axes[2], "late_degree"), (axes[3], "late_alignment")]:
+        for axis, column in [(axes[1], "late_degree"), (axes[2], "late_alignment")]:
             axis.plot(means.index, means[column], **style | {"linestyle": "-", "linewidth": 0.8})
-    identity(axes[0])
+    low, high = axes[0].get_xlim()
+    axes[0].plot([low, high], [low, high], **LINE)
     axes[0].set(xlabel=r"predicted $\alpha_0-2\lambda AS$", ylabel=r"measured $dS/dt$")
-    if any(len(line.get_xdata()) for line in axes[1].lines):
-        axes[1].set(xscale="log", yscale="log")
-        identity(axes[1])
-    else:
-        annotate_empty(axes[1], "no run at the edge")
-    axes[1].set(xlabel=r"late $\alpha_{\mathrm{eff}}$", ylabel=r"late $\frac{\beta}{2}x^2$")
-    for axis, label in [(axes[2], r"late degree $A$"), (axes[3], r"late $\cos(w,\nabla S)$")]:
+    for axis, label in [(axes[1], r"late degree $A$"), (axes[2], r"late $\cos(w,\nabla S)$")]:
         axis.set(xlabel=r"penalty $\lambda$", ylabel=label)
         if any(len(line.get_xdata()) for line in axis.lines):
             axis.axhline(0, **LINE)
         else:
             annotate_empty(axis, "no settled run")
-    handles, labels = axes[2].get_legend_handles_labels()
+    handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
@@ -149,10 +138,74 @@ def pairs_before_edge(experiment: Experiment) -> pd.DataFrame:
     return pd.concat(pairs) if pairs else pd.DataFrame({"predicted": [], "measured": []})
 
 
-def identity(axis: Axes) -> None:
-    """The line where both coordinates are equal, over the data drawn so far."""
-    low, high = axis.get_xlim()
-    axis.plot([low, high], [low, high], **LINE)
+PRESSURES = {  # late pressures over the late force, by what they are summed over
+    "edge_pressure_top": "top direction alone",
+    "edge_pressure_diagonal": "squares $x_i^2$ alone",
+    "edge_pressure": "with products $x_ix_j$",
+}
+
+
+def oscillation(tables: Tables) -> Figure:
+    """What the oscillation at the edge holds, along how many directions, and how large it is soon after and late."""
+    figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.5))
+    networks = {name: tables[EXPERIMENTS[name]].runs for name in ("MLP", "CNN")}
+    looked = networks["MLP"][networks["MLP"]["at_edge"].astype(bool)].dropna(subset=["late_edge_force"])
+    handles = balances(axes[0], looked)
+    color, marker = KINDS["MLP"]
+    axes[1].plot(beside(looked), looked["late_edge_directions"], marker, color=color, alpha=0.8)
+    for name, runs in networks.items():
+        color, marker = KINDS[name]
+        soon, late = runs.dropna(subset=["early_spread"]), runs[runs["at_edge"].astype(bool)]
+        axes[2].plot(beside(soon), soon["early_spread"], marker, color=color, alpha=0.8)
+        for some, face in [(late[~is_steady(late)], color), (late[is_steady(late)], "none")]:
+            axes[3].plot(beside(some), some["late_spread"], marker, color=color, markerfacecolor=face, alpha=0.8)
+        handles.append(Line2D([], [], color=color, marker=marker, linestyle="", label=name))
+    handles.append(
+        Line2D([], [], color="0.4", marker="o", linestyle="", markerfacecolor="none", label="top direction alone holds")
+    )
+    labels = ["pressure over force", "directions at the edge", "sd of $R$ soon after the edge", "late sd of $R$"]
+    for axis, label in zip(axes, labels, strict=True):
+        axis.set(xlabel=r"penalty $\lambda$", ylabel=label)
+        if any(len(line.get_xdata()) for line in axis.lines):
+            axis.locator_params(axis="x", nbins=3)
+        else:
+            annotate_empty(axis, "no run at the edge")
+    drawn = [axis for axis in axes[2:] if not axis.texts]
+    for axis in drawn:
+        axis.set_yscale("log")
+    ends = [end for axis in drawn for end in axis.get_ylim()]
+    for axis in drawn:
+        axis.set_ylim(min(ends), max(ends))
+    if axes[0].lines:
+        axes[0].axhline(1, **LINE)
+    if len(looked):
+        axes[1].set_ylim(0, looked["late_edge_directions"].max() + 0.3)
+        axes[1].locator_params(axis="y", integer=True)
+    # Two rows, filled by columns: the pressures above the networks.
+    order = [handle for pair in zip(handles[:3], handles[3:], strict=True) for handle in pair]
+    figure.legend(handles=order, loc="outside lower center", ncols=3)
+    return figure
+
+
+def balances(axis: Axes, runs: pd.DataFrame) -> list[Line2D]:
+    """Geometric means over seeds of pressure over force at every λ, with intervals; a handle for each kind."""
+    handles = []
+    for k, (pressure, label) in enumerate(PRESSURES.items()):
+        style: dict[str, Any] = {"color": PALETTE[k + 3], "marker": "v^D"[k], "linestyle": ""}
+        for l2, some in runs.groupby("l2"):
+            ratios = some[f"late_{pressure}"] / some["late_edge_force"]
+            if (ratios > 0).all():
+                value, low, high, *_ = geometric_mean(ratios)
+                axis.plot(l2 + 2e-4 * (k - 1), value, **style)
+                axis.vlines(l2 + 2e-4 * (k - 1), low, high, color=style["color"], linewidth=0.8)
+        handles.append(Line2D([], [], label=label, **style))
+    return handles
+
+
+def beside(runs: pd.DataFrame) -> pd.Series:
+    """λ of each run, with the seeds of one λ beside each other."""
+    seeds = runs.groupby("l2")["seed"]
+    return runs["l2"] + 1.2e-4 * (seeds.rank() - (seeds.transform("size") + 1) / 2)
 
 
 def kernel(tables: Tables) -> Figure:
@@ -171,11 +224,10 @@ def kernel(tables: Tables) -> Figure:
         axis.set(xlabel=r"penalty $\lambda$", ylabel=label)
         if groups:
             axis.set_yscale("log")
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if axis is axes[1] else (1,)))
-            axis.yaxis.set_minor_formatter(NullFormatter())
         else:
             annotate_empty(axis, "no settled run")
     if groups:
+        few_ticks(axes[1].yaxis)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure

@@ -261,7 +261,7 @@ def edge_directions(evidence: Evidence, subject: str) -> Estimate:
     return mean_interval(cell(evidence, subject)["late_edge_directions"])
 
 
-@statistic(r"late rms $x$, $\lambda=0.008$ over $\lambda=0$", digits=4)
+@statistic(r"late rms $x$, $\lambda=0.008$ over $\lambda=0$", digits=None)
 def displacement_ratio(evidence: Evidence, subject: str) -> Estimate:
     return late_ratio(evidence, EXPERIMENTS[subject], "late_displacement", STRONG)
 

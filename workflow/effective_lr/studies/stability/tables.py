@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from effective_lr.document.notation import number, thousands
-from effective_lr.document.table import MISSING, Results, Span, Table, fixed, percent
+from effective_lr.document.notation import latex, number, thousands
+from effective_lr.document.table import MISSING, Results, Span, Table, fixed, only_line, percent
 from effective_lr.studies.stability.statistics import EXPERIMENTS
 
 TITLES = {
@@ -16,7 +16,7 @@ TITLES = {
 }
 COLUMNS = {  # of the table of runs: header and digits, None for a power of ten
     "late_edge_ratio": ("$R$", 3),
-    "late_spread": ("sd", 3),
+    "late_spread": ("sd", 4),
     "late_degree": ("$A$", 2),
     "late_alignment": (r"$\cos$", 3),
     "late_alpha_eff": (r"$\alpha_{eff}$", 3),
@@ -58,6 +58,19 @@ def row(lr: float, l2: float, cell: pd.DataFrame) -> list[str | Span]:
         *(value if value == MISSING else f"${value}$" for value in values),
         percent(cell["test_error"].mean()),
     ]
+
+
+def second_registration(results: Results) -> Table:
+    """The claims before the third registration, with the verdicts of then, which a committed file has, and of now."""
+    header = ["", "Claim then", "parts reproduced", "Verdict then", "Verdict now"]
+    if results.measured is None:
+        return only_line("lllll", header, "nothing is published here")
+    rows = []
+    for name, claim in results.measured["claims"].items():
+        reproduced = sum(part["verdict"] == "reproduced" for part in claim["parts"])
+        now = results.claims[name]["verdict"]
+        rows.append([name, latex(claim["title"]), f"{reproduced} of {len(claim['parts'])}", claim["verdict"], now])
+    return Table("lllll", header, rows)
 
 
 def power(value: float) -> str:
