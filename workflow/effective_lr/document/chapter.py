@@ -1,9 +1,10 @@
 """A chapter in one process: the verdicts, macros and tables of a study, and its pages for the report."""
 
+from collections.abc import Iterator
+
 from effective_lr.document import common_tables, report
 from effective_lr.document.macros import macros_of, to_latex
 from effective_lr.document.table import Results, Table
-from effective_lr.engine.contents import Chapter, Item
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.storage import read_json, write_json
 from effective_lr.errors import UserError
@@ -34,26 +35,25 @@ def write_chapter(layout: Layout, study: str) -> None:
     captions = {name: item.caption for name, item in chapter.contents.shown.items()}
     macros = to_latex(study, macros_of(results, layout.config.scale_name), captions)
     (build / "numbers.tex").write_text(macros, encoding="utf-8")
+    for name, table in tables_of(layout, study, results):
+        (build / "tables" / f"{name}.tex").write_text(table.latex(), encoding="utf-8")
+
+
+def tables_of(layout: Layout, study: str, results: Results) -> Iterator[tuple[str, Table]]:
+    """The tables of the study's tables.py, or those that all studies have. Raises UserError where neither has one."""
+    chapter = layout.chapters[study]
     for name, item in chapter.contents.tables.items():
-        text = table(layout, chapter, name, item, results).latex()
-        (build / "tables" / f"{name}.tex").write_text(text, encoding="utf-8")
-
-
-def table(layout: Layout, chapter: Chapter, name: str, item: Item, results: Results) -> Table:
-    """A table of the study's tables.py, or one that all studies have. Raises UserError where neither has it."""
-    make = chapter.study.find("tables", name) or getattr(common_tables, name, None)
-    if make is None:
-        raise UserError(f"{name}: no function of that name in the tables.py of {chapter.name}; add it")
-    own = list(chapter.experiments) if item.experiments == "all" else item.experiments
-    measured = [read_json(path) for path in layout.measured(item)]
-    made: Table = make(
-        results._replace(
+        make = chapter.study.find("tables", name) or getattr(common_tables, name, None)
+        if make is None:
+            raise UserError(f"{name}: no function of that name in the tables.py of {study}; add it")
+        own = list(chapter.experiments) if item.experiments == "all" else item.experiments
+        measured = [read_json(path) for path in layout.measured(item)]
+        shown = results._replace(
             tables=results.tables.only(own),
             claims={claim: results.claims[claim] for claim in chapter.claims_of(item)},
             measured=measured[0] if measured else None,
         )
-    )
-    return made
+        yield name, make(shown)
 
 
 def write_pages(layout: Layout, study: str) -> None:
@@ -62,11 +62,15 @@ def write_pages(layout: Layout, study: str) -> None:
 
     chapter, build, results = layout.chapters[study], layout.build / study, results_of(layout, study)
     build.mkdir(parents=True, exist_ok=True)
+    pages = {
+        "page_claims": report.claims_to_html(results.claims),
+        "page_provenance": report.provenance_to_html(results.tables.runs()),
+    }
+    for name, table in tables_of(layout, study, results):
+        item = chapter.contents.tables[name]
+        pages[name] = report.table_page(table, item.title, item.caption)
+    for name, text in pages.items():
+        (build / f"{name}.html").write_text(text, encoding="utf-8")
     for name, item in chapter.contents.figures.items():
         shown = results.tables.only(chapter.experiments_of(item))
         (build / f"{name}.png").write_bytes(picture(chapter.study, name, shown))
-    for name, item in chapter.contents.tables.items():
-        page = report.table_page(table(layout, chapter, name, item, results), item.title, item.caption)
-        (build / f"{name}.html").write_text(page, encoding="utf-8")
-    (build / "page_claims.html").write_text(report.claims_to_html(results.claims), encoding="utf-8")
-    (build / "page_provenance.html").write_text(report.provenance_to_html(results.tables.runs()), encoding="utf-8")

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -105,37 +104,24 @@ def chapters_tex(paper: Path, studies: list[str], watermark: str) -> str:
 
 
 USED = re.compile(r"\\num(?:\[(?P<study>[a-z_]+)\])?\{(?P<name>[^}]*)\}")
-DEFINED = re.compile(r"^\\definenumber\{([a-z_]+/[^}]*)\}\{(.*)\}$", flags=re.MULTILINE)
+DEFINED = re.compile(r"^\\definenumber\{([a-z_]+/[^}]*)\}", flags=re.MULTILINE)
 
 
 def require_known_numbers(paper: Path, studies: list[str], build: Path, root: Path) -> None:
-    """Raise UserError for a number in the text that is not among those of its study, in <build>/<study>/numbers.tex."""
-    known: set[str] = set()
-    for study in [FRAME, *studies]:
-        known |= defined_numbers(build / study / "numbers.tex").keys()
-    for where, command, study, name in used_numbers(paper, studies, root):
-        is_elsewhere = study not in (FRAME, *studies)  # a study without this scale, whose numbers print as n/a
-        if not is_elsewhere and f"{study}/{name}" not in known:
-            raise UserError(
-                f"{where}: {command}: no such number; expected one of those in {build / study / 'numbers.tex'}"
-            )
+    """Raise UserError for a number in the text that is not among those of its study, in <build>/<study>/numbers.tex.
 
-
-def defined_numbers(path: Path) -> dict[str, str]:
-    """The generated numbers of a study, <study>/<name>, as LaTeX."""
-    return dict(DEFINED.findall(path.read_text()))
-
-
-def used_numbers(paper: Path, studies: list[str], root: Path) -> Iterator[tuple[str, str, str, str]]:
-    """Each number that the text states: file and line, the command, study and name."""
+    Those of a study without this scale print as n/a.
+    """
+    files = {study: build / study / "numbers.tex" for study in [FRAME, *studies]}
+    known = {name for file in files.values() for name in DEFINED.findall(file.read_text())}
     for source in map(Path, scan(paper, studies, root).sources):
-        if source.suffix == ".bib":
-            continue
         own = source.parent.name if source.parent != paper else FRAME
         for line, content in enumerate(source.read_text().splitlines(), start=1):
             for found in USED.finditer(re.sub(r"(?<!\\)%.*", "", content)):
-                if "#" not in found["name"]:
-                    yield f"{source.relative_to(root)}:{line}", found[0], found["study"] or own, found["name"]
+                study, name = found["study"] or own, found["name"]
+                if study in files and "#" not in name and f"{study}/{name}" not in known:
+                    where = f"{source.relative_to(root)}:{line}: {found[0]}"
+                    raise UserError(f"{where}: no such number; expected one of those in {files[study]}")
 
 
 def typeset(main: Path, build: Path) -> None:

@@ -108,7 +108,7 @@ class Scale(BaseModel):
             for key in {**self.defaults, **experiment.grid, **{key: None for case in experiment.cases for key in case}}:
                 if key not in model.model_fields:
                     place = "defaults" if key in self.defaults else where
-                    problems.setdefault(f".{key}: unknown key{nearest(key, model.model_fields, places(model))}", place)
+                    problems.setdefault(f".{key}: unknown key{nearest(key, model.model_fields)}", place)
                     unknown = True
             if unknown:
                 continue
@@ -141,7 +141,7 @@ def load_config(root: Path, chosen: dict[str, Any]) -> Config:
     try:
         return Config(**{**read_yaml(path, "keys of the config"), **chosen})
     except ValidationError as error:
-        texts = explain(error, Config.model_fields, places(BaseRun))
+        texts = explain(error, Config.model_fields)
         raise UserError("\n".join(f"config: {text}" for text in texts)) from None
 
 
@@ -161,7 +161,7 @@ def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiment
         return scale, scale.runs(study.run)
     except ValidationError as error:
         known = [*Scale.model_fields, *Experiment.model_fields]
-        problems = explain(error, known, places(study.run))
+        problems = explain(error, known)
     except UserError as error:
         problems = str(error).splitlines()
     raise UserError("\n".join(f"{path}: {text}" for text in problems))
@@ -237,13 +237,3 @@ def runs_hash(runs: list[BaseRun]) -> str:
     """A hash of the settings of runs: Snakemake plans a job again when it changes."""
     text = json.dumps([run.model_dump() for run in runs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def places(model: type[BaseRun]) -> dict[str, str]:
-    """Where each key stands, for one that was found in the wrong place."""
-    return {
-        **dict.fromkeys(Scale.model_fields, "stands at the top of a file of config/<study>"),
-        **dict.fromkeys(("grid", "cases"), "stands in an experiment of a file of config/<study>"),
-        **dict.fromkeys(model.model_fields, "is a setting of runs: defaults or an experiment of config/<study>"),
-        **dict.fromkeys(Config.model_fields, "stands in config/config.yaml, or follows --config"),
-    }

@@ -1,9 +1,8 @@
 """Sentences about what pydantic and YAML find wrong: the key, what was found, what was expected."""
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -11,32 +10,23 @@ from pydantic import ValidationError
 
 from effective_lr.errors import UserError
 
-NOWHERE: Mapping[str, str] = MappingProxyType({})
 TYPES = {"float", "int", "str", "bool", "constrained-float", "constrained-int"}  # how pydantic names parts of a union
 
 
-def nearest(key: str, known: Collection[str], elsewhere: Mapping[str, str]) -> str:
-    """What to do about an unknown key: put it where it belongs, write another one, or see where keys are listed.
-
-    `elsewhere` has, by key, where a key belongs that stands in the wrong place.
-    """
-    if key in elsewhere:
-        return f" here; it {elsewhere[key]}"
-    if close := difflib.get_close_matches(key, known, n=1):
-        return f"; did you mean '{close[0]}'?"
-    if far := difflib.get_close_matches(key, elsewhere, n=1):
-        return f"; did you mean '{far[0]}', which {elsewhere[far[0]]}?"
-    return "; config/README.md lists the keys"
+def nearest(key: str, known: Iterable[str]) -> str:
+    """What to do about an unknown key: write one near it, or see where keys are listed."""
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else "; config/README.md lists the keys of each file"
 
 
-def explain(error: ValidationError, known: Collection[str], elsewhere: Mapping[str, str] = NOWHERE) -> list[str]:
+def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
     """One sentence for each problem that pydantic found; the parts of a union are one problem."""
     problems: dict[str, str] = {}
     for problem in error.errors():
         place = [part for part in problem["loc"] if not (isinstance(part, str) and ("[" in part or part in TYPES))]
         key, message = ".".join(map(str, place)), problem["msg"][0].lower() + problem["msg"][1:]
         if problem["type"] == "extra_forbidden":
-            problems[key] = f"{key}: unknown key{nearest(str(place[-1]), known, elsewhere)}"
+            problems[key] = f"{key}: unknown key{nearest(str(place[-1]), known)}"
         elif problem["type"] == "missing":
             problems[key] = f"{key}: missing; set it"
         elif problem["type"] == "value_error":
