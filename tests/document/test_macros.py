@@ -54,7 +54,8 @@ def test_a_statistic_has_its_value_its_interval_and_its_verdict() -> None:
 
 
 def test_verdicts_are_counted() -> None:
-    counts = count_verdicts(["reproduced", "not reproduced", "reproduced in part", "undecided", "undecided"])
+    verdicts = ["reproduced", "not reproduced", "reproduced in part", "undecided", "undecided"]
+    counts = count_verdicts(*({"C1": {"verdict": verdict}} for verdict in verdicts))
     kinds = {"reproduced": "1", "not_reproduced": "1", "reproduced_in_part": "1", "undecided": "2", "shown": "0"}
     assert counts == {"claims/count": "5", **{f"claims/{kind}": count for kind, count in kinds.items()}}
 

@@ -14,14 +14,23 @@ from shared import ROOT, decided
 
 
 def test_claims_show_verdict_statistic_and_tolerance() -> None:
-    part = {"subject": "sgd", "statistic": "slope", "value": 1.0, "low": 0.98, "high": 1.02, "definition": "of x < y"}
+    part = {
+        "subject": "sgd",
+        "statistic": "slope",
+        "value": 1.0,
+        "low": 0.98,
+        "high": 1.02,
+        "freedom": 3,
+        "unit": "",
+        "definition": "of x < y",
+    }
     texts = {key: key for key in ("title", "claim", "original", "shown", "reason", "why", "command")}
     claim = {**texts, "experiments": [], "verdict": "not reproduced"}
     claim["parts"] = [{**part, "within": [0.9, None], "verdict": "reproduced"}]
     claim["explored"] = [{**part, "statistic": "seen later"}]
     html = report.claims_to_html({"C5": claim})
     assert '<b class="not">not reproduced</b>' in html and '<b class="reproduced">reproduced</b>' in html
-    assert "<td>[0.98, 1.02]</td><td>≥ 0.9</td>" in html and "<td>of x &lt; y</td>" in html
+    assert "<td>1 [0.98, 1.02]</td><td>at least 0.9</td>" in html and "<td>of x &lt; y</td>" in html
     [row] = [row for row in re.findall(r"<tr>.*?</tr>", html) if "<td>seen later</td>" in row]
     assert "explored" in row and "reproduced</b>" not in row
 

@@ -71,7 +71,7 @@ def test_runs_without_their_optional_data_leave_empty_tables(tmp_path: Path) -> 
 def test_runs_of_two_versions_of_pytorch_that_meet_are_named_once(
     trained: dict[Run, Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tidy._warn.cache_clear()
+    tidy.warn_of_versions.cache_clear()
 
     def gathered(*versions: str) -> str:
         results = [

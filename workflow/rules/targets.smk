@@ -27,17 +27,10 @@ TARGETS = {
     "verdicts": ("Every test in units of its own tolerance", [*rules.verdicts_figure.output, *EVERYTHING]),
     "notebooks": ("The notebooks, executed", [*EXECUTED, *EVERYTHING]),
     "explore": ("The explorer of runs, curves and claims, one HTML page", [*rules.explorer.output, *EVERYTHING]),
-    "report": (
-        "All that the HTML report shows: `make report` writes it",
-        [
-            *rules.pdf.output,
-            *(path for pages in PAGES.values() for *_, path in pages),
-            *rules.explorer.output,
-            *EXECUTED,
-            *EVERYTHING,
-        ],
-    ),
 }
+SHOWN = [path for pages in PAGES.values() for *_, path in pages]
+SHOWN += [path for _, files in TARGETS.values() for path in files]
+TARGETS["report"] = ("All that the HTML report shows: `make report` writes it", SHOWN)
 NAMES = contents.target_names(CHAPTERS)
 for study, chapter in CHAPTERS.items():
     written = expand(rules.chapter.output, study=study)
@@ -53,11 +46,8 @@ for study, chapter in CHAPTERS.items():
         TARGETS[f"claim_{name}"] = (f"{claim.title}: the verdict and its statistics", verdict)
 for kind in ("figure", "table"):
     for number, one in MANUSCRIPT.numbered(kind).items():
-        if (one.study, one.item) in NAMES:
-            same = NAMES[one.study, one.item]
-            TARGETS[number] = (f"{TARGETS[same][0]} (`{same}`)", TARGETS[same][1])
-        else:
-            TARGETS[number] = ("All verdicts at a glance", TARGETS["paper"][1])
+        same = NAMES.get((one.study, one.item), "paper")  # which makes what belongs to no study
+        TARGETS[number] = (f"{TARGETS[same][0]} (`{same}`)", TARGETS[same][1])
 
 for target, (title, files) in TARGETS.items():
 

@@ -61,10 +61,6 @@ def allowed(schema: dict[str, Any]) -> str:
         return " or ".join(allowed(part) for part in schema["anyOf"])
     if "const" in schema or "enum" in schema:
         return ", ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
-    if schema["type"] == "boolean":
-        return "true, false"
-    if schema["type"] == "array":
-        return "a list"
     bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
     return " ".join([schema["type"], ", ".join(limits)]).strip()
@@ -196,8 +192,7 @@ def scales_table() -> str:
 
 def outcome(claims: dict[str, Claims]) -> str:
     """The published verdicts in two sentences: how many of each, and the central claim."""
-    verdicts = [claim["verdict"] for decided in claims.values() for claim in decided.values()]
-    count = {key.removeprefix("claims/"): number for key, number in count_verdicts(verdicts).items()}
+    count = {key.removeprefix("claims/"): number for key, number in count_verdicts(*claims.values()).items()}
     study, name = CENTRAL
     central = claims[study][name]
     return (

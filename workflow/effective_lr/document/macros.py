@@ -18,6 +18,7 @@ from effective_lr.evidence.verdicts import (
     REPRODUCED,
     SHOWN,
     UNDECIDED,
+    Claims,
     estimate_of,
     label_of,
 )
@@ -31,15 +32,16 @@ def macros_of(results: Results, scale: str) -> dict[str, str]:
     return found
 
 
-def count_verdicts(verdicts: list[str]) -> dict[str, str]:
+def count_verdicts(*claims: Claims) -> dict[str, str]:
     """How many claims there are, and how many of each verdict."""
+    verdicts = [claim["verdict"] for decided in claims for claim in decided.values()]
     kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED, SHOWN)
     counts = {f"claims/{kind.replace(' ', '_')}": str(verdicts.count(kind)) for kind in kinds}
     return {"claims/count": str(len(verdicts)), **counts}
 
 
 def _claims(results: Results) -> dict[str, str]:
-    found = count_verdicts([claim["verdict"] for claim in results.claims.values()])
+    found = count_verdicts(results.claims)
     for name, claim in results.claims.items():
         found[f"verdict/{name}"] = claim["verdict"]
         for part in claim["parts"] + claim["explored"]:

@@ -40,8 +40,11 @@ def write_paper(layout: Layout) -> None:
     claims, build, paper = read_claims(layout), layout.build, layout.root / "paper"
     studies = list(layout.chapters)
     watermarks = [chapter.scale.watermark for chapter in layout.chapters.values() if chapter.scale.watermark]
-    verdicts = [claim["verdict"] for decided in claims.values() for claim in decided.values()]
-    numbers = {"scale": latex(layout.config.scale_name), "studies": str(len(studies)), **count_verdicts(verdicts)}
+    numbers = {
+        "scale": latex(layout.config.scale_name),
+        "studies": str(len(studies)),
+        **count_verdicts(*claims.values()),
+    }
     (build / FRAME / "tables").mkdir(parents=True, exist_ok=True)
     (build / "chapters.tex").write_text(chapters_tex(paper, studies, "".join(watermarks[:1])))
     (build / FRAME / "numbers.tex").write_text(to_latex(FRAME, numbers, CAPTIONS))

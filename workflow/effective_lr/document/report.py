@@ -4,12 +4,12 @@ Each page stands alone: no script, no link to a file. Formulas become MathML, wh
 """
 
 import html
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from effective_lr.document.table import Table, to_html
+from effective_lr.evidence.verdicts import value_text, within_text
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5em; color: #222; background: white; max-width: 75em; }
@@ -38,53 +38,36 @@ def verdict(text: str) -> str:
     return f'<b class="{text.split()[0]}">{text}</b>'
 
 
-def definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in pairs) + "</dl>"
-
-
 def claims_to_html(decided: dict[str, dict[str, Any]]) -> str:
     """All claims: first their verdicts at a glance, then each in full."""
-    rows = [f"<tr><td>{name} {html.escape(claim['title'])}</td><td>{verdict(claim['verdict'])}</td></tr>"
-            for name, claim in decided.items()]  # fmt: skip
-    parts = ["<h1>Claims</h1>", "<table><tr><th>claim</th><th>verdict</th></tr>", *rows, "</table>"]
-    for name, claim in decided.items():
-        title = f"{name} {html.escape(claim['title'])}: {verdict(claim['verdict'])}"
-        parts += [f"<h2>{title}</h2>", evidence_to_html(claim)]
-    return page("Claims", *parts)
+    titles = {
+        name: f"{name} {html.escape(claim['title'])}: {verdict(claim['verdict'])}" for name, claim in decided.items()
+    }
+    glance = "<br>".join(titles.values())
+    parts = [f"<h2>{titles[name]}</h2>{evidence_to_html(claim)}" for name, claim in decided.items()]
+    return page("Claims", "<h1>Claims</h1>", f"<p>{glance}</p>", *parts)
 
 
 def evidence_to_html(claim: dict[str, Any]) -> str:
     """The statement of a claim, and every statistic with its interval, tolerance, verdict and definition."""
-    facts = [("Claim", claim["claim"]), ("In the original", claim["original"])]
-    facts += [("Experiments", ", ".join(claim["experiments"]) or "float64 checks"), ("Shown in", claim["shown"])]
-    facts += [
-        ("Reason for the tolerance", claim["reason"]),
-        ("Verdict because", claim["why"]),
-        ("Decided again by", claim["command"]),
-    ]
-    header = ("subject", "statistic", "value", "90 % interval", "tolerance", "verdict", "definition")
+    facts = {
+        "Claim": claim["claim"],
+        "In the original": claim["original"],
+        "Experiments": ", ".join(claim["experiments"]) or "float64 checks",
+        "Shown in": claim["shown"],
+        "Reason for the tolerance": claim["reason"],
+        "Verdict because": claim["why"],
+        "Decided again by": claim["command"],
+    }
+    terms = [f"<dt>{term}</dt><dd>{html.escape(text)}</dd>" for term, text in facts.items() if text]
+    header = ("subject", "statistic", "value, 90 % interval", "tolerance", "verdict", "definition")
     rows = ["".join(f"<th>{name}</th>" for name in header)]
     for part in claim["parts"] + claim["explored"]:
-        is_explored = "within" not in part
-        shown = [part["subject"], part["statistic"], short_number(part["value"]), ends(part["low"], part["high"])]
-        shown.append("–" if is_explored else ends(*part["within"]))
+        shown = [part["subject"], part["statistic"], value_text(part), within_text(part), part["definition"]]
         cells = [html.escape(cell) for cell in shown]
-        cells.append("explored, no part of the verdict" if is_explored else verdict(part["verdict"]))
-        cells.append(html.escape(part["definition"]))
+        cells.insert(-1, verdict(part["verdict"]) if "verdict" in part else "explored, no part of the verdict")
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
-    table = "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
-    return definitions((term, html.escape(text)) for term, text in facts if text) + table
-
-
-def short_number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def ends(low: float | None, high: float | None) -> str:
-    """An interval; no number stands for infinity in tolerances, and for no interval in statistics."""
-    if low is None and high is None:
-        return "–"
-    return f"≥ {short_number(low)}" if high is None else f"[{short_number(low)}, {short_number(high)}]"
+    return f"<dl>{''.join(terms)}</dl><table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def provenance_to_html(runs: pd.DataFrame) -> str:

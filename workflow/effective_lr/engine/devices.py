@@ -61,16 +61,14 @@ def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
         time.sleep(POLL)
 
 
-def choose_device(name: str) -> tuple[str, str]:
-    """'cpu' or 'cuda' for what the config asks for, and in words why."""
+def choose_device(name: str) -> str:
+    """'cpu' or 'cuda' for what the config asks for."""
     import torch
 
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise UserError("config: device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu")
-    if name == "auto" and not has_gpu:
-        return "cpu", "CPU, since no GPU is visible"
-    return ("cpu", "CPU") if name == "cpu" else ("cuda", "GPU")
+    return "cuda" if has_gpu and name != "cpu" else "cpu"
 
 
 @contextmanager

@@ -297,10 +297,10 @@ def run_job(
         if missing := [run for run in runs if run not in results]:
             from effective_lr.prepare.dataset import load
 
-            device_name, why = choose_device(options.device)
-            print(f"{name}: {len(missing)} of {len(runs)} runs to train, on the {why}", flush=True)
+            chosen = choose_device(options.device)
+            print(f"{name}: {len(missing)} of {len(runs)} runs to train, on {chosen}", flush=True)
             tensors = load(*data) if data else {}
-            with on_device(device_name, options.gpu_slots, name) as device:
+            with on_device(chosen, options.gpu_slots, name) as device:
                 progress = Progress(name, stop, cache, options.checkpoint_seconds, study.unit, runs, missing)
                 while missing:
                     stop.deferred = True

@@ -61,23 +61,18 @@ def gather(study: Study, paths: Iterable[Path], run_ids: list[str]) -> Experimen
 
     Where all of them are empty, since optional data cannot be had, so are both tables.
     """
-    wanted = pa.array(run_ids, pa.string())
-    parts: list[pa.Table] = []
+    names, wanted, parts = set(run_ids), pa.array(run_ids, pa.string()), []
     records: dict[str, Provenance] = {}
     for path in paths:
         table, provenance = _read_once(path)
-        found = {record.run_id: record for record in provenance}
-        if found.keys() & set(run_ids):
-            parts.append(table.filter(pc.is_in(table["run_id"], wanted)))
-            records |= found
-        elif not parts:
-            parts.append(table.slice(0, 0))
+        parts.append(table.filter(pc.is_in(table["run_id"], wanted)))
+        records |= {record.run_id: record for record in provenance if record.run_id in names}
     missing = [run_id for run_id in run_ids if run_id not in records]
     if missing and not (study.optional_data and not records):
         raise UserError(f"{missing[0]}: in none of the tables of its training jobs; run the training again")
     metrics = pa.concat_tables(parts).to_pandas()
     runs = summarize(study, metrics, [records[run_id] for run_id in run_ids if run_id in records])
-    warn_of_versions(runs)
+    warn_of_versions(study.name, tuple(sorted({".".join(version.split(".")[:2]) for version in runs["torch"]})))
     derive = study.find("analysis", "derive")
     return Experiment(*derive(metrics, runs)) if derive and len(runs) else Experiment(metrics, runs)
 
@@ -102,16 +97,11 @@ def summarize(study: Study, metrics: pd.DataFrame, records: list[Provenance]) ->
 
 
 @cache
-def _warn(study: str, versions: tuple[str, ...]) -> None:
-    print(
-        f"Warning: runs of {study} trained with PyTorch {' and '.join(versions)} are shown together; "
-        "train them anew with one version, where that matters.",
-        file=sys.stderr,
-    )
-
-
-def warn_of_versions(runs: pd.DataFrame) -> None:
+def warn_of_versions(study: str, versions: tuple[str, ...]) -> None:
     """Warn, once, of runs of several versions of PyTorch, whose numbers may differ."""
-    versions = sorted({".".join(version.split(".")[:2]) for version in runs["torch"]})
     if len(versions) > 1:
-        _warn(runs["study"].iloc[0], tuple(versions))
+        print(
+            f"Warning: runs of {study} trained with PyTorch {' and '.join(versions)} are shown together; "
+            "train them anew with one version, where that matters.",
+            file=sys.stderr,
+        )

@@ -93,23 +93,16 @@ def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
     return estimate if len(values) > 1 else estimate.shown(NO_INTERVAL)
 
 
-class Judgement(NamedTuple):
-    """The verdict on a part, and the reason where it is undecided."""
-
-    verdict: str
-    why: str = ""
-
-
-def judge(estimate: Estimate, within: tuple[float, float]) -> Judgement:
-    """Whether the interval lies within the tolerance, outside, or across a bound."""
+def judge(estimate: Estimate, within: tuple[float, float]) -> tuple[str, str]:
+    """Whether the interval lies within the tolerance, outside, or across a bound; and why it is undecided."""
     lowest, highest = within
     if np.isnan(estimate.low) or np.isnan(estimate.high):
-        return Judgement(UNDECIDED, "" if estimate.note else NO_INTERVAL)
+        return UNDECIDED, "" if estimate.note else NO_INTERVAL
     if lowest <= estimate.low and estimate.high <= highest:
-        return Judgement(REPRODUCED)
+        return REPRODUCED, ""
     if estimate.high < lowest or estimate.low > highest:
-        return Judgement(NOT_REPRODUCED)
-    return Judgement(UNDECIDED, "the interval crosses the bound of the tolerance")
+        return NOT_REPRODUCED, ""
+    return UNDECIDED, "the interval crosses the bound of the tolerance"
 
 
 def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
@@ -235,7 +228,7 @@ def as_text(claim: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
     lines = [f"{claim['id']} {claim['title']}: {claim['verdict'].upper()}{in_brackets(claim['why'])}"]
     lines += [f"  {part_text(part)}: {part['verdict']}{in_brackets(part['why'])}" for part in claim["parts"]]
-    lines += [f"  {measured_text(what)}: explored, no part of the verdict" for what in claim["explored"]]
+    lines += [f"  {part_text(part)}: explored, no part of the verdict" for part in claim["explored"]]
     return "\n".join(lines)
 
 
@@ -245,15 +238,20 @@ def in_brackets(text: str) -> str:
 
 def part_text(part: dict[str, Any], form: str = ".3g") -> str:
     """What a test has measured, and its tolerance; `form` is how its numbers are written."""
-    low, high = part["within"]
-    least, most = (None if low is None else f"at least {low:g}"), (None if high is None else f"at most {high:g}")
-    within = f"within {low:g} to {high:g}" if least and most else least or most
-    return f"{measured_text(part, form)}, {within}"
+    texts = (f"{part['subject']}, {part['statistic']}: {value_text(part, form)}", within_text(part))
+    return ", ".join(filter(None, texts))
 
 
-def measured_text(part: dict[str, Any], form: str = ".3g") -> str:
-    """Subject, statistic, value and interval."""
+def value_text(part: dict[str, Any], form: str = ".3g") -> str:
+    """Value, interval and unit."""
     found = estimate_of(part)
     interval = "(no interval)" if np.isnan(found.low) else f"[{found.low:{form}}, {found.high:{form}}]"
-    value = "no value" if np.isnan(found.value) else f"{found.value:{form}} {interval}"
-    return f"{part['subject']}, {part['statistic']}: {value} {part['unit']}".rstrip()
+    return f"{found.value:{form}} {interval} {part['unit']}".rstrip() if np.isfinite(found.value) else "no value"
+
+
+def within_text(part: dict[str, Any]) -> str:
+    """The tolerance; empty for what was explored."""
+    low, high = part.get("within", (None, None))
+    if low is not None and high is not None:
+        return f"within {low:g} to {high:g}"
+    return f"at most {high:g}" if high is not None else f"at least {low:g}" if low is not None else ""
