@@ -195,6 +195,12 @@ def rows_of(table: pa.Table, run: Run) -> list[Row]:
 
 
 @cache
+def published_layout(scale: str = "study") -> Layout:
+    """The studies that are published at a scale."""
+    return Layout.load(ROOT, metrics="published", scale=scale)
+
+
+@cache
 def decided(study: str, scale: str) -> dict[str, Any]:
     """The verdicts on the claims of a study by its published tables, made once for all tests."""
-    return published.decide_published(Layout.load(ROOT, metrics="published", scale=scale), study)
+    return published.decide_published(published_layout(scale), study)
