@@ -271,6 +271,16 @@ figures.angles(tables)
 plt.show()
 
 # %% [markdown]
+# ## One balance for five optimizers: `equilibrium_law`
+#
+# The measured side of the balance over the predicted one, by optimizer and layer, without the memory of the optimizer
+# and with it. **Prediction:** 1 with the memory, in every layer that has an equilibrium.
+
+# %%
+figures.equilibrium_law(tables)
+plt.show()
+
+# %% [markdown]
 # ## Sweeps of the penalty, and one family of settings: `symmetry`
 #
 # The left panel shows the test error against $\lambda$ at fixed $\eta$, for each normalization. The others follow the

@@ -309,7 +309,7 @@ def test_recomputed_statistics_are_those_of_the_images(
             variance = torch.stack([u.var(1) for u in units]).mean(0)
             torch.testing.assert_close(layer.running_mean, mean, rtol=1e-10, atol=1e-12)
             torch.testing.assert_close(layer.running_var, variance, rtol=1e-10, atol=1e-12)
-        network(images * 3)  # training goes on, with running means as before
+        network(images * 3)  # training continues, with running means as before
     assert {layer.running_momentum for _, layer in normalized_layers(network)} == {0.1}
 
 

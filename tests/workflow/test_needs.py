@@ -54,7 +54,7 @@ def test_no_other_file_has_such_markers() -> None:
 
 
 def agrees(device: str, splits: Splits, normalization: str, optimizer: str) -> bool:
-    """Whether a run on a device has the losses of one on the CPU, in float64, and goes on there from a checkpoint."""
+    """Whether a run on a device has the losses of one on the CPU, in float64, and resumes there from a checkpoint."""
     run = make_run(normalization=normalization, optimizer=optimizer, lr=0.01, steps=40)
     reference = train_run(run, splits, dtype=torch.float64)
     saved: list[bytes] = []

@@ -211,7 +211,7 @@ def test_every_command_reads_the_config(smoke: Checkout, tmp_path: Path) -> None
     assert all(f"{name}: not compared" in compared.stdout for name in checkout.chapters())
     (checkout.root / "workflow/setup.sh").write_text("")  # the environment is there
     built = checkout.run("make", f"VENV={sys.prefix}", SCALE="", METRICS="")
-    assert built.stdout.splitlines()[-1] == "The paper: paper/build/smoke/main.pdf", built.stderr
+    assert "The paper: paper/build/smoke/main.pdf" in built.stdout.splitlines(), built.stderr
 
 
 # Slow: what is made on demand

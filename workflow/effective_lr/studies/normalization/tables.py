@@ -142,7 +142,8 @@ def layers(results: Results) -> Table:
                     str(without) if without else "--",
                 ]
             )
-    return Table("llrrrr", ["Optimizer", "Layer", "angle", r"$\|w\|$", "runs", "without"], rows)
+    header = ["Optimizer", "Layer", "angle", r"$\|w\|$", "runs", "without"]
+    return Table("llrrrr", header, rows) if rows else only_line("llrrrr", header, "no run has reached equilibrium")
 
 
 # Experiments that try other choices than the rest of the study, and how table 9 names them: those that vary a setting,

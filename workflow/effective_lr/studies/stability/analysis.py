@@ -149,3 +149,14 @@ def derive(metrics: pd.DataFrame, runs: pd.DataFrame) -> tuple[pd.DataFrame, pd.
             added.append(rows.assign(run_id=run["run_id"], layer=""))
     columns = pd.DataFrame(lines, index=runs.index)
     return pd.concat(added, ignore_index=True), runs.assign(**{name: columns[name] for name in columns})
+
+
+def critical(runs: pd.DataFrame) -> float:
+    """The fitted λ_c of one network and learning rate: the median of R·λ over settled runs below the edge, or NaN."""
+    below = runs[runs["settled"].astype(bool) & ~runs["at_edge"].astype(bool) & (runs["l2"] > 0)]
+    return float((below["late_edge_ratio"] * below["l2"]).median()) if len(below) else np.nan
+
+
+def is_steady(runs: pd.DataFrame) -> pd.Series:
+    """Whether the top direction alone holds the force, to a hundredth."""
+    return (runs["late_pressure"] / runs["late_alpha_eff"] - 1).abs() < 0.01

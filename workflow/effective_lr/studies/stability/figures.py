@@ -14,7 +14,7 @@ from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, annot
 from effective_lr.evidence.estimates import geometric_mean
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.stability import theory
-from effective_lr.studies.stability.analysis import probes
+from effective_lr.studies.stability.analysis import critical, is_steady, probes
 from effective_lr.studies.stability.statistics import EXPERIMENTS, FIRST_STEP, drift_pairs
 
 KINDS = {name: (PALETTE[k], "os^vD"[k]) for k, name in enumerate(EXPERIMENTS)}  # colour and marker
@@ -57,12 +57,6 @@ def sharpness(tables: Tables) -> Figure:
         handlelength=1.3,
     )
     return figure
-
-
-def critical(runs: pd.DataFrame) -> float:
-    """The fitted λ_c of one network and learning rate: the median of R·λ over settled runs below the edge, or NaN."""
-    below = runs[runs["settled"].astype(bool) & ~runs["at_edge"].astype(bool) & (runs["l2"] > 0)]
-    return float((below["late_edge_ratio"] * below["l2"]).median()) if len(below) else np.nan
 
 
 def phase(tables: Tables) -> Figure:
@@ -149,11 +143,6 @@ PRESSURES = {  # late pressures over the late force, by what they are summed ove
     "edge_pressure_diagonal": "squares $x_i^2$ alone",
     "edge_pressure": "with products $x_ix_j$",
 }
-
-
-def is_steady(runs: pd.DataFrame) -> pd.Series:
-    """Whether the top direction alone holds the force, to a hundredth."""
-    return (runs["late_pressure"] / runs["late_alpha_eff"] - 1).abs() < 0.01
 
 
 def oscillation(tables: Tables) -> Figure:

@@ -7,8 +7,7 @@ from effective_lr.document.notation import number, thousands
 from effective_lr.document.table import MISSING, Results, fixed, percent
 from effective_lr.evidence.tidy import Experiment
 from effective_lr.studies.stability import theory
-from effective_lr.studies.stability.analysis import probes
-from effective_lr.studies.stability.figures import critical, is_steady
+from effective_lr.studies.stability.analysis import critical, is_steady, probes
 from effective_lr.studies.stability.statistics import DAMPED, EXPERIMENTS, FIRST_STEP, STRONG, WEAK
 
 
