@@ -171,7 +171,7 @@ def in_window(rows: Rows) -> pd.DataFrame:
     runs = rows.select("Adam", optimizer="adam", layer_l2="inverse_size", starts_at_equilibrium=True, initial_norm=None)
     runs = runs[runs["seed"] >= NEW_SEEDS]
     if runs.empty:
-        raise NotThere("no run of Adam with a new seed")
+        raise NoValue("no run of Adam with a new seed")
     table = rows.layers(runs, "balance_norm", "balance_gradient", "balance_memory", "late_norm_squared", "group_size")
     widest = table["group_size"].max()
     theta = np.cbrt(4 * table["lr"] ** 2 * table["l2"] * widest / G)
@@ -193,7 +193,7 @@ def balance(rows: Rows) -> Ends:
 def contours(rows: Rows) -> Ends:
     """C5: s of the contours log η = −s·log λ + const of SGD's test error, from logit(error) on u, u² and v."""
     runs = rows.select("plane_sgd", optimizer="sgd", affine_lr=0.1)
-    runs = runs[runs["l2"] > 0]
+    runs = runs[(runs["l2"] > 0) & (runs["seed"] < NEW_SEEDS)]  # the new ones are of C4
     rate = 8 * runs["lr"] * runs["l2"]
     far = np.abs(4 * runs["l2"] / (runs["lr"] * G**2) - 1)  # (‖w₀‖/‖w*‖)⁴ − 1
     late = runs["steps"] * (1 - runs["late_fraction"])
