@@ -4,12 +4,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict
 from functools import cache
 from io import StringIO
+from multiprocessing.context import ForkProcess  # which has imported PyTorch at its start
 from pathlib import Path
 from typing import Any, get_args
 
@@ -132,20 +131,6 @@ def train_or_reuse(
 
 # Training jobs
 
-JOB = """
-import json, sys
-from pathlib import Path
-from effective_lr.engine.inputs import recorded
-from effective_lr.engine.jobs import Options, RunCache, run_job
-from effective_lr.engine.study import load
-study, (runs, folder, data, output, options) = load("normalization"), json.loads(sys.argv[1])
-data = tuple(map(Path, data))
-cache = RunCache(Path(folder), "code", recorded(data, "sha256"))
-runs = [study.run(**settings) for settings in runs]
-code = run_job("job", study, runs, cache, data, Path(output), Options(**options))
-sys.exit(code or "torch._dynamo" in sys.modules)  # PyTorch's compiler would cost each job two seconds
-"""
-
 
 class Trainer:
     """Training jobs with one run cache and one table; `prepared` holds data.pt and data.json."""
@@ -170,14 +155,11 @@ class Trainer:
                 signal.signal(number, handler)
         return code, out.getvalue(), err.getvalue()
 
-    def start(self, runs: list[Run], path: str = "", **options: Any) -> "subprocess.Popen[str]":
-        """A job in a process of its own; `path` goes before that of the package."""
-        given = [[run.model_dump() for run in runs], str(self.cache), list(map(str, self.data)), str(self.output)]
-        task = json.dumps([*given, asdict(Options("cpu", **options))])
-        environment = {**ENVIRONMENT, "PYTHONPATH": f"{path}:{ENVIRONMENT['PYTHONPATH']}"}
-        pipe = subprocess.PIPE
-        command = [sys.executable, "-c", JOB, task]
-        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    def start(self, runs: list[Run], **options: Any) -> ForkProcess:
+        """The same job in a process of its own."""
+        process = ForkProcess(target=lambda: sys.exit(self.train(runs, **options)[0]))
+        process.start()
+        return process
 
     @property
     def rows(self) -> pa.Table:
@@ -195,6 +177,12 @@ def rows_of(table: pa.Table, run: Run) -> list[Row]:
 
 
 @cache
+def published_layout(scale: str = "study") -> Layout:
+    """The studies that are published at a scale."""
+    return Layout.load(ROOT, metrics="published", scale=scale)
+
+
+@cache
 def decided(study: str, scale: str) -> dict[str, Any]:
     """The verdicts on the claims of a study by its published tables, made once for all tests."""
-    return published.decide_published(Layout.load(ROOT, metrics="published", scale=scale), study)
+    return published.decide_published(published_layout(scale), study)

@@ -15,16 +15,15 @@ import pandas as pd
 import pytest
 
 from effective_lr.document import explorer
-from effective_lr.engine.inputs import Layout
 from effective_lr.engine.storage import write_json
 from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import explorer as planes
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.analysis import error_or_chance
-from shared import ROOT, decided
+from shared import decided, published_layout
 
-PUBLISHED = Layout.load(ROOT, metrics="published", scale="study")
+PUBLISHED = published_layout()
 STABILITY = PUBLISHED.chapters["stability"]
 TEMPLATE = Path(explorer.__file__).with_suffix(".html").read_text().split("<!--study-->")[1]
 

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from effective_lr.document import chapter, report
-from effective_lr.engine.inputs import Layout
 from effective_lr.evidence.published import are_alike
-from shared import ROOT, decided
+from shared import decided, published_layout
 
 
 def test_claims_show_verdict_statistic_and_tolerance() -> None:
@@ -49,7 +48,7 @@ def test_a_chapter_writes_claims_runs_macros_and_every_table(tmp_path: Path, mon
     claims, study = decided("manifold", "study"), "manifold"  # made once for all tests
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(chapter, "decide_all", lambda *given: claims)
-    layout = Layout.load(ROOT, metrics="published")
+    layout = published_layout()
     chapter.write_chapter(layout, study)
     build, one = layout.build / study, layout.chapters[study]
     assert are_alike(json.loads(layout.claims(study).read_text()), claims)

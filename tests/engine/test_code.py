@@ -1,6 +1,7 @@
 """The key of training code: what changes it, what does not, what it covers, and what the lock makes of it."""
 
 import ast
+import importlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from effective_lr.engine import code
 from effective_lr.engine.study import load, names
 from effective_lr.errors import UserError
-from shared import ENVIRONMENT, ROOT, STUDY
+from shared import ROOT, STUDY
 
 SOURCE = '''"""Module."""
 
@@ -129,10 +130,15 @@ def test_imports_are_those_of_the_syntax_tree() -> None:
 
 def test_the_closure_of_training_is_what_python_imports_and_lies_in_the_folder_of_the_study() -> None:
     """So no edit outside a study retrains anything. What all studies share, settings and errors, decides no result."""
-    show = "import sys\n" + "\n".join(f"import effective_lr.studies.{name}.training" for name in names())
-    show += "\nprint(*[name for name in sys.modules if name.startswith('effective_lr.studies.')])"
-    printed = subprocess.run([sys.executable, "-c", show], env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    loaded = [name.split(".")[2:] for name in printed.stdout.split()]
+    present = {name: module for name, module in sys.modules.items() if name.startswith("effective_lr")}
+    for module in present:
+        del sys.modules[module]
+    for name in names():
+        importlib.import_module(f"effective_lr.studies.{name}.training")
+    loaded = [name.split(".")[2:] for name in sys.modules if name.startswith("effective_lr.studies.")]
+    for module in [name for name in sys.modules if name.startswith("effective_lr")]:
+        del sys.modules[module]
+    sys.modules.update(present)
     for name in names():
         folder = code.STUDIES / name
         closure, files = code.closure(folder / "training.py"), set(code.training_files(load(name)))

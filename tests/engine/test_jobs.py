@@ -25,7 +25,18 @@ from effective_lr.engine.study import BaseRun
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
-from shared import ENVIRONMENT, ROOT, STUDY, Trainer, diverging_run, make_run, rows_of, train_or_reuse, train_rows
+from shared import (
+    ENVIRONMENT,
+    OPTIMIZERS,
+    ROOT,
+    STUDY,
+    Trainer,
+    diverging_run,
+    make_run,
+    rows_of,
+    train_or_reuse,
+    train_rows,
+)
 
 # The run cache
 
@@ -186,13 +197,11 @@ def test_retrain_looks_at_neither_results_nor_checkpoints(trainer: Trainer, sing
     assert rows_of(trainer.rows, run) == train_rows(run, single.to("cpu"))
 
 
-def test_job_without_anything_to_train_imports_no_torch(trainer: Trainer, tmp_path: Path) -> None:
-    trainer.train([make_run()])
-    trainer.output.unlink()
-    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
-    out, err = trainer.start([make_run()], path=str(tmp_path)).communicate()
-    assert "reused" in out and err == "" and trainer.output.exists()
-    assert "torch was imported" in trainer.start([make_run(l2=1)], path=str(tmp_path)).communicate()[1]
+def test_training_does_not_import_the_compiler_of_pytorch(trainer: Trainer) -> None:
+    """It would cost each job two seconds."""
+    before = "torch._dynamo" in sys.modules
+    assert trainer.train([make_run(optimizer=optimizer, steps=2) for optimizer in OPTIMIZERS])[0] == 0
+    assert ("torch._dynamo" in sys.modules) == before
 
 
 def test_runs_whose_optional_data_is_missing_are_skipped(trainer: Trainer, tmp_path: Path) -> None:
@@ -229,7 +238,7 @@ def test_a_line_of_progress_has_runs_steps_speed_and_time(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("own_signals")
-def test_the_command_trains_a_job_or_one_run_by_name(
+def test_the_command_trains_a_job_or_one_run_by_name_and_imports_no_torch_where_all_are_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -247,7 +256,13 @@ def test_the_command_trains_a_job_or_one_run_by_name(
     together, provenance = storage.read_table(Path("made.parquet"))
     assert [record.run_id for record in provenance] == [run.run_id for run in runs]
     assert rows_of(together, runs[0]) == rows_of(alone, runs[0])
-    assert train("--job", name, "--code", "key")[1].count("reused") == len(runs)
+    (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
+    command = [sys.executable, "-m", "effective_lr", "train", "--study", "norms", "--scale", "smoke", "--job", name]
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
+    for key, reused, error in [("key", len(runs), ""), ("other", 0, "torch was imported")]:
+        words = [*command, "--code", key, "--output", "again.parquet"]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        assert done.stdout.count("reused") == reused and error in done.stderr and bool(done.stderr) == bool(error)
 
     changed = train("--job", name, "--runs-hash", runs_hash(runs[1:]))
     assert changed[0] == 1 and f"{name}: its runs changed since this job was planned" in changed[2]

@@ -10,7 +10,6 @@ import pytest
 
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Claim, published_scales
-from effective_lr.engine.inputs import Layout
 from effective_lr.engine.jobs import RunCache
 from effective_lr.engine.storage import read_table
 from effective_lr.engine.study import names
@@ -18,7 +17,7 @@ from effective_lr.errors import UserError
 from effective_lr.evidence import published, tidy
 from effective_lr.evidence.comparison import compare_with_published
 from effective_lr.studies.normalization.data import Splits
-from shared import ROOT, STUDY, chapter_of, decided, layout_of, make_run, train_or_reuse
+from shared import ROOT, STUDY, chapter_of, decided, layout_of, make_run, published_layout, train_or_reuse
 
 CODE = training_key(STUDY)
 RUNS = [make_run(l2=l2, seed=seed, steps=5, evaluations=1) for l2 in (0.0, 0.1) for seed in (3, 4)]
@@ -128,5 +127,5 @@ def test_claims_are_alike_but_for_the_last_digits() -> None:
 def test_the_committed_verdicts_are_those_of_the_committed_tables() -> None:
     for study in names():
         for scale in published_scales(ROOT, study):
-            committed = published.read_claims(Layout.load(ROOT, scale=scale), study)
+            committed = published.read_claims(published_layout(scale), study)
             assert published.are_alike(committed, decided(study, scale)), f"{study} {scale}: type `make docs`"
