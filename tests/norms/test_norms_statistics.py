@@ -284,7 +284,6 @@ def test_tables_name_data_that_are_missing(tiny: Tables) -> None:
     results = results_of(tiny)
     text = tables.errors(results).latex()
     assert "no data here" in text and "SCAR" in text and "truth high" in text
-    assert tables.errors(results).html()
     assert tables.errors_of_splits(results).latex().count("no data here") == 4
     assert tables.errors_of_diabetes(results).latex().count("no data here") == 2
     assert "bundled" in tables.provenance(results).latex()
