@@ -41,7 +41,8 @@ def made_up(runs: list[Any]) -> Experiment:
             pd.DataFrame({"run_id": table["run_id"], "step": 1, "layer": layer, "quantity": what, "value": value})
             for what, value in values.items()
         ]
-    return Experiment(pd.concat(rows, ignore_index=True), table)
+    errors = {"run_id": table["run_id"], "step": 1, "layer": "", "quantity": "test_error", "value": table["test_error"]}
+    return Experiment(pd.concat([*rows, pd.DataFrame(errors)], ignore_index=True), table)
 
 
 def test_its_grids_have_what_every_claim_needs() -> None:

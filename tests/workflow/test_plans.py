@@ -192,8 +192,8 @@ def test_edits_of_what_no_result_rests_on_plan_nothing(finished: Checkout) -> No
         finished.append(f"workflow/effective_lr/{module}.py", "EDITED = 1\n")
     for source in ("config/normalization/smoke.yaml", "Snakefile", "workflow/rules/train.smk"):
         finished.append(source, "# edited\n")
-    finished.edit("config/normalization/smoke.yaml", RMSPROP, "{seed: 200, l2: [0.00729, 0.00081], lr: 0.009}")
-    finished.edit("config/normalization/smoke.yaml", "initial_norm: [1, 4]", "initial_norm: [4, 1]")
+    finished.edit("config/normalization/smoke.yaml", RMSPROP, "{seed: 400, l2: [0.00729, 0.00081], lr: 0.009}")
+    finished.edit("config/normalization/smoke.yaml", "lr: [0.003, 0.009]", "lr: [0.009, 0.003]")
     for folder in ("config", "notebooks", "paper", "profiles", "workflow", "results/data", "Snakefile"):
         for path in [finished.root / folder, *(finished.root / folder).rglob("*")]:
             path.touch()
@@ -261,7 +261,7 @@ def test_an_edit_reruns_what_rests_on_it_and_nothing_else(finished: Checkout) ->
 
 
 SMOKE = "config/normalization/smoke.yaml"
-RMSPROP = "{lr: 0.009, l2: [0.00081, 0.00729], seed: 200}"
+RMSPROP = "{lr: 0.009, l2: [0.00081, 0.00729], seed: 400}"
 
 
 def test_added_runs_and_swapped_values_train_their_jobs_alone(finished: Checkout) -> None:
@@ -271,7 +271,7 @@ def test_added_runs_and_swapped_values_train_their_jobs_alone(finished: Checkout
 
     before = finished.chapters()["normalization"]
     finished.edit(SMOKE, RMSPROP, RMSPROP.replace("0.00729]", "0.00729, 0.02]"))
-    old, new = "initial_norm: 0.0625, lr: 0.000625, l2: 1.024", "initial_norm: 0.0625, lr: 1.024, l2: 0.000625"
+    old, new = "lr: 1.44, l2: 0.000444444444444", "lr: 0.000444444444444, l2: 1.44"
     finished.edit(SMOKE, old, new, times=2)
     after = finished.chapters()["normalization"]
     changed = {name for name, found in hashes(after).items() if hashes(before).get(name) != found}
