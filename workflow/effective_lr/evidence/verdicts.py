@@ -4,7 +4,7 @@ A statistic is a function of the tidy tables and of the table of float64 checks,
 Estimate, or raises Undecidable with the reason; a value without an interval decides nothing.
 """
 
-import inspect
+import ast
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.engine.contents import Chapter, Claim, Measurement
-from effective_lr.engine.study import Study
+from effective_lr.engine.study import STUDIES, Study
 from effective_lr.errors import UserError
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite
 from effective_lr.evidence.tidy import Experiment, Tables
@@ -22,6 +22,19 @@ REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecid
 IN_PART = "reproduced in part"
 SHOWN = "shown"  # numbers of a claim without tests
 NO_INTERVAL = "too few values for an interval"
+ONE_SEED = "one seed"
+
+
+class RecordedTables(Tables):
+    """Tables that know the names of those that were read."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Experiment:
+        self.read.add(name)
+        return super().__getitem__(name)
 
 
 class Evidence:
@@ -71,6 +84,18 @@ def statistics_of(study: Study) -> dict[str, Statistic]:
     """The statistics of a study by their names."""
     found = vars(study.module("statistics")).items()
     return {name: value for name, value in found if isinstance(value, Statistic)}
+
+
+def definitions_of(study: Study) -> dict[str, str]:
+    """What the statistics and the float64 checks of a study are, by the docstrings of their functions.
+
+    The file of the checks is read, and not imported: that would import PyTorch.
+    """
+    file = STUDIES / study.name / "checks.py"
+    functions = ast.parse(file.read_text()).body if file.exists() else []
+    checks = {one.name: ast.get_docstring(one) for one in functions if isinstance(one, ast.FunctionDef)}
+    statistics = {name: one.measure.__doc__ for name, one in statistics_of(study).items()}
+    return {name: " ".join(text.split()) for name, text in {**checks, **statistics}.items() if text}
 
 
 def label_of(study: Study, name: str) -> tuple[str, int | None]:
@@ -128,13 +153,20 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
 
 
 def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statistic]) -> Estimate:
-    """The statistic or check; without a value, and with the reason as its note, where it has none."""
+    """The statistic or check; without a value, and with the reason as its note, where it has none.
+
+    A statistic of runs of one seed has no interval: its cells or folds say nothing about other seeds.
+    """
+    tables = RecordedTables(evidence.tables)
     try:
         if what.check:
             return checked(evidence, what.check, what.subject)
-        return statistics[what.statistic](evidence, what.subject)
+        estimate = statistics[what.statistic](Evidence(tables, evidence.checks), what.subject)
     except Undecidable as why:
         return NO_VALUE.noted(str(why))
+    seeds = {seed for name in tables.read for seed in evidence.tables[name].runs["seed"]}
+    is_one = len(seeds) == 1 and not what.one_seed and np.isfinite(estimate.low)
+    return estimate.shown(ONE_SEED) if is_one else estimate
 
 
 def as_json(what: Measurement, estimate: Estimate) -> dict[str, Any]:
@@ -184,14 +216,14 @@ def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, options: 
     Each with the definition of its numbers, how many runs and seeds it rests on, and the command that decides it again.
     """
     evidence, statistics = Evidence(tables, checks), statistics_of(chapter.study)
-    found = {}
+    found, definitions = {}, definitions_of(chapter.study)
     for name, claim in chapter.claims.items():
         if not set(claim.experiments) <= tables.keys():
             continue
         decided = decide(name, claim, evidence, statistics)
         for part in [*decided["parts"], *decided["explored"]]:
-            known = statistics.get(part["statistic"])
-            part["definition"] = " ".join(inspect.cleandoc((known and known.measure.__doc__) or "").split())
+            what = part["statistic"]
+            part["definition"] = definitions.get(what) or label_of(chapter.study, what)[0]
         about = {"runs": len(chapter.runs_of(claim.experiments)), "seeds": chapter.seeds(name)}
         found[name] = {**decided, **about, "command": f"snakemake claim_{name} {options}"}
     return found
