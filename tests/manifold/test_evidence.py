@@ -17,7 +17,7 @@ from effective_lr.engine.study import load
 from effective_lr.evidence import verdicts
 from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval, power
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, judge
+from effective_lr.evidence.verdicts import NEEDS_STUDY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, judge
 from effective_lr.studies.manifold import analysis, figures, statistics, theory
 from effective_lr.studies.manifold import tables as shown
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
@@ -333,7 +333,7 @@ def test_nothing_is_decided_by_one_seed_or_by_none(tables: Tables) -> None:
         for name in CLAIMS:
             for part in decide(name, Tables(few))["parts"]:
                 if part["statistic"] in STATISTICS:
-                    assert part["verdict"] == UNDECIDED, part
+                    assert part["verdict"] in (UNDECIDED, NEEDS_STUDY), part
                     assert part["why"]
 
 
@@ -344,7 +344,7 @@ def test_a_broken_bound_is_a_mistake_not_a_verdict(tables: Tables) -> None:
 
 # The statistics at the edge of a tolerance and in its middle
 
-REPEATS = 300
+REPEATS = 150
 SLACK = 3 * np.sqrt(0.05 * 0.95 / REPEATS)  # of a share of verdicts, three standard deviations
 
 
