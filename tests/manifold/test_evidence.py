@@ -1,5 +1,6 @@
 """Statistics give what the theory says where the theory holds by construction, and notice where it does not."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from effective_lr.document.macros import macros_of
+from effective_lr.document.table import Results
 from effective_lr.engine import grid
 from effective_lr.engine.contents import load_claims, load_contents
 from effective_lr.engine.study import load
@@ -16,6 +19,7 @@ from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mea
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, judge
 from effective_lr.studies.manifold import analysis, figures, statistics, theory
+from effective_lr.studies.manifold import tables as shown
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
 from effective_lr.studies.manifold.settings import Run
 from effective_lr.studies.manifold.training import evaluation_steps, probe_steps
@@ -465,3 +469,14 @@ def test_figures_are_drawn_with_every_panel_filled(tables: Tables, monkeypatch: 
         assert all(axis.lines or axis.collections for axis in figure.axes), name
         figure.canvas.draw()
         plt.close(figure)
+
+
+def test_tables_have_rows_and_the_text_its_numbers(tables: Tables) -> None:
+    about = {"finished": "2026-11-30", "device": "cpu", "torch": "2"}
+    of = Tables({name: Experiment(metrics, runs.assign(**about)) for name, (metrics, runs) in tables.items()})
+    claims = {name: decide(name, tables) for name in CLAIMS}
+    results = Results(load("manifold"), of, claims, checks(), {"claims": {"X1": claims["X1"]}})
+    text = (ROOT / "paper/manifold/text.tex").read_text()
+    assert set(re.findall(r"\\num\{([^}]*)\}", text)) <= set(macros_of(results, "study"))
+    for table in (shown.bijection, shown.late_losses, shown.second_registration):
+        assert table(results).rows
