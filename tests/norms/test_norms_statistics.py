@@ -212,9 +212,9 @@ def test_statistics_find_what_the_tables_hold(five: Evidence) -> None:
         ("sparridge_all_ratio", "linear_0.75_2"): np.log(0.6) + log_drift,
         ("energy_ratio", "covridge"): np.log(0.9) + log_drift,
         ("small_ratio", "sparridge"): np.log(0.8) + log_drift,
-        ("pooled_ratio", "covridge"): np.log(0.9) + log_drift,
-        ("size_ratio", "covridge"): 0.9 * np.exp(log_drift),
-        ("nonzero_ratio", "sparridge"): 0.8 * np.exp(log_drift),
+        ("pooled_ratio", "covridge_0.1"): np.log(0.9) + log_drift,
+        ("size_ratio", "covridge_2"): 0.9 * np.exp(log_drift),
+        ("nonzero_ratio", "sparridge_2"): 0.8 * np.exp(log_drift),
         ("coverage", "covridge"): 0.8952,
         ("zero_difference", "sparridge"): 0.0002,
         ("held_change", "car_high"): 40,
@@ -233,7 +233,9 @@ def test_statistics_find_what_the_tables_hold(five: Evidence) -> None:
         assert found.low - 1e-9 <= value <= found.high + 1e-9 and np.isfinite(found.high)
     # Disjoint sets of one shuffle are averaged, and cells of one seed.
     assert (
-        STATISTICS["small_ratio"](five, "covridge").freedom == STATISTICS["pooled_ratio"](five, "covridge").freedom == 4
+        STATISTICS["small_ratio"](five, "covridge").freedom
+        == STATISTICS["pooled_ratio"](five, "covridge_2").freedom
+        == 4
     )
     # Splits of one data set overlap: the interval of Nadeau and Bengio, with t of 4 degrees of freedom at 95 %.
     splits = STATISTICS["energy_ratio"](five, "covridge")
@@ -310,7 +312,9 @@ def test_planned_seeds_have_the_power_that_is_stated_and_are_those_of_the_study(
             if planned := part.planned:
                 found = power(planned.seeds, planned.deviation, planned.expected, bounds(part))
                 assert found >= planned.power, (part.statistic, part.subject, found)
-                counts = {len({run.seed for run in experiments[name]}) for name in claim.experiments}
+                lines = pd.DataFrame([run.model_dump() for name in claim.experiments for run in experiments[name]])
+                cell = ["data", "truth", "rho", "noise", "split", "part", "scaling"]
+                counts = set(lines.groupby(cell)["seed"].nunique())
                 assert planned.seeds in counts, (part.statistic, part.subject)
 
 

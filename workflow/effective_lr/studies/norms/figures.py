@@ -187,8 +187,9 @@ def forest(tables: Tables) -> Figure:
     for place, (_, table) in enumerate(groups):
         if "ridge" in set(table["penalty"]):
             estimate = by_split(differences(table, "covridge", ("ridge",)))
+            axis = figure.axes[0]
             style = {"color": COLORS["covridge"], "fillstyle": "none", "markersize": 3.5}
-            figure.axes[0].plot(estimate.value, place - 0.42, MARKERS["covridge"], **style)
+            axis.plot([estimate.value], [place - 0.42], marker=MARKERS["covridge"], **style)  # type: ignore[arg-type]
     return figure
 
 

@@ -5,9 +5,11 @@ Theorem 5.1 (Covridge, γ = 0): closed forms of mean and covariance. Theorem 5.2
 as the minimizer of the limit V (theory.py). Both sides have their own draws.
 """
 
+from typing import Any
+
 import numpy as np
 
-from effective_lr.studies.norms import theory
+import effective_lr.studies.norms.theory as theory  # not from the package, whose words decide no result
 from effective_lr.studies.norms.base import Training
 from effective_lr.studies.norms.data import Task
 from effective_lr.studies.norms.settings import Arm, Run
@@ -96,5 +98,5 @@ class TheoremTraining(Training):
             self.add(arm, f"measured_{j}_{level}", measured[j, level])
             self.add(arm, f"predicted_{j}_{level}", predicted[j, level])
 
-    def add(self, arm: Arm, quantity: str, value: float) -> None:
+    def add(self, arm: Arm, quantity: str, value: Any) -> None:
         self.rows.append((self.step, arm.name, quantity, float(value)))

@@ -50,6 +50,11 @@ SUBJECTS = (
     }
     | {f"{penalty}_none": f"{NAMES[penalty]}, no normalization" for penalty in ("l2", "l1", "car", "scar")}
     | {f"{penalty}_slow": f"{NAMES[penalty]}, too slow" for penalty in ("covridge", "sparridge")}
+    | {
+        f"{penalty}_{noise}": rf"{NAMES[penalty]}, $\sigma={noise}$"
+        for penalty in ("covridge", "sparridge")
+        for noise in ("0.1", "2")
+    }
     | {"training": "genes of training samples", "all": "all"}
     | {
         "_".join(cell) + end: cell_name(*cell) + words
