@@ -199,7 +199,9 @@ def knobs(tables: Tables) -> Figure:
     for axis, label in zip(axes, ("late norm $/R$", "late residual RMS"), strict=True):
         factor_axis(axis, every)
         axis.set(yscale="log", ylabel=label)
-        few_ticks(axis.yaxis)
+        few_ticks(axis.yaxis, (1,))
+    axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], 0.1))  # AdamW's norm at f = 4 can vanish
+    few_ticks(axes[0].yaxis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=6)
     return figure
 
