@@ -82,6 +82,6 @@ def run(source: Path, parameters: dict[str, str], executed: Path, notebook: Path
     """Execute a notebook and write it and its page, these two only when no cell fails; returns a line about it."""
     start = time.monotonic()
     done = execute(source, parameters, executed)
-    page_file.write_text(page(done, source.stem))
+    page_file.write_text(page(done, source.stem), encoding="utf-8")
     shutil.copyfile(executed, notebook)
     return f"{source}: executed in {time.monotonic() - start:.0f} s"

@@ -60,7 +60,7 @@ def certify(root: Path, name: str, data_folder: str) -> str:
         f"{len(traces[0]) - resumed} runs, {resumed} of them resumed too, on {platform.machine()} with Python "
         f"{platform.python_version()}"
     )
-    with lock.open("a") as file:
+    with lock.open("a", encoding="utf-8") as file:
         file.write(f"{tree} {key} {how}\n")
     return f"{name}: {tree} has the key {key}: {how}"
 
@@ -131,7 +131,7 @@ def trace(checkout: Path, study: str, runs: list[BaseRun], data: dict[str, str])
     environment = {**os.environ, "PYTHONPATH": str(checkout / "workflow")}
     command = [sys.executable, "-P", str(Path(__file__).with_name("tracer.py"))]
     given = json.dumps(task)
-    result = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, cwd=checkout)
+    result = subprocess.run(command, input=given, env=environment, capture_output=True, encoding="utf-8", cwd=checkout)
     if result.returncode:
         raise UserError(f"{study}: the training code at {checkout} fails on the sample: {result.stderr.strip()[-500:]}")
     return json.loads(result.stdout.splitlines()[-1])
@@ -160,7 +160,7 @@ def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 def git(root: Path, *words: str) -> str:
     """What git prints. Raises UserError where it fails."""
-    result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+    result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, encoding="utf-8")
     if result.returncode:
         raise UserError(f"git {' '.join(words[:2])} failed: {result.stderr.strip()}; certify in a git repository")
     return result.stdout

@@ -6,12 +6,14 @@ The Snakefile imports it: nothing here imports torch.
 import hashlib
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from os.path import expanduser, expandvars
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from effective_lr.engine.resources import CPU_SPEED
 from effective_lr.engine.study import BaseRun, PositiveFloat, Study
@@ -26,12 +28,24 @@ def key(default: Any, description: str, change: str) -> Any:
     return Field(default=default, description=description, json_schema_extra={"change": change})
 
 
+TAKEN = {"checks", "data", "published"}  # names that files and folders of results have
+
+
+def _names_a_scale(name: str | None) -> str | None:
+    """It becomes the name of files, folders and targets, and stands in commands and in LaTeX."""
+    if name is not None and (not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name.startswith("published-")):
+        raise ValueError(f"scale = '{name}': expected letters, digits, _ and -; give its file another name")
+    if name in TAKEN:
+        raise ValueError(f"scale = '{name}': results have a folder or a file of that name; give its file another one")
+    return name
+
+
 class Config(BaseModel):
     """The keys of config/config.yaml, all of which `snakemake --config key=value` may override."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale: str | None = key(
+    scale: Annotated[str | None, AfterValidator(_names_a_scale)] = key(
         None,
         "what to train, a file of config/<study>: smoke (minutes), laptop (30 to 70 minutes), study (hours), cifar "
         "(as laptop), paper (GPUs); null is laptop, and study with metrics = published",
@@ -43,7 +57,7 @@ class Config(BaseModel):
         "of the scale",
         "to see the published study, or to change how it is shown",
     )
-    data_folder: str = key(
+    data_folder: Annotated[str, AfterValidator(lambda text: expandvars(expanduser(text)))] = key(
         "data",
         "folder that is looked at first for the data files, and that downloads go to",
         "where the data lie elsewhere, or this disk is too small (CIFAR-10 needs 0.4 GB)",
