@@ -432,5 +432,10 @@ def test_tables_of_residuals_of_speeds_of_data_and_of_what_is_reported() -> None
     items = json.loads((ROOT / "paper/norms/reported.json").read_text())
     text = tables.reported(results_of(Tables(), measured=items)).latex()
     assert text.count("[3rd, assumed]") >= 4 and text.count(r"\\") == len(items["items"]) + 1
+    then = json.loads((ROOT / "results/published/norms/first_registration.json").read_text())
+    now = {name: {"title": claim.title, "verdict": "undecided"} for name, claim in CLAIMS.items()}
+    found = tables.first_registration(Results(STUDY, Tables(), now, CHECKS, then)).rows
+    assert found[5] == ["N6", found[5][1], "reproduced in part", "Covridge in simulations", "undecided"]
+    assert [row[3] for row in found[:3]] == ["the same"] * 3 and found[8][1] == "--"
     with_data = known(2).tables
     assert "balanced accuracy" in tables.real(results_of(Tables({**with_data, "gse9476": EMPTY}))).latex()

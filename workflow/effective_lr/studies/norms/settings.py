@@ -11,7 +11,7 @@ assumption of that third party), derived, ours.
 """
 
 import itertools
-from typing import Annotated, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -129,8 +129,8 @@ class Run(BaseRun):
         "number of inputs p of simulated data; reported: 20, 200, 2000", {2000: "3rd"}, default=50
     )
     truth: Literal["sparse", "dense", "high", "low", "prior", "data", "linear", "sine"] = setting(
-        "true weights: a few inputs, w = z, V d z, V z/d, V z over root d, z normal; linear, sine: Σ θ_j x_j or Σ θ_j "
-        "sin x_j over the first `support` inputs, θ normal; data: as the data have it",
+        "true weights: a few inputs, w = z, V d z, V z/d, V z over root d, z normal; linear, sine: normal "
+        "weights of x_j or of sin x_j, the first `support` inputs; data: as the data have it",
         {"linear": "3rd", "sine": "3rd"},
         default="data",
     )
@@ -197,6 +197,12 @@ class Run(BaseRun):
     scaling: Literal["root", "slow"] = setting(
         "theorem: strengths fall as n^(-1/2), as it asks, or as n^(-1/4)", {"root": "3rd"}, default="root"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drops_former(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Records of earlier runs have the setting `baselines`, which no run has any more."""
+        return {key: value for key, value in values.items() if key != "baselines"}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Run":

@@ -157,6 +157,20 @@ def mean_of(mine: pd.DataFrame, quantity: str, whole: bool) -> str:
     return thousands(round(mean)) if whole else f"{mean:.3g}"
 
 
+def first_registration(results: Results) -> Table:
+    """The claims of the first registration with the verdicts of then, which a committed file has, and what the claim of
+    that name asks and decides now."""
+    header = ["", "Claim then", "Verdict then", "Claim now", "Verdict now"]
+    if results.measured is None:
+        return only_line("lllll", header, "nothing is published here")
+    rows = []
+    for name, claim in results.claims.items():
+        then = results.measured["claims"].get(name, {"title": "--", "verdict": "--"})
+        titles = [latex(then["title"]), latex(claim["title"] if claim["title"] != then["title"] else "the same")]
+        rows.append([name, titles[0], then["verdict"], titles[1], claim["verdict"]])
+    return Table("lllll", header, rows)
+
+
 def readings(results: Results) -> Table:
     """The readings P = S^a: what each does by theory, and the checks of it: the largest residual of those that should
     hold."""
