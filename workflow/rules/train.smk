@@ -5,15 +5,11 @@ KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) f
 
 # The jobs of the first two figures come before all others: who waits for the paper has something to look at.
 FIRST = [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
-FIRST_TABLES = {
-    path for one in FIRST for path in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
+FIRST_JOBS = {
+    f"{one.study}/{path.stem}"
+    for one in FIRST
+    for path in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
 }
-
-
-def order(wildcards):
-    """The priority of a job: the longest first, in minutes."""
-    is_first = RESULTS / wildcards.study / "jobs" / f"{wildcards.job}.parquet" in FIRST_TABLES
-    return LAYOUT.minutes(wildcards.study, wildcards.job) + 5000 * is_first
 
 
 rule train:
@@ -24,7 +20,9 @@ rule train:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
-    priority: order
+    priority: lambda wildcards: LAYOUT.minutes(wildcards.study, wildcards.job) + 5000 * (
+            f"{wildcards.study}/{wildcards.job}" in FIRST_JOBS
+        )  # the longest first
     conda:
         "../../environment.yml"
     threads: 1
