@@ -3,12 +3,16 @@
 
 KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
-# The jobs of the first two figures come before all others: who waits for the paper has something to look at.
+# The longest first, in minutes; before all others the jobs of the first two figures, so that who waits for the paper has
+# something to look at.
 FIRST = [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
-FIRST_JOBS = {
-    f"{one.study}/{path.stem}"
-    for one in FIRST
-    for path in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
+FIRST_TABLES = {
+    path for one in FIRST for path in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
+}
+PRIORITIES = {
+    (study, job): LAYOUT.minutes(study, job) + 5000 * (RESULTS / study / "jobs" / f"{job}.parquet" in FIRST_TABLES)
+    for study, chapter in CHAPTERS.items()
+    for job in chapter.jobs
 }
 
 
@@ -20,9 +24,7 @@ rule train:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
-    priority: lambda wildcards: LAYOUT.minutes(wildcards.study, wildcards.job) + 5000 * (
-            f"{wildcards.study}/{wildcards.job}" in FIRST_JOBS
-        )  # the longest first
+    priority: lambda wildcards: PRIORITIES[wildcards.study, wildcards.job]
     conda:
         "../../environment.yml"
     threads: 1
