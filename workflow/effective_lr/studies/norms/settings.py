@@ -173,9 +173,7 @@ class Run(BaseRun):
     delta: NonNegative = setting("delta in C = H'H/n + delta·I", {1e-4: "3rd, assumed"}, default=1e-4)
 
     hidden: PositiveInt = setting("hidden units m", {64: "3rd"}, default=8)
-    second: PositiveInt = setting(
-        "hidden units of the second layer, tuned", {32: "3rd", 4: "3rd"}, default=32
-    )
+    second: PositiveInt = setting("hidden units of the second layer, tuned", {32: "3rd", 4: "3rd"}, default=32)
     start_gain: PositiveFloat = setting("variance of the starting W1, times p", "ours", default=2.0)
     lr: PositiveFloat = setting("learning rate η", {0.001: "3rd, assumed"}, default=0.02)
     other_lr: PositiveFloat = setting("learning rate of what the bridge does not penalise", "ours", default=0.03)
