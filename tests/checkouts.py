@@ -103,6 +103,14 @@ def jobs_in(dry_run: str) -> list[str]:
     return re.split(r"^(?:local)?rule ", dry_run, flags=re.MULTILINE)[1:]
 
 
+def reasons_of(dry_run: str) -> dict[str, str]:
+    """Why each rule is planned."""
+    reasons = {
+        job.partition(":")[0]: re.findall(r"^    reason: (.*)$", job, flags=re.MULTILINE) for job in jobs_in(dry_run)
+    }
+    return {rule: " ".join(found) for rule, found in reasons.items()}
+
+
 def plan_of(dry_run: str) -> Plan:
     plan: Plan = {}
     for job in jobs_in(dry_run):

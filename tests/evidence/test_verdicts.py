@@ -14,9 +14,9 @@ from effective_lr.engine.contents import Claim, load_claims
 from effective_lr.engine.study import load, names
 from effective_lr.errors import UserError
 from effective_lr.evidence import estimates, verdicts
-from effective_lr.evidence.estimates import Estimate, Undecidable, contrast, mean_interval, pooled_mean
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, contrast, mean_interval, pooled_mean
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, Statistic
+from effective_lr.evidence.verdicts import NEEDS_STUDY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, Statistic
 from shared import ROOT, STUDY, chapter_of, make_run
 
 # Parts and claims
@@ -31,6 +31,7 @@ def test_an_interval_across_the_bound_is_undecided() -> None:
         (Estimate(9.0, 8.0, 10.0), (5, math.inf), REPRODUCED, ""),
         (Estimate(1.0, math.nan, math.nan), (0.95, 1.05), UNDECIDED, verdicts.NO_INTERVAL),
         (Estimate(1.0, math.nan, math.nan).noted("one seed"), (0.95, 1.05), UNDECIDED, ""),  # the note gives the reason
+        (NO_VALUE.noted("no cell counts at this scale: needs the scale study"), (0, 1), NEEDS_STUDY, ""),
     ]:
         assert verdicts.judge(estimate, within) == (verdict, why)
 
@@ -53,6 +54,8 @@ def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_
         ),
         ({"sgd": [REPRODUCED], "adam": [UNDECIDED]}, UNDECIDED, "reproduced: sgd; undecided: adam"),
         ({"sgd": [UNDECIDED], "adam": [NOT_REPRODUCED]}, UNDECIDED, "undecided: sgd; not reproduced: adam"),
+        ({"sgd": [REPRODUCED], "adam": [NEEDS_STUDY]}, NEEDS_STUDY, f"reproduced: sgd; {NEEDS_STUDY}: adam"),
+        ({"sgd": [UNDECIDED], "adam": [NEEDS_STUDY]}, UNDECIDED, f"{NEEDS_STUDY}: adam; undecided: sgd"),
         (one_of_each, verdicts.IN_PART, "reproduced: adamw; undecided: sgd; not reproduced: adam"),
     ]:
         parts = [part(subject, kind) for subject, kinds in found.items() for kind in kinds]

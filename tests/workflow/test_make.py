@@ -56,10 +56,14 @@ STUBS = {
                 echo "# $PWD/$3" >>"$3/bin/pip"
                 chmod +x "$3/bin/pip" "$3/bin/python" ;;
             *"pip install"*) [ "$BROKEN" != install ] ;;
+            "-m snakemake "*) shift 2; exec snakemake "$@" ;;
+            "-Ic import "*) [ "$BROKEN" != import ] ;;
         esac""",
     "id": 'echo "${WHO/sudoer/1000}"',
     "sudo": '[ "$WHO" = sudoer ] && shift && "$@"',
-    "apt-get": 'echo "apt-get at work"; [ "$BROKEN" != dataset ] || [[ "$*" != *dataset* ]]',
+    "apt-get": """
+        echo "apt-get at work"
+        case "$BROKEN" in dataset) [[ "$*" != *dataset* ]] ;; lists) [ "$1" != update ] ;; esac""",
     "find": '[ "$BROKEN" = dataset ] || echo data/train-images-idx3-ubyte.gz',
     "snakemake": '[ "$1" = --unlock ] || echo paper/build/laptop >.snakemake/build; exit ${SNAKEMAKE_CODE:-0}',
     **dict.fromkeys(("ruff", "mypy", "snakefmt", "pytest", "jupyter", "jupytext-config", *LATEX), ""),
@@ -92,7 +96,8 @@ class Machine:
 
     def calls(self, program: str = "") -> list[str]:
         """The calls of the last make, of all stubs or one."""
-        return [call for call in (self.root / "calls").read_text().splitlines() if call.startswith(program)]
+        calls = (self.root / "calls").read_text().splitlines() if (self.root / "calls").exists() else []
+        return [call for call in calls if call.startswith(program)]
 
     def without(self, *programs: str) -> "Machine":
         for program in programs:
@@ -123,7 +128,7 @@ INSTALL = "python3 -m pip install --disable-pip-version-check --require-hashes -
 def test_make_sets_up_what_the_paper_needs_and_builds(machine: Machine) -> None:
     done = machine.make()
     assert done.returncode == 0, done.stdout
-    assert machine.calls("python3 -m") == ["python3 -m venv .venv", f"{INSTALL} requirements.lock"]
+    assert machine.calls("python3 -m")[:2] == ["python3 -m venv .venv", f"{INSTALL} requirements.lock"]
     assert machine.calls()[-1] == "snakemake --cores all"
     assert done.stdout.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
 
@@ -296,6 +301,99 @@ def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
 def test_a_failed_run_ends_without_the_place_of_a_paper(machine: Machine) -> None:
     done = machine.make(SNAKEMAKE_CODE="1")
     assert done.returncode != 0 and "main.pdf" not in done.stdout
+
+
+# What other people's machines have
+
+
+def test_settings_for_other_programs_decide_nothing(machine: Machine) -> None:
+    (machine.root / "bin/snakemake").write_text(f"#!{shutil.which('bash')}\nenv >environment\n")
+    theirs = dict.fromkeys(["PIP_TARGET", "PIP_DRY_RUN", "PYTHONPATH", "PYTHONOPTIMIZE", "SNAKEMAKE_PROFILE"], "theirs")
+    theirs |= {"BASH_ENV": "/theirs", "CDPATH": "/theirs", "BASH_FUNC_python%%": "() { echo theirs; exit 9; }"}
+    index = {"PIP_INDEX_URL": "https://example.org", "PIP_NO_INDEX": "1", "PIP_CERT": "x"}
+    assert machine.make("only", "ITEM=plane", **theirs, **index).returncode == 0
+    environment = (machine.root / "environment").read_text()
+    assert "theirs" not in environment and all(f"{name}={value}\n" in environment for name, value in index.items())
+    assert {"PYTHONPATH=workflow", "PYTHONSAFEPATH=1", "PYTHONUTF8=1"} <= set(environment.splitlines())
+    assert f"HOME={machine.root}/.snakemake/home\n" in environment  # there was none
+    machine.make("only", HOME=str(machine.root))
+    assert f"HOME={machine.root}\n" in (machine.root / "environment").read_text()
+
+
+def test_packages_that_went_elsewhere_are_not_taken_for_installed(machine: Machine) -> None:
+    for _ in range(2):
+        done = machine.make(broken="import")
+        assert done.returncode != 0 and machine.calls("python3 -m pip install")
+        assert "cannot import snakemake, torch" in done.stdout and "pip config list" in done.stdout
+
+
+def test_an_environment_of_another_project_is_left_as_it_is(machine: Machine) -> None:
+    machine.make()
+    for name, files in [
+        ("conda", ["conda-meta/history"]),
+        ("django", ["pyvenv.cfg", "lib/python3.11/site-packages/django.py"]),
+    ]:
+        shutil.copytree(machine.root / ".venv/bin", machine.root / name / "bin")
+        (machine.root / name / "bin/pip").write_text(f"#{machine.root / name}/bin/python")
+        for file in files:
+            (machine.root / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (machine.root / name / file).write_text("")
+        done = machine.make(f"VENV={name}")
+        assert done.returncode != 0 and f"{name}: no virtual environment of this project" in done.stdout
+        assert "rm -r" not in done.stdout and not machine.calls("python3 -m")
+    (machine.root / "django/lib/python3.11/site-packages/django.py").rename(machine.root / "moved.py")
+    (machine.root / "django/lib/python3.11/site-packages/pip").mkdir()
+    assert machine.make("VENV=django").returncode == 0  # it is new
+
+
+def test_any_character_may_be_in_the_names_of_folders_but_a_colon(machine: Machine, tmp_path: Path) -> None:
+    for name, venv, works in [
+        ("a $x", "it's", True),
+        ("\"b` (c) '#%~ü", ".venv", True),
+        ("a:b", ".venv", False),
+        ("d", "a:b", False),
+    ]:
+        shutil.copytree(
+            machine.root, other := tmp_path / "names" / name, symlinks=True, ignore=shutil.ignore_patterns("names")
+        )
+        done = Machine(other).run(MAKE, f"VENV={venv}", PATH=str(machine.root / "bin"))
+        assert (done.returncode == 0) == works, done.stdout
+        assert works or ("colon" in done.stdout and not Machine(other).calls("python3 -m"))
+
+
+def test_apt_get_is_not_asked_for_a_plan_and_may_have_no_lists(machine: Machine) -> None:
+    machine.without(*LATEX)
+    assert machine.make("plan", who="0", broken="dataset").returncode == 0
+    assert machine.make("plan", "SYSTEM=yes", who="0", broken="dataset").returncode == 0
+    assert not machine.calls("apt-get")
+    done = machine.make(who="0", broken="lists")
+    assert done.returncode == 0 and "lists of before" in done.stdout and machine.calls("apt-get install")
+
+
+def test_a_held_lock_of_apt_get_is_waited_for(machine: Machine) -> None:
+    for name, body in {
+        "stat": "echo ':4711 '",
+        "grep": '[ "$*" = "-qF :4711  /proc/locks" ] && [ ! -e slept ]',
+        "sleep": 'echo "sleep $*" >>"$CALLS"; touch slept',
+    }.items():
+        (machine.root / "bin" / name).unlink(missing_ok=True)
+        (machine.root / "bin" / name).write_text(f"#!{shutil.which('bash')}\n{body}\n")
+        (machine.root / "bin" / name).chmod(0o755)
+    done = machine.without(*LATEX).make(who="0")
+    assert "Another apt-get is at work" in done.stdout
+    calls = machine.calls()
+    assert calls.index("sleep 2") < calls.index("apt-get update")
+
+
+def test_without_locks_a_run_goes_on_with_one_line(machine: Machine) -> None:
+    for code in ("1", "127"):
+        (machine.root / "bin/flock").unlink()
+        (machine.root / "bin/flock").write_text(f"#!{shutil.which('bash')}\nexit {code}\n")
+        (machine.root / "bin/flock").chmod(0o755)
+        done = machine.make()
+        assert done.returncode == 0 and done.stdout.count("no lock can be had here") == 1
+    done = machine.without("flock").make()
+    assert done.returncode == 0 and done.stdout.count("no lock can be had here") == 1
 
 
 # A time capsule

@@ -17,6 +17,7 @@ rule figure:
         ),
     log:
         f"{RESULTS}/{{study}}/logs/figure-{{figure}}.log",
+    priority: 9000  # as soon as its trainings are done
     conda:
         "../../environment.yml"
     params:

@@ -3,6 +3,18 @@
 
 KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
+# The longest first, in minutes; before all others the jobs of the first two figures, so that who waits for the paper has
+# something to look at.
+FIRST = [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
+FIRST_TABLES = {
+    path for one in FIRST for path in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
+}
+PRIORITIES = {
+    (study, job): LAYOUT.minutes(study, job) + 5000 * (RESULTS / study / "jobs" / f"{job}.parquet" in FIRST_TABLES)
+    for study, chapter in CHAPTERS.items()
+    for job in chapter.jobs
+}
+
 
 rule train:
     """Train the runs of one job, except those in the run cache, from their checkpoints where they have one."""
@@ -12,7 +24,7 @@ rule train:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
-    priority: lambda wildcards: LAYOUT.minutes(wildcards.study, wildcards.job)  # the longest first
+    priority: lambda wildcards: PRIORITIES[wildcards.study, wildcards.job]
     conda:
         "../../environment.yml"
     threads: 1

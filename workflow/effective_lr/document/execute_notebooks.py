@@ -83,6 +83,6 @@ def run(source: Path, parameters: str, executed: Path, notebook: Path, page: Pat
     a line about it."""
     start = time.monotonic()
     done = execute(source, json.loads(parameters), executed)
-    page.write_text(page_of(done, source.stem))
+    page.write_text(page_of(done, source.stem), encoding="utf-8")
     shutil.copyfile(executed, notebook)
     return f"{source}: executed in {time.monotonic() - start:.0f} s"

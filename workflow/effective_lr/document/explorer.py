@@ -209,7 +209,8 @@ def fill(template: str, **content: str) -> str:
 
 def write(layout: Layout, output: Path) -> None:
     """Write the page: explorer.html, whose part between two marks is that of one study."""
-    before, template, after = Path(__file__).with_name("explorer.html").read_text().split("<!--study-->\n")
+    page = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
+    before, template, after = page.split("<!--study-->\n")
     titles = {name: html.escape(chapter.study.title) for name, chapter in layout.chapters.items()}
     links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
     scale = f"{'published' if layout.is_published else 'own'} results, scale {layout.config.scale_name}"

@@ -18,12 +18,13 @@ def draw(study: Study, name: str, tables: Tables) -> Figure:
     return figure
 
 
-def write_figure(layout: Layout, study: str, name: str, output: Path) -> None:
-    """Draw a figure of a study."""
+def write_figure(layout: Layout, study: str, name: str, output: Path) -> str:
+    """Draw a figure of a study; returns its title and place, for the log."""
     chapter = layout.chapters[study]
     item = chapter.contents.figures[name]
     tables = tidy.read(chapter, layout.tables_of(study, item), chapter.experiments_of(item))
     save_pdf(draw(chapter.study, name, tables), output)
+    return f"{item.title}: {output}"
 
 
 def save_pdf(figure: Figure, path: Path) -> None:

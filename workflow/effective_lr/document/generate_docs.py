@@ -90,11 +90,11 @@ def settings_page(study: Study) -> str:
 
 def environment() -> str:
     """environment.yml with the pins of the lock in it: conda and Snakemake copy this file alone."""
-    lock = (ROOT / "requirements.lock").read_text()
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     pins = re.findall(r"^([A-Za-z0-9_.\[\]-]+==[^\s\\;]+)( ; [^\\\n]*?)?\s*\\?$", lock, flags=re.MULTILINE)
     lines = [f'      - "{name}{marker.rstrip()}"' if marker else f"      - {name}" for name, marker in pins]
     path = ROOT / "environment.yml"
-    before = path.read_text().split("  - pip:\n")[0]
+    before = path.read_text(encoding="utf-8").split("  - pip:\n")[0]
     return "\n".join([f"{before}  - pip:", *lines, ""])
 
 
@@ -209,7 +209,7 @@ def generated() -> dict[Path, str]:
     }
     found = {ROOT / "environment.yml": environment()}
     for name, contents_of in sections.items():
-        text = (ROOT / name).read_text()
+        text = (ROOT / name).read_text(encoding="utf-8")
         for mark, content in contents_of.items():
             text = section(text, mark, content)
         found[ROOT / name] = text
@@ -223,4 +223,4 @@ def write() -> None:
         for study in layout.chapters:
             write_claims(layout, study)
     for path, text in generated().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")

@@ -56,7 +56,7 @@ def certify(study: str) -> str:
         f"{datetime.now(UTC):%Y-%m-%d} equal to commit {base}, bit for bit, in all rows and weights of "
         f"{len(traces[0])} runs, on {platform.machine()} with Python {platform.python_version()}"
     )
-    with lock.open("a") as file:
+    with lock.open("a", encoding="utf-8") as file:
         file.write(f"{tree} {key} {how}\n")
     return f"{study}: {tree} has the key {key}: {how}"
 
@@ -127,7 +127,7 @@ def trace(checkout: Path, study: str, runs: list[BaseRun], data: dict[str, str])
     environment = {**os.environ, "PYTHONPATH": str(checkout / "workflow")}
     command = [sys.executable, "-P", str(Path(__file__).with_name("tracer.py"))]
     given = json.dumps(task)
-    result = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, cwd=checkout)
+    result = subprocess.run(command, input=given, env=environment, capture_output=True, encoding="utf-8", cwd=checkout)
     if result.returncode:
         raise UserError(f"{study}: the training code at {checkout} fails on the sample: {result.stderr.strip()[-500:]}")
     return json.loads(result.stdout.splitlines()[-1])
@@ -152,7 +152,7 @@ def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 def git(root: Path, *words: str) -> str:
     """What git prints. Raises UserError where it fails."""
-    result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+    result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, encoding="utf-8")
     if result.returncode:
         raise UserError(f"git {' '.join(words[:2])} failed: {result.stderr.strip()}; certify in a git repository")
     return result.stdout

@@ -89,7 +89,7 @@ def training_key(study: Study, studies: Path = STUDIES) -> str:
 
 def read_lock(path: Path) -> dict[str, str]:
     """The keys of certified syntax trees by their hashes."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     entries = [line.split(maxsplit=2) for line in lines if line.strip() and not line.startswith("#")]
     if any(len(entry) < 3 for entry in entries):
         raise UserError(f"{path}: expected lines of a tree, a key, and how that was certified; restore the file")

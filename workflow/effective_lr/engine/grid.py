@@ -7,12 +7,14 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from os.path import expanduser, expandvars
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from effective_lr.engine.resources import CPU_SPEED
 from effective_lr.engine.study import BaseRun, PositiveFloat, Study
@@ -23,14 +25,26 @@ JOB_CONFIG = "EFFECTIVE_LR_CONFIG"  # an environment variable: what changes no r
 Experiments = dict[str, list[BaseRun]]  # the runs of each experiment, each once
 
 
+TAKEN = {"checks", "data", "published"}  # names that files and folders of results have
+
+
+def _names_a_scale(name: str | None) -> str | None:
+    """It becomes the name of files, folders and targets, and stands in commands and in LaTeX."""
+    if name is not None and (not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name.startswith("published-")):
+        raise ValueError(f"scale = '{name}': expected letters, digits, _ and -; give its file another name")
+    if name in TAKEN:
+        raise ValueError(f"scale = '{name}': results have a folder or a file of that name; give its file another one")
+    return name
+
+
 class Config(BaseModel):
     """The keys of config/config.yaml, all of which `snakemake --config key=value` may override: config/README.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale: str | None = None
+    scale: Annotated[str | None, AfterValidator(_names_a_scale)] = None
     metrics: Literal["recompute", "published"] = "recompute"
-    data_folder: str = "data"
+    data_folder: Annotated[str, AfterValidator(lambda text: expandvars(expanduser(text)))] = "data"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gpu_slots: PositiveInt = 1
     checkpoint_seconds: PositiveFloat = 60

@@ -20,6 +20,7 @@ from effective_lr.evidence.tidy import Experiment, Tables
 Claims = dict[str, dict[str, Any]]  # decided, by name: the content of claims.json
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 IN_PART = "reproduced in part"
+NEEDS_STUDY = "needs the scale study"  # where a statistic, whose reason ends so, has no value at a smaller scale
 SHOWN = "shown"  # numbers of a claim without tests
 NO_INTERVAL = "too few values for an interval"
 ONE_SEED = "one seed"
@@ -121,6 +122,8 @@ def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
 def judge(estimate: Estimate, within: tuple[float, float]) -> tuple[str, str]:
     """Whether the interval lies within the tolerance, outside, or across a bound; and why it is undecided."""
     lowest, highest = within
+    if estimate.note.endswith(NEEDS_STUDY):
+        return NEEDS_STUDY, ""
     if np.isnan(estimate.low) or np.isnan(estimate.high):
         return UNDECIDED, "" if estimate.note else NO_INTERVAL
     if lowest <= estimate.low and estimate.high <= highest:
@@ -137,7 +140,7 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     if not parts:
         return SHOWN, ""
     subjects: dict[str, str] = {}
-    order = [REPRODUCED, UNDECIDED, NOT_REPRODUCED]
+    order = [REPRODUCED, NEEDS_STUDY, UNDECIDED, NOT_REPRODUCED]
     for part in parts:
         worst = max(part["verdict"], subjects.get(part["subject"], REPRODUCED), key=order.index)
         subjects[part["subject"]] = worst
@@ -149,7 +152,9 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     by = "; ".join(
         f"{kind}: {', '.join(s for s in subjects if subjects[s] == kind)}" for kind in order if kind in found
     )
-    return (IN_PART if {REPRODUCED, NOT_REPRODUCED} <= found else UNDECIDED), by
+    if {REPRODUCED, NOT_REPRODUCED} <= found:
+        return IN_PART, by
+    return (UNDECIDED if found - {REPRODUCED, NEEDS_STUDY} else NEEDS_STUDY), by
 
 
 def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statistic]) -> Estimate:

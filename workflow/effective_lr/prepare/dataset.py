@@ -29,7 +29,7 @@ def load(tensors: Path, record: Path) -> Tensors:
     """The tensors of a prepared file; UserError if it is unreadable or not the one that the record describes."""
     remedy = f"delete {tensors} and {record} and prepare the data again"
     try:
-        expected = json.loads(record.read_text())["sha256"]
+        expected = json.loads(record.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {remedy}") from error
     try:
@@ -64,4 +64,4 @@ def write(name: str, prepared: Prepared, tensors: Path, record: Path) -> None:
     with whole_file(tensors) as partial:
         torch.save(prepared.tensors, partial)
         with whole_file(record) as text:
-            text.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+            text.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
