@@ -107,7 +107,6 @@ def test_every_run_has_its_settings_its_provenance_and_its_line(section: Section
         assert STABILITY.study.run(**run["settings"]).run_id == run["id"]
         assert (run["seed"], run["commit"], run["finished"]) == (line["seed"], line["commit"], line["finished"])
         assert all(run["id"] in set(stability[name].runs["run_id"]) for name in run["experiments"])
-        assert f"train --study stability --scale study --run {run['id']} --output" in run["command"]
     links = re.findall(r'<tr(?: class="diverged")?><td><a href="#stability/([^"]+)"', section.text)
     assert links == [run["id"] for run in runs]
 
@@ -115,7 +114,7 @@ def test_every_run_has_its_settings_its_provenance_and_its_line(section: Section
 def test_runs_that_diverged_come_first(stability: Tables) -> None:
     runs = stability["cnn"].runs.copy()
     runs.loc[runs.index[-1], "diverged"] = 25
-    described = explorer.describe(STABILITY, Tables({"cnn": stability["cnn"]._replace(runs=runs)}), "study")
+    described = explorer.describe(STABILITY, Tables({"cnn": stability["cnn"]._replace(runs=runs)}))
     assert described[0]["id"] == runs["run_id"].iloc[-1] and "25" in described[0]["result"]
     assert all(run["diverged"] is None for run in described[1:])
 

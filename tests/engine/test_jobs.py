@@ -239,7 +239,7 @@ def test_a_line_of_progress_has_runs_steps_speed_and_time(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("own_signals")
-def test_the_command_trains_a_job_or_one_run_by_name_and_imports_no_torch_where_all_are_finished(
+def test_the_command_trains_a_job_by_name_and_imports_no_torch_where_all_are_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -250,13 +250,9 @@ def test_the_command_trains_a_job_or_one_run_by_name_and_imports_no_torch_where_
         code = main(["train", "--study", "norms", "--scale", "laptop", *words, "--output", "made.parquet"])
         return code, *capsys.readouterr()
 
-    assert train("--run", runs[0].run_id)[0] == 0
-    alone, _ = storage.read_table(Path("made.parquet"))
-    assert list(Path().rglob("*.parquet")) == [Path("made.parquet")]  # a run alone leaves the run cache as it is
     assert train("--job", name, "--runs-hash", grid.runs_hash(runs), "--code", "key")[0] == 0
-    together, provenance = storage.read_table(Path("made.parquet"))
+    _, provenance = storage.read_table(Path("made.parquet"))
     assert [record.run_id for record in provenance] == [run.run_id for run in runs]
-    assert rows_of(together, runs[0]) == rows_of(alone, runs[0])
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     command = [sys.executable, "-m", "effective_lr", "train", "--study", "norms", "--scale", "laptop", "--job", name]
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
@@ -267,9 +263,8 @@ def test_the_command_trains_a_job_or_one_run_by_name_and_imports_no_torch_where_
 
     changed = train("--job", name, "--runs-hash", grid.runs_hash(runs[1:]))
     assert changed[0] == 1 and f"{name}: its runs changed since this job was planned" in changed[2]
-    for words in (("--job", "linear-99"), ("--run", "linear")):
-        code, _, err = train(*words)
-        assert code == 1 and f"{words[1]}: no such job or run of norms at the scale laptop" in err
+    code, _, err = train("--job", "linear-99")
+    assert code == 1 and "linear-99: no such job of norms at the scale laptop" in err
 
 
 def test_what_changes_no_result_reaches_a_job_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

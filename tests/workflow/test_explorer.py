@@ -1,7 +1,5 @@
-"""The explorer in a browser, built from the published results; and the command by which a run is trained again."""
+"""The explorer in a browser, built from the published results."""
 
-import os
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,7 +18,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from browser import asked_for, chromium, problems, require_chromium
 from checkouts import Checkout
-from effective_lr.document.explorer import train_alone
 from effective_lr.engine.contents import published_table
 from effective_lr.engine.storage import Provenance, read_table
 from effective_lr.engine.study import names
@@ -238,28 +235,12 @@ def test_labels_do_not_overlap(browser: webdriver.Chrome) -> None:
 
 
 @pytest.mark.slow
-def test_without_javascript_there_are_the_picture_and_the_table(page: Path) -> None:
+def test_without_javascript_there_is_the_table(page: Path) -> None:
     with chromium(1280, 800, javascript=False) as opened:
         opened.get(page.as_uri())
         for study in names():
             section = opened.find_element(By.ID, study)
-            picture = section.find_element(By.TAG_NAME, "img")
-            assert picture.is_displayed() and picture.size["width"] > 300
             lines = section.find_elements(By.CSS_SELECTOR, ".runs tbody tr")
             assert len(lines) == len(published(study)[1])
             assert lines[0].is_displayed() and not section.find_element(By.CSS_SELECTOR, ".detail").is_displayed()
             assert section.find_element(By.CSS_SELECTOR, ".claims details").is_displayed()
-
-
-def test_the_command_of_a_run_trains_it_and_no_other(real: Checkout) -> None:
-    """Of a run with data, which are there, and of one that draws its own."""
-    for study, experiment in [("normalization", "plane_sgd"), ("norms", "linear")]:
-        chapter = real.chapters()[study]
-        run = chapter.experiments[experiment][0]
-        command = train_alone(chapter, run, "smoke")
-        assert ("snakemake results/data/" in command) == (chapter.study.data(run) is not None)
-        done = real.run("bash", "-euc", command, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        assert done.returncode == 0, done.stdout + done.stderr
-        table, [record] = read_table(real.root / f"results/alone/{run.run_id}.parquet")
-        assert record.run == run.model_dump() and table.num_rows > 3
-    assert not (real.root / "results/smoke").exists()

@@ -57,8 +57,8 @@ def test_a_scale_without_an_experiment_that_the_paper_shows(fresh: Checkout, ref
 
 
 def test_contents_and_claims(fresh: Checkout, refusal: Refusal) -> None:
-    message = refusal(CONTENTS, "checks: true", "cheks: true")
-    assert f"{CONTENTS}: tables.exact.cheks: " in message and "'checks'" in message
+    message = refusal(CONTENTS, "first_view: plane", "first_veiw: plane")
+    assert f"{CONTENTS}: first_veiw: " in message and "'first_view'" in message
     shown = fresh.chapters()["normalization"].claims["C8"].shown
     tail = (fresh.root / CLAIMS).read_text().split("\nC8:")[1]
     message = refusal(CLAIMS, tail, tail.replace(f"shown: {shown}", "shown: nowhere", 1))

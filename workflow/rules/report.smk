@@ -5,7 +5,8 @@ rule notebook:
     """Execute a notebook and write it as a page. A cell that fails, fails the job; the logs keep what ran until then."""
     input:
         unpack(lambda wildcards: prepared(LAYOUT.notebook_data(wildcards.study, wildcards.notebook))),
-        tables=lambda wildcards: LAYOUT.notebook_inputs(wildcards.study, wildcards.notebook),
+        tables=lambda wildcards: LAYOUT.tables(wildcards.study),
+        claims=f"{RESULTS}/{{study}}/claims.json",
         source=ROOT / "notebooks/{study}/{notebook}.py",
         style=ROOT / "workflow/effective_lr/document/style.mplstyle",
     output:
@@ -22,7 +23,7 @@ rule notebook:
     conda:
         "../../environment.yml"
     params:
-        title=lambda wildcards: LAYOUT.notebook(wildcards.study, wildcards.notebook).title,
+        title=lambda wildcards: CHAPTERS[wildcards.study].contents.notebooks[wildcards.notebook].title,
         parameters=lambda wildcards: LAYOUT.notebook_parameters(wildcards.study, wildcards.notebook),
         code=lambda wildcards: LAYOUT.notebook_code(wildcards.study, wildcards.notebook),
     shell:

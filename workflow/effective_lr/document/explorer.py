@@ -9,7 +9,6 @@ A study may have these functions in its explorer.py; without the second, all tha
 import base64
 import html
 import json
-import shlex
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,9 +22,8 @@ from numpy.typing import NDArray
 from effective_lr.document import style
 from effective_lr.document.report import evidence_to_html, verdict
 from effective_lr.engine.contents import Chapter
-from effective_lr.engine.inputs import Layout, data_of
+from effective_lr.engine.inputs import Layout
 from effective_lr.engine.storage import read_json
-from effective_lr.engine.study import BaseRun
 from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables
 
@@ -155,8 +153,8 @@ def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArr
     return lines, {**{name: each[name].to_numpy(kind) for name, kind in types.items()}, **points}
 
 
-def describe(chapter: Chapter, tables: Tables, scale: str) -> list[dict[str, Any]]:
-    """The finished runs, those that diverged first: settings, provenance, result, how to train each again."""
+def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
+    """The finished runs, those that diverged first: settings, provenance, result."""
     table = tables.runs().set_index("run_id")
     members = {name: set(runs["run_id"]) for name, (_, runs) in tables.items()}
     found = []
@@ -177,18 +175,9 @@ def describe(chapter: Chapter, tables: Tables, scale: str) -> list[dict[str, Any
                 "host": line["host"] or "not published",
                 "seconds": float(line["seconds"]),
                 **{name: line[name] for name in ("commit", "device", "finished")},
-                "command": train_alone(chapter, run, scale),
             }
         )
     return sorted(found, key=lambda one: one["diverged"] is None)
-
-
-def train_alone(chapter: Chapter, run: BaseRun, scale: str) -> str:
-    """The command that trains this run anew, and no other, into a file of its own."""
-    words = ["python", "-m", "effective_lr", "train", "--study", chapter.name, "--scale", scale, "--run", run.run_id]
-    command = f"PYTHONPATH=workflow {shlex.join(words)} --output results/alone/{run.run_id}.parquet"
-    data = data_of(chapter.study, run)
-    return f"snakemake {data.record} --cores 1 && {command}" if data else command
 
 
 def embed(content: bytes, **about: str) -> str:
@@ -231,7 +220,7 @@ def section(layout: Layout, chapter: Chapter, template: str) -> str:
     study, name = chapter.study, chapter.contents.first_view
     tables = tidy.read(chapter, layout.tables(chapter.name))
     claims = read_json(layout.claims(chapter.name))
-    runs = describe(chapter, tables, layout.config.scale_name) if tables else []
+    runs = describe(chapter, tables) if tables else []
     ids = [run["id"] for run in runs]
     curves = (study.find("explorer", "curves") or all_curves)(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
     item = chapter.contents.figures[name] if name else None

@@ -31,7 +31,6 @@ class Item(_Strict):
     title: str
     experiments: Names = []  # whose runs it shows
     claims: Names = []  # whose verdicts and numbers it shows
-    checks: bool = False  # whether it shows the float64 checks
     file: str | list[str] = []  # in JSON, which it shows: of several, the first found
     caption: str  # LaTeX; states the prediction
 
@@ -41,10 +40,9 @@ class Item(_Strict):
 
 
 class Notebook(_Strict):
-    """A notebook, notebooks/<study>/<name>.py."""
+    """A notebook, notebooks/<study>/<name>.py, which may read all tables and claims of its study."""
 
     title: str
-    experiments: Names = []  # whose tables and claims it reads
     data_of: str | None = None  # the experiment whose prepared data it trains on
 
 
@@ -162,12 +160,11 @@ class Chapter:
     def name(self) -> str:
         return self.study.name
 
-    def claims_of(self, item: Item | Notebook) -> dict[str, Claim]:
+    def claims_of(self, item: Item) -> dict[str, Claim]:
         """The claims that an item shows."""
-        chosen: Names = getattr(item, "claims", [])
-        return self.claims if chosen == "all" else {name: self.claims[name] for name in chosen}
+        return self.claims if item.claims == "all" else {name: self.claims[name] for name in item.claims}
 
-    def experiments_of(self, item: Item | Notebook) -> list[str]:
+    def experiments_of(self, item: Item) -> list[str]:
         """The experiments that an item rests on: its own and those of its claims."""
         own = list(self.experiments) if item.experiments == "all" else item.experiments
         of_claims = [name for claim in self.claims_of(item).values() for name in claim.experiments]
@@ -213,8 +210,7 @@ class Chapter:
                 require(claim, self.claims, f"{contents}: {name}: claims")
             require_experiments(self.experiments_of(item), f"{name} in {contents}")
         for name, notebook in self.contents.notebooks.items():
-            needed = [*self.experiments_of(notebook), *filter(None, [notebook.data_of])]
-            require_experiments(needed, f"{name} in {contents}")
+            require_experiments(filter(None, [notebook.data_of]), f"{name} in {contents}")
         if self.contents.first_view is not None:
             require(self.contents.first_view, self.contents.figures, f"{contents}: first_view")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effective_lr.engine import code, resources
-from effective_lr.engine.contents import Chapter, Item, Notebook, load_chapters, published_scales, published_table
+from effective_lr.engine.contents import Chapter, Item, load_chapters, published_scales, published_table
 from effective_lr.engine.grid import Config, load_config
 from effective_lr.engine.study import BaseRun, Study
 
@@ -81,7 +81,7 @@ class Layout:
         jobs = chapter.jobs if experiments is None else chapter.jobs_of(experiments)
         return [self.results(study) / "jobs" / f"{job}.parquet" for job in jobs]
 
-    def tables_of(self, study: str, item: Item | Notebook) -> list[Path]:
+    def tables_of(self, study: str, item: Item) -> list[Path]:
         """The tables of the jobs that an item rests on."""
         return self.tables(study, self.chapters[study].experiments_of(item))
 
@@ -147,19 +147,11 @@ class Layout:
 
     # Notebooks
 
-    def notebook(self, study: str, name: str) -> Notebook:
-        return self.chapters[study].contents.notebooks[name]
-
     def notebook_data(self, study: str, name: str) -> DataFiles | None:
         """The prepared data that a notebook trains on."""
-        chapter, experiment = self.chapters[study], self.notebook(study, name).data_of
+        chapter = self.chapters[study]
+        experiment = chapter.contents.notebooks[name].data_of
         return data_of(chapter.study, chapter.experiments[experiment][0]) if experiment else None
-
-    def notebook_inputs(self, study: str, name: str) -> list[Path]:
-        """The tables of the jobs that a notebook reads, and the verdicts where it reads all of them."""
-        one = self.notebook(study, name)
-        verdicts = [self.claims(study)] if one.experiments == "all" else []
-        return [*self.tables_of(study, one), *verdicts] if one.experiments else []
 
     def notebook_parameters(self, study: str, name: str) -> str:
         """The values for its cell of parameters, as JSON."""

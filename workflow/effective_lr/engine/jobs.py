@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -259,21 +258,18 @@ def describe(study: Study, run: BaseRun, table: pa.Table, provenance: Provenance
     return f"{run.run_id}: {result} ({provenance.seconds:.1f} s, {provenance.examples_per_second:,} {study.unit}/s)"
 
 
-def train_job(
-    layout: Layout, study: str, output: Path, job: str = "", run: str = "", runs_hash: str = "", code: str = ""
-) -> int:
-    """Train the runs of a job, or one run alone, which leaves the run cache as it is."""
-    chapter, name = layout.chapters[study], run or job
-    runs = [one for one in chapter.runs if one.run_id == run] if run else chapter.jobs.get(job, [])
+def train_job(layout: Layout, study: str, job: str, output: Path, runs_hash: str = "", code: str = "") -> int:
+    """Train the runs of a job."""
+    chapter = layout.chapters[study]
+    runs = chapter.jobs.get(job, [])
     if not runs:
-        raise UserError(f"{name}: no such job or run of {study} at the scale {layout.config.scale_name}")
+        raise UserError(f"{job}: no such job of {study} at the scale {layout.config.scale_name}")
     if runs_hash not in ("", grid.runs_hash(runs)):
-        raise UserError(f"{name}: its runs changed since this job was planned; start the workflow again")
+        raise UserError(f"{job}: its runs changed since this job was planned; start the workflow again")
     data = data_of(chapter.study, runs[0])
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if run else layout.results(study) / "runs"
-        cache = RunCache(folder, code or training_key(chapter.study), recorded(data, "sha256"))
-        return run_job(name, chapter.study, runs, cache, data, output, layout.config)
+    folder = layout.results(study) / "runs"
+    cache = RunCache(folder, code or training_key(chapter.study), recorded(data, "sha256"))
+    return run_job(job, chapter.study, runs, cache, data, output, layout.config)
 
 
 def run_job(
