@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from effective_lr.engine import grid
 from effective_lr.engine.contents import load_chapter
+from effective_lr.engine.grid import JOB_CONFIG
 from effective_lr.engine.inputs import DataFiles, data_of
 from effective_lr.engine.jobs import commit
 from effective_lr.engine.storage import read_provenance
@@ -251,7 +252,7 @@ def speeds(rounds: int, window: float) -> Result:
 
 def seconds(folder: Path, *command: str) -> float:
     """How long a module of Python takes in this folder; it must succeed."""
-    environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": str(ROOT / "workflow"), "EFFECTIVE_LR_DEVICE": "cpu"}
+    environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": str(ROOT / "workflow"), JOB_CONFIG: '{"device": "cpu"}'}
     words, start = [sys.executable, "-m", *command], time.perf_counter()
     result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
     if result.returncode:

@@ -57,6 +57,7 @@ def test_verdicts_are_counted() -> None:
     verdicts = ["reproduced", "not reproduced", "reproduced in part", "undecided", "undecided"]
     counts = count_verdicts(*({"C1": {"verdict": verdict}} for verdict in verdicts))
     kinds = {"reproduced": "1", "not_reproduced": "1", "reproduced_in_part": "1", "undecided": "2", "shown": "0"}
+    kinds["needs_the_scale_study"] = "0"
     assert counts == {"claims/count": "5", **{f"claims/{kind}": count for kind, count in kinds.items()}}
 
 

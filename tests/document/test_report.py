@@ -54,6 +54,9 @@ def test_a_chapter_writes_claims_runs_macros_and_every_table(tmp_path: Path, mon
     assert are_alike(json.loads(layout.claims(study).read_text()), claims)
     runs = pd.read_csv(layout.results(study) / "runs.csv")
     assert set(runs["run_id"]) <= {run.run_id for run in one.runs} and set(one.study.run.model_fields) <= set(runs)
+    page = (layout.results(study) / "verdicts.html").read_text()
+    assert all(f"<h2>{name} " in page for name in claims)
+    assert one.study.name in (layout.results(study) / "provenance.html").read_text()
     tables = {path.stem: path.read_text() for path in (build / "tables").glob("*.tex")}
     assert tables.keys() == one.contents.tables.keys() and all("tabular" in text for text in tables.values())
     macros = (build / "numbers.tex").read_text()

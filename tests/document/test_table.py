@@ -1,15 +1,12 @@
-"""Tables: one content, written as LaTeX and as HTML; those that every study has; and the overview of the paper."""
+"""Tables as LaTeX; those that every study has; and the overview of the paper."""
 
-import html
-import re
 from typing import Any
 
 import pandas as pd
-import pytest
 
 from effective_lr.document.common_tables import residuals, tolerance, verdicts_by_scale
 from effective_lr.document.overview import overview
-from effective_lr.document.table import MISSING, Results, Span, Table, interval, to_html
+from effective_lr.document.table import MISSING, Results, Span, Table, interval
 from effective_lr.evidence.estimates import NO_VALUE, Estimate
 from effective_lr.evidence.tidy import Tables
 from shared import STUDY
@@ -27,47 +24,21 @@ TABLE = Table(
 )
 
 
-def latex_cells(table: Table) -> list[list[tuple[str, int]]]:
-    """Rows of cells, as text in HTML and the columns that they take."""
-    rows = []
-    for line in table.latex().splitlines():
-        if line.endswith(r" \\"):
-            cells = re.split(r"(?<!\\)& ?", line.removesuffix(r" \\"))
-            spans = [re.fullmatch(r"\\multicolumn\{(\d+)\}\{\w\}\{(.*)\} ?", cell) for cell in cells]
-            pairs = [(s[2], int(s[1])) if s else (cell, 1) for cell, s in zip(cells, spans, strict=True)]
-            rows.append([(to_html(text), columns) for text, columns in pairs])
-    return rows
-
-
-def html_cells(table: Table) -> list[list[tuple[str, int]]]:
-    rows = re.findall(r"<tr.*?>(.*?)</tr>", table.html(), flags=re.DOTALL)
-    cells = [re.findall(r'<t[hd](?: colspan="(\d+)")?>(.*?)</t[hd]>', row) for row in rows]
-    return [[(text, int(columns or 1)) for columns, text in row] for row in cells]
-
-
-def test_both_forms_have_the_same_cells_and_rules() -> None:
-    cells = latex_cells(TABLE)
-    assert cells == html_cells(TABLE)
-    assert len(cells) == 2 + 3 and {sum(columns for _, columns in row) for row in cells} == {4}
-    assert TABLE.latex().count(r"\midrule") == 2  # under the header, and that of the empty row
-    assert TABLE.html().count("class=rule") == 2
-
-
-def test_cells_become_html_and_an_unknown_command_is_no_silent_loss() -> None:
-    for latex, expected in {
-        "Heavy ball": "Heavy ball",
-        r"12\,800 \& 5\,\%": "12\u202f800 &amp; 5\u202f%",
-        r"\textbf{C1} \emph{new}": "<b>C1</b> <em>new</em>",
-        r"\texttt{a\_b} -- c": "<code>a_b</code> – c",
-        "a < b": "a &lt; b",
-    }.items():
-        assert to_html(latex) == expected
-    text = to_html(r"\textbf{$\gamma$ and} $[-2, -1]$")
-    assert re.fullmatch(r"<b><math.*>.*</math> and</b> <math.*</math>", text)
-    assert text.count("<mrow><mo>&#x02212;</mo><mn>") == 2  # signs, not differences
-    assert "\\" not in html.unescape(text)
-    with pytest.raises(ValueError, match="underline"):
-        to_html(r"\underline{new}")
+def test_a_table_is_a_tabular_with_rules_groups_and_wide_cells() -> None:
+    assert TABLE.latex().splitlines() == [
+        r"\begin{tabular}{llrr}",
+        r"\toprule",
+        r"\multicolumn{1}{c}{} & \multicolumn{1}{c}{} & \multicolumn{2}{c}{both} \\",
+        r"\cmidrule(lr){3-4}",
+        r" & $\eta$ & A & B \\",
+        r"\midrule",
+        r"SGD & $0.1$ & 12\,800 & 5\,\% \\",
+        r"\midrule",
+        r"\multicolumn{2}{l}{\textbf{wide} \& long} & 3 & 4 \\",
+        r"Adam & \texttt{a\_b} & a < b & -- \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def test_numbers_are_written_with_their_digits_or_as_powers_of_ten() -> None:
@@ -111,7 +82,7 @@ def test_scales_stand_side_by_side_from_the_smallest_and_the_present_run_last() 
     alone = by_scale(scale="smoke")
     assert alone.header == ["", "Claim", "smoke, this run"]
     assert [row[2] for row in alone.rows[:2]] == ["undecided", "reproduced"]
-    assert "nothing is published here" in alone.latex() and "nothing is published here" in alone.html()
+    assert "nothing is published here" in alone.latex()
 
 
 def test_the_overview_has_the_verdicts_in_the_order_of_the_claims() -> None:

@@ -3,12 +3,10 @@
 README.md                           how many of the published claims have which verdict, and the scales
 docs/results.md                     these verdicts, and the targets with their cost
 results/published/*/*.claims.json   the verdicts with all their numbers
-config/README.md                    the table of the keys of the config
 config/<study>/README.md            every setting of a run of the study
 environment.yml                     the pins of requirements.lock
 """
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -61,18 +59,11 @@ def allowed(schema: dict[str, Any]) -> str:
         return " or ".join(allowed(part) for part in schema["anyOf"])
     if "const" in schema or "enum" in schema:
         return ", ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "boolean":
+        return "true, false"
     bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
     return " ".join([schema["type"], ", ".join(limits)]).strip()
-
-
-def keys_table() -> str:
-    """The keys of the config."""
-    rows = [
-        [f"`{key}`", schema["description"], allowed(schema), json.dumps(schema["default"]), schema["change"]]
-        for key, schema in grid.Config.model_json_schema()["properties"].items()
-    ]
-    return markdown(["key", "meaning", "values", "default", "when to change"], rows)
 
 
 def settings_page(study: Study) -> str:
@@ -215,7 +206,6 @@ def generated() -> dict[Path, str]:
             "verdicts": verdicts_table(claims, chapters),
             "speed": speed(),
         },
-        "config/README.md": {"keys": keys_table()},
     }
     found = {ROOT / "environment.yml": environment()}
     for name, contents_of in sections.items():

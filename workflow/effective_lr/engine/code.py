@@ -2,10 +2,8 @@
 
 Snakemake plans a job again when the code that it runs has changed: `sources` hashes the files. A run trains again when
 the code that decides its result has: its key is of the import closure of the training module within the folder of its
-study. That is hashed as syntax trees, without what cannot change a result: comments, formatting, docstrings,
-descriptions and sources of settings, messages of errors, and the differences between the trees of Python's versions.
-`code.lock` in the folder gives a tree the key of another one that was found to train the same numbers bit for bit
-(certify.py); an unknown tree is its own key, and trains anew.
+study, as syntax trees without what cannot change a result. `code.lock` in the folder gives a tree the key of another
+one that trains the same numbers (certify.py); an unknown tree is its own key.
 """
 
 import ast

@@ -1,7 +1,6 @@
 """A prepared dataset: one file of tensors, and a record of them that depends on their content alone.
 
-The record, not the tensors, is what a training job names as its input: it does not depend on where the raw files came
-from or on the machine. Every reader checks the tensors against it.
+A training job names the record as its input, and checks the tensors against it.
 """
 
 import hashlib
