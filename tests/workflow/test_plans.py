@@ -318,7 +318,6 @@ def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checko
         "pdf",
         "verdicts_figure",
         "explorer",
-        *(f"{study}_pages" for study in chapters),
     }  # of which targets are made
     assert expected.keys() | rules == {*re.findall(r"^(\w+)", listing, flags=re.MULTILINE)}
     # One plan for all of them: what a target lists, and has not, is made.
@@ -343,4 +342,5 @@ def test_a_job_of_a_thousand_runs_starts_and_writes_its_table(fresh: Checkout) -
         record = Provenance(**settings, **keys, **about, **numbers, versions={"torch": "2", "python": "3"})
         write_table(with_provenance(SCHEMA.empty_table(), [record]), cache.table_path(run))
     fresh.build(f"results/smoke/norms/jobs/{name}.parquet")
-    assert len(read_provenance(fresh.root / f"results/smoke/norms/jobs/{name}.parquet")) == 1000
+    runs = read_provenance(fresh.root / f"results/smoke/norms/jobs/{name}.parquet")
+    assert len(runs) == len(chapter.jobs[name]) >= 1000
