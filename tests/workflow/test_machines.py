@@ -164,8 +164,9 @@ def test_settings_for_other_programs_reach_no_job(tmp_path: Path) -> None:
         assert line == "" and "theirs" not in jobs.values() and "MPLCONFIGDIR" not in jobs
         assert os.access(jobs["HOME"] or Path.home(), os.W_OK)
         assert all(str(tmp_path) in jobs[name] for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR"))
+    (tmp_path / "texmf").mkdir()
     line = machine.shield({"HOME": str(tmp_path), "BASH_ENV": "x", "SNAKEMAKE_PROFILE": "y"}, tmp_path)
-    assert line.startswith("SNAKEMAKE_PROFILE and BASH_ENV: ")
+    assert line.startswith("SNAKEMAKE_PROFILE and BASH_ENV and ~/texmf: of your own")
 
 
 def test_figures_follow_no_matplotlibrc(tmp_path: Path) -> None:

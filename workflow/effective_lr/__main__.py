@@ -14,9 +14,9 @@ if __name__ == "__main__":
         os.execv(sys.executable, [sys.executable, "-m", "effective_lr", *sys.argv[1:]])
 
     def stop(number: int, frame: object) -> None:
-        """Ctrl-C, while modules are imported or later."""
-        print("Stopped.", file=sys.stderr)
-        sys.exit(128 + number)
+        """Ctrl-C while modules are imported, some of which break where it raises an error."""
+        print("Stopped.", file=sys.stderr, flush=True)
+        os._exit(128 + number)
 
     signal.signal(signal.SIGINT, stop)
     for stream in (sys.stdout, sys.stderr):  # whatever the locale of the terminal
@@ -82,6 +82,7 @@ def call(words: list[str]) -> int:
     top.add_argument("command", choices=COMMANDS)
     command = top.parse_args(words[:1]).command
     function = function_of(command)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parameters = inspect.signature(function).parameters
     parser = ArgumentParser(f"effective_lr {command}", description=inspect.getdoc(function))
     add_options(parser, parameters)
@@ -106,6 +107,9 @@ def main(words: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has seen enough, as in `... plan | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         return 128 + signal.SIGPIPE

@@ -24,8 +24,10 @@ def shield(environment: MutableMapping[str, str], scratch: Path) -> str:
     environment.update(
         dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"), str(scratch / "jupyter"))
     )
-    kept = " and ".join(name for name in KEPT if environment.get(name))
-    return kept and f"{kept}: set here, and may change what is built; unset what is not meant for this"
+    kept = [name for name in KEPT if environment.get(name)]
+    kept += ["~/texmf"] if Path(environment.get("HOME", "~"), "texmf").expanduser().is_dir() else []
+    own = "of your own, and may change what is built; put away what is not meant for this"
+    return f"{' and '.join(kept)}: {own}" if kept else ""
 
 
 def correct_times(folders: Iterable[Path], now: float) -> str:
