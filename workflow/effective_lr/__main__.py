@@ -4,11 +4,26 @@ A command is a function, and its options are the parameters of that. Its module 
 that finds all its runs finished never imports torch.
 """
 
-import importlib
-import inspect
 import os
 import signal
 import sys
+
+if __name__ == "__main__":
+    if sys.flags.optimize > 1:  # docstrings, which it drops, are descriptions and definitions of statistics
+        os.environ.pop("PYTHONOPTIMIZE", None)
+        os.execv(sys.executable, [sys.executable, "-m", "effective_lr", *sys.argv[1:]])
+
+    def stop(number: int, frame: object) -> None:
+        """Ctrl-C while modules are imported, some of which break where it raises an error."""
+        print("Stopped.", file=sys.stderr, flush=True)
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, stop)
+    for stream in (sys.stdout, sys.stderr):  # whatever the locale of the terminal
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+
+import importlib
+import inspect
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,6 +82,7 @@ def call(words: list[str]) -> int:
     top.add_argument("command", choices=COMMANDS)
     command = top.parse_args(words[:1]).command
     function = function_of(command)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parameters = inspect.signature(function).parameters
     parser = ArgumentParser(f"effective_lr {command}", description=inspect.getdoc(function))
     add_options(parser, parameters)
@@ -92,6 +108,7 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has seen enough, as in `... plan | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush

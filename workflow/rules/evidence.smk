@@ -10,6 +10,8 @@ rule checks:
     priority: 10_000  # they wait for nothing, and are the longest jobs of a small scale
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=resources.PROCESS_MEGABYTES,
     params:
         code=lambda wildcards: CODE[wildcards.study]["checks"],
     shell:
@@ -22,6 +24,7 @@ rule chapter:
         tables=lambda wildcards: LAYOUT.tables(wildcards.study),
         checks=lambda wildcards: LAYOUT.checks(wildcards.study),
         claims=ROOT / "paper/{study}/claims.yaml",
+        mark=lambda wildcards: LAYOUT.mark_of_rule(wildcards.study, LAYOUT.claims(wildcards.study)),
         contents=ROOT / "paper/{study}/contents.yaml",
         published=lambda wildcards: LAYOUT.all_published_claims(wildcards.study).values(),
         measured=lambda wildcards: LAYOUT.measured_files(wildcards.study),
@@ -43,6 +46,8 @@ rule chapter:
         f"{RESULTS}/{{study}}/logs/chapter.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=resources.PROCESS_MEGABYTES,
     params:
         code=lambda wildcards: CODE[wildcards.study]["chapter"],
         scale=SCALE,
@@ -61,6 +66,9 @@ rule claim:
             wildcards.study, CHAPTERS[wildcards.study].claims[wildcards.claim].experiments
         ),
         checks=lambda wildcards: LAYOUT.checks(wildcards.study),
+        mark=lambda wildcards: LAYOUT.mark_of_rule(
+            wildcards.study, RESULTS / wildcards.study / "claims" / f"{wildcards.claim}.json", wildcards.claim
+        ),
     output:
         f"{RESULTS}/{{study}}/claims/{{claim}}.json",
     log:

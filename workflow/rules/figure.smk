@@ -20,6 +20,8 @@ rule figure:
     priority: 9000  # as soon as its trainings are done
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=600,
     params:
         experiments=lambda wildcards: CHAPTERS[wildcards.study].contents.figures[wildcards.figure].experiments,
         code=lambda wildcards: CODE[wildcards.study]["figure"],

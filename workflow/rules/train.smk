@@ -16,6 +16,12 @@ PRIORITIES = {
 }
 
 
+# Of this machine; a cluster gives each job its own. A job that needs more than there is runs alone.
+if workflow.resource_settings.nodes is None and "mem_mb" not in workflow.global_resources:
+    NEEDED = [LAYOUT.megabytes(study, job) for study, chapter in CHAPTERS.items() for job in chapter.jobs]
+    workflow.register_resource("mem_mb", max([resources.available_megabytes(), *NEEDED]))
+
+
 rule train:
     """Train the runs of one job, except those in the run cache, from their checkpoints where they have one."""
     input:

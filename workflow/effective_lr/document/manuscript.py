@@ -61,7 +61,7 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
         manuscript.sources.append(str(source))
         if source.suffix == ".bib":
             return
-        for number, line in enumerate(source.read_text().splitlines(), start=1):
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
             for found in COMMAND.finditer(re.sub(r"(?<!\\)%.*|\\(re)?newcommand\{[^}]*\}.*", "", line)):
                 where, name = f"{shown}:{number}: {found[0]}", found["name"] or ""
                 if "\\" in name or "#" in name:
@@ -107,10 +107,10 @@ def require_known_numbers(paper: Path, studies: list[str], build: Path, root: Pa
     Those of a study without this scale print as n/a.
     """
     files = {study: build / study / "numbers.tex" for study in [FRAME, *studies]}
-    known = {name for file in files.values() for name in DEFINED.findall(file.read_text())}
+    known = {name for file in files.values() for name in DEFINED.findall(file.read_text(encoding="utf-8"))}
     for source in map(Path, scan(paper, studies, root).sources):
         own = source.parent.name if source.parent != paper else FRAME
-        for line, content in enumerate(source.read_text().splitlines(), start=1):
+        for line, content in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
             for found in USED.finditer(re.sub(r"(?<!\\)%.*", "", content)):
                 study, name = found["study"] or own, found["name"]
                 if study in files and "#" not in name and f"{study}/{name}" not in known:
@@ -120,11 +120,14 @@ def require_known_numbers(paper: Path, studies: list[str], build: Path, root: Pa
 
 def typeset(main: Path, build: Path) -> None:
     """Make build/main.pdf, with generated files found in `build`. Raises UserError where LaTeX is missing or fails."""
+    main = Path(os.path.relpath(main))  # the folder of the repository may have a name that TeX cannot read
     here = main.parent
     if shutil.which("latexmk") and shutil.which("pdflatex"):
-        # A trailing colon keeps LaTeX's own search path.
+        if odd := sorted({*str(main)} & {*'$%~\\"'}):
+            raise UserError(f"{main}: LaTeX reads no path with {' '.join(odd)}; rename that folder")
+        # A trailing colon keeps LaTeX's own search path; -norc leaves out the user's start-up files.
         paths = dict.fromkeys(("TEXINPUTS", "BIBINPUTS"), f"{here}:{build}:")
-        options = ["-pdf", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={build}"]
+        options = ["-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={build}"]
         command = ["latexmk", *options, str(main)]
     elif shutil.which("tectonic"):
         paths = {}
@@ -135,7 +138,17 @@ def typeset(main: Path, build: Path) -> None:
             "no LaTeX found: expected latexmk with pdflatex, or tectonic; on Debian or Ubuntu type: "
             "sudo apt-get install latexmk texlive-latex-recommended texlive-fonts-recommended lmodern"
         )
-    if subprocess.run(command, env={**os.environ, **paths, "max_print_line": "1000"}, check=False).returncode:
+
+    def succeeds() -> bool:
+        return subprocess.run(command, env={**os.environ, **paths, "max_print_line": "1000"}).returncode == 0
+
+    left = [path for path in build.glob("main.*") if path.suffix not in (".pdf", ".tex")]
+    if not succeeds():
+        # A LaTeX that was killed leaves files at which every later one fails: once more without those of earlier runs.
+        for path in left:
+            path.unlink(missing_ok=True)
+        if left and succeeds():
+            return
         raise UserError(
             f"{main}: LaTeX failed; the first line that starts with '!' in {build / 'main.log'} gives the reason"
         )

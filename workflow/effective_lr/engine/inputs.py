@@ -5,7 +5,10 @@ imports this: nothing here imports torch or pandas.
 """
 
 import json
+import os
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +37,7 @@ def data_of(study: Study, run: BaseRun) -> DataFiles | None:
 def recorded(data: tuple[Path, Path] | None, key: str) -> str:
     """The value of a key in the record of prepared data; empty where it cannot be read, which its reader reports."""
     try:
-        return str(json.loads(data[1].read_text()).get(key, "")) if data else ""
+        return str(json.loads(data[1].read_text(encoding="utf-8")).get(key, "")) if data else ""
     except (OSError, ValueError, AttributeError):
         return ""
 
@@ -92,6 +95,22 @@ class Layout:
     def claims(self, study: str) -> Path:
         """The claims with their verdicts and numbers."""
         return self.results(study) / "claims.json"
+
+    def mark_of_rule(self, study: str, verdicts: Path, claim: str = "") -> Path:
+        """An input of the job that makes these verdicts, of a claim or of all, which is old while claims.yaml has the
+        rules that they were made by, and new where it has others, whatever Snakemake has recorded or lost."""
+        mark = Path(".snakemake", "rules", "-".join(verdicts.parts))
+        stated = {name: one for name, one in self.chapters[study].claims.items() if claim in ("", name)}
+        made, is_other = 0.0, False
+        with suppress(OSError, ValueError):  # nothing is made yet
+            decided = json.loads(verdicts.read_text(encoding="utf-8"))
+            found, made = {claim: decided} if claim else decided, verdicts.stat().st_mtime
+            is_other = found.keys() != stated.keys() or not all(stated[name].has_decided(found[name]) for name in found)
+        if not mark.exists() or (is_other and mark.stat().st_mtime <= made):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(f"{time.time() if is_other else ''}", encoding="utf-8")
+            os.utime(mark, None if is_other else (0, 0))
+        return mark
 
     def published(self, study: str) -> Path:
         """The table of the published runs of this scale, which need not exist."""

@@ -1,6 +1,7 @@
 """What is left to train of a scale, and how long it takes."""
 
 import itertools
+import signal
 import time
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
@@ -11,8 +12,9 @@ from typing import Any
 from effective_lr.engine.code import training_key
 from effective_lr.engine.inputs import Layout, data_of, recorded
 from effective_lr.engine.jobs import RunCache, duration
-from effective_lr.engine.resources import CPU_SPEED
+from effective_lr.engine.resources import CPU_SPEED, PROCESS_MEGABYTES, available_megabytes
 from effective_lr.engine.study import BaseRun, load
+from effective_lr.errors import reason
 
 MEASURED_STEPS, MEASURED_SECONDS = 40, 2.0  # of each kind of run, whichever ends first
 START_SECONDS = 4.0  # of a job, to import PyTorch and read the data
@@ -54,6 +56,16 @@ def measure(name: str, runs: list[BaseRun]) -> list[float]:
     return speeds
 
 
+def measure_at_once(name: str, runs: list[BaseRun], cores: int) -> list[list[float]]:
+    """The same in as many processes as there are cores; in this one alone where the system refuses that."""
+    try:
+        with ProcessPoolExecutor(cores, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)) as pool:
+            return list(pool.map(measure, [name] * cores, [runs] * cores))
+    except OSError as error:
+        print(f"{name}: measured in one process, not {cores} at once, since /dev/shm cannot be used ({reason(error)})")
+        return [measure(name, runs)]
+
+
 def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
     """How fast a run trains, by the median of the later half of its first steps, or by all of a run of few steps.
 
@@ -80,6 +92,7 @@ class _Enough(Exception):
 
 def plan(layout: Layout, cores: int = 1) -> str:
     """Print what is left to train, and how long it takes by the speed that is measured here with all cores at work."""
+    cores = max(1, min(cores, available_megabytes() // PROCESS_MEGABYTES))
     texts, seconds = zip(*(plan_study(layout, study, cores) for study in layout.chapters), strict=True)
     total = f"{layout.config.scale_name}: about {duration(sum(seconds) / cores)} with {cores} jobs at a time"
     return "\n\n".join([*texts, total])
@@ -94,9 +107,8 @@ def plan_study(layout: Layout, study: str, cores: int) -> tuple[str, float]:
     if not missing:
         return text, 0.0
     kinds = {speed_kind(run): run for run in missing}
-    with ProcessPoolExecutor(cores) as pool:
-        measured = pool.map(measure, [study] * cores, [list(kinds.values())] * cores)
-        speeds = dict(zip(kinds, map(mean, zip(*measured, strict=True)), strict=True))
+    measured = measure_at_once(study, list(kinds.values()), cores)
+    speeds = dict(zip(kinds, map(mean, zip(*measured, strict=True)), strict=True))
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     for run in missing:
         seconds[group(run)].append(operations(run) / speeds[speed_kind(run)])

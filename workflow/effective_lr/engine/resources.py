@@ -1,7 +1,10 @@
 """What a training job asks of a scheduler, from the arithmetic of its runs. Imported by the Snakefile."""
 
 import math
+import os
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 from effective_lr.engine.study import BaseRun, Study
 
@@ -22,3 +25,17 @@ def time_limit(study: Study, runs: Iterable[BaseRun], is_gpu: bool, attempt: int
 def memory_limit(study: Study, run: BaseRun, attempt: int = 1) -> int:
     """Megabytes that a training job asks for, on the host: PyTorch, and what the run needs beside it."""
     return attempt * (PROCESS_MEGABYTES + study.megabytes(run))
+
+
+def available_megabytes(system: Path = Path("/")) -> int:
+    """The memory of this machine, or what a control group of this process allows of it: less, in a container."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError):
+        for line in (system / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, kinds, own = line.split(":", 2)
+            root = system / "sys/fs/cgroup" / kinds  # of version 2, whose kinds are empty, or of version 1
+            for group in (root / own.strip("/"), *(root / own.strip("/")).parents):
+                for name in ("memory.max", "memory.limit_in_bytes"):
+                    with suppress(OSError, ValueError):  # no such file, or "max"
+                        found.append(int((group / name).read_text(encoding="utf-8")))
+    return min(found) // 2**20

@@ -94,7 +94,7 @@ def definitions_of(study: Study) -> dict[str, str]:
     The file of the checks is read, and not imported: that would import PyTorch.
     """
     file = STUDIES / study.name / "checks.py"
-    functions = ast.parse(file.read_text()).body if file.exists() else []
+    functions = ast.parse(file.read_text(encoding="utf-8")).body if file.exists() else []
     checks = {one.name: ast.get_docstring(one) for one in functions if isinstance(one, ast.FunctionDef)}
     statistics = {name: one.measure.__doc__ for name, one in statistics_of(study).items()}
     return {name: " ".join(text.split()) for name, text in {**checks, **statistics}.items() if text}
@@ -205,7 +205,8 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
         verdict, why = judge(estimate, part.within)
         within = [None if np.isinf(bound) else bound for bound in part.within]
         why = "; ".join(filter(None, [why, estimate.note]))
-        parts.append({**as_json(part, estimate), "within": within, "verdict": verdict, "why": why})
+        own = {} if part.seeds_from is None else {"seeds_from": part.seeds_from}
+        parts.append({**as_json(part, estimate), "within": within, **own, "verdict": verdict, "why": why})
     fresh = evidence.since(claim.seeds_from)
     explored = []
     for what in claim.explored:

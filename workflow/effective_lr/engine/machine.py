@@ -1,0 +1,48 @@
+"""What would decide on other people's machines: variables, start-up files, clocks. Imported by the Snakefile."""
+
+import os
+from collections.abc import Iterable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+
+OF_OTHERS = ("PYTHON", "JUPYTER", "MPLBACKEND", "MATPLOTLIBRC", "BASH_FUNC_", "SHELLOPTS", "CDPATH")
+KEPT = ("SNAKEMAKE_PROFILE", "BASH_ENV")  # which were read before this
+
+
+def shield(environment: MutableMapping[str, str], scratch: Path) -> str:
+    """Take what the user set for other programs out of the environment of jobs; returns a line about what stays, if
+    anything. Where HOME cannot be written, caches are kept in `scratch`."""
+    for name in [name for name in environment if name.startswith(OF_OTHERS)]:
+        del environment[name]
+    if not os.access(environment.get("MPLCONFIGDIR", ""), os.W_OK):
+        environment.pop("MPLCONFIGDIR", None)
+    if not os.access(environment.get("HOME") or os.path.expanduser("~"), os.W_OK):
+        environment["HOME"] = str(scratch / "home")
+        (scratch / "home").mkdir(parents=True, exist_ok=True)
+    environment["LOGNAME"] = environment.get("LOGNAME") or "nobody"  # Snakemake asks for it
+    environment.update({"PYTHONUTF8": "1", "PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"})
+    environment.update(
+        dict.fromkeys(("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"), str(scratch / "jupyter"))
+    )
+    kept = [name for name in KEPT if environment.get(name)]
+    kept += ["~/texmf"] if Path(environment.get("HOME", "~"), "texmf").expanduser().is_dir() else []
+    own = "of your own, and may change what is built; put away what is not meant for this"
+    return f"{' and '.join(kept)}: {own}" if kept else ""
+
+
+def correct_times(folders: Iterable[Path], now: float) -> str:
+    """Set the times of files that are ahead of the clock to now; returns a line about them, if there are any.
+
+    Snakemake refuses an output that is older than its input.
+    """
+    ahead = []
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with suppress(OSError):  # it is gone, or not ours
+            if path.lstat().st_mtime > now:
+                os.utime(path, (now - 1, now - 1), follow_symlinks=False)
+                ahead.append(path)
+    return (
+        f"{ahead[0]}: its time is ahead of the clock here, as is that of {len(ahead)} files; set to now"
+        if ahead
+        else ""
+    )
