@@ -207,7 +207,6 @@ def test_statistics_find_what_the_tables_hold(five: Evidence) -> None:
         ("log_ratio_independent", "car_dense"): np.log(1.2) + log_drift,
         ("covridge_ratio", "linear_0.25_0.1"): np.log(0.9) + log_drift,
         ("covridge_to_ridge", "sine_0.75_2"): np.log(0.9 / 1.2) + log_drift,
-        ("covridge_as_reported", "sine_0.75_2"): np.log(0.9) + log_drift,
         ("sparridge_to_lasso", "linear_0.25_2_lasso"): np.log(0.8 / 0.5) + log_drift,
         ("sparridge_all_ratio", "linear_0.75_2"): np.log(0.6) + log_drift,
         ("energy_ratio", "covridge"): np.log(0.9) + log_drift,
