@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+import plain_pytorch
 from effective_lr.studies.normalization import theory
 
 DIM, GROUPS, GRAD = 1000, 4, 2.0
@@ -34,26 +35,12 @@ SETTINGS = {
 }
 
 
-def make_optimizer(name: str, w: Tensor, lr: float, l2: float) -> torch.optim.Optimizer:
-    match name:
-        case "sgd":
-            return torch.optim.SGD([w], lr, weight_decay=2 * l2)
-        case "momentum" | "nesterov":
-            return torch.optim.SGD([w], lr, MOMENTUM, weight_decay=2 * l2, nesterov=name == "nesterov")
-        case "adam":
-            return torch.optim.Adam([w], lr, weight_decay=2 * l2)
-        case "rmsprop":
-            return torch.optim.RMSprop([w], lr, weight_decay=2 * l2)
-        case _:
-            return torch.optim.AdamW([w], lr, weight_decay=2 * l2)
-
-
 def random_walk(name: str, lr: float, l2: float, initial_norm: float, steps: int) -> Iterator[Tensor]:
     """The weights (GROUPS, DIM) after each step; the same tensor every time."""
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(GROUPS, DIM, generator=generator, dtype=torch.float64)
     w *= initial_norm / w.norm(dim=1, keepdim=True)
-    optimizer = make_optimizer(name, w, lr, l2)
+    optimizer = plain_pytorch.optimizer(name, [{"params": [w], "lr": lr, "weight_decay": 2 * l2}], MOMENTUM)
     for _ in range(steps):
         noise = torch.randn(w.shape, generator=generator, dtype=torch.float64)
         norm = w.norm(dim=1, keepdim=True)
@@ -61,14 +48,6 @@ def random_walk(name: str, lr: float, l2: float, initial_norm: float, steps: int
         w.grad = tangent / tangent.norm(dim=1, keepdim=True) * GRAD / norm
         optimizer.step()
         yield w
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", theory.NORM_EXPONENT)
@@ -134,7 +113,7 @@ CURVATURE = torch.linspace(1, 2, 20, dtype=torch.float64)
 def projected_losses(name: str, lr: float, l2: float, steps: int) -> Tensor:
     """Descent on the scale-invariant loss Σ CURVATURE·w²/‖w‖², from 1 to 2, with ‖w‖ set to 1 after every step."""
     w = torch.ones_like(CURVATURE) / len(CURVATURE) ** 0.5
-    optimizer = make_optimizer(name, w, lr, l2)
+    optimizer = plain_pytorch.optimizer(name, [{"params": [w], "lr": lr, "weight_decay": 2 * l2}], MOMENTUM)
     losses = []
     for _ in range(steps):
         loss = CURVATURE @ w**2

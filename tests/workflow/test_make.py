@@ -21,26 +21,7 @@ from packaging.utils import canonicalize_name
 from shared import ROOT
 
 MAKE = shutil.which("make") or "make"
-TOOLS = [
-    "bash",
-    "basename",
-    "cat",
-    "chmod",
-    "dirname",
-    "env",
-    "flock",
-    "grep",
-    "head",
-    "id",
-    "ls",
-    "mkdir",
-    "nproc",
-    "rm",
-    "sed",
-    "sha256sum",
-    "tee",
-    "touch",
-]
+TOOLS = "bash basename cat chmod dirname env flock grep head id ls mkdir nproc rm sed sha256sum tee touch"
 LATEX = ("latexmk", "pdflatex", "kpsewhich")
 # The stubs behave well, except for what the variables of a test name as broken.
 STUBS = {
@@ -108,7 +89,7 @@ def machine(tmp_path: Path) -> Machine:
     (tmp_path / "requirements.lock").write_text("torch==2.0\n")
     (tmp_path / "requirements-dev.lock").write_text("pytest==9.0\n")
     (tmp_path / "bin").mkdir()
-    for tool in set(TOOLS) - STUBS.keys():
+    for tool in {*TOOLS.split()} - STUBS.keys():
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
     for name, body in STUBS.items():
         stub = tmp_path / "bin" / name
@@ -126,6 +107,8 @@ def test_make_sets_up_what_the_paper_needs_and_builds(machine: Machine) -> None:
     assert machine.calls("python3 -m") == ["python3 -m venv .venv", f"{INSTALL} requirements.lock"]
     assert machine.calls()[-1] == "snakemake --cores all"
     assert done.stdout.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
+    failed = machine.make(SNAKEMAKE_CODE="1")
+    assert failed.returncode != 0 and "main.pdf" not in failed.stdout
 
 
 def test_targets(machine: Machine) -> None:
@@ -153,6 +136,9 @@ def test_targets(machine: Machine) -> None:
         done = machine.make(*words.split())
         assert done.returncode == 0, done.stdout
         assert machine.calls()[-1] == call, words
+    assert machine.make("lab").returncode == 0
+    assert machine.calls()[-1].startswith("jupyter lab ")
+    assert any(call.endswith("set-default-viewer python") for call in machine.calls("jupytext-config"))
     for words in ("notebooks", "report", "docs", "test-slow"):  # what more they need was installed by the first of them
         (machine.root / ".venv/requirements-dev.lock.sha256").unlink()
         machine.make(words)
@@ -165,12 +151,6 @@ def test_every_target_is_listed_and_there_are_few(machine: Machine) -> None:
     hidden = {"setup-dev", "help"}  # the first is part of others
     assert {*phony.replace("\\", "").split()} - hidden == {*listed} - {"figure_%", "table_%", "claim_%"} - hidden
     assert len(listed) <= 22
-
-
-def test_jupyter_opens_text_as_notebooks(machine: Machine) -> None:
-    assert machine.make("lab").returncode == 0
-    assert machine.calls()[-1].startswith("jupyter lab ")
-    assert any(call.endswith("set-default-viewer python") for call in machine.calls("jupytext-config"))
 
 
 def test_ci_runs_make_test_with_the_linters_of_each_commit(machine: Machine) -> None:
@@ -193,9 +173,6 @@ def test_a_run_that_was_killed_leaves_a_mark_and_the_next_one_frees_the_lock(mac
         return "snakemake --unlock" in machine.calls()
 
     assert [unlocked(code) for code in (0, 1, 137, 137, 0, 0)] == [False, False, False, True, True, False]
-
-
-# What is installed, and when
 
 
 def test_a_lock_is_installed_again_only_when_its_contents_change(machine: Machine) -> None:
@@ -294,14 +271,6 @@ def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
     assert machine.calls("apt-get install")[-1].endswith(" dataset-fashion-mnist")
     assert done.returncode == 0
     assert "the workflow will download it" in done.stdout
-
-
-def test_a_failed_run_ends_without_the_place_of_a_paper(machine: Machine) -> None:
-    done = machine.make(SNAKEMAKE_CODE="1")
-    assert done.returncode != 0 and "main.pdf" not in done.stdout
-
-
-# A time capsule
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The whole workflow at the smoke scale, from raw data to a PDF and a report that are opened and looked at."""
 
 import contextlib
+import html
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
 from pypdf import PdfReader
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -214,7 +216,48 @@ def test_every_command_reads_the_config(smoke: Checkout, tmp_path: Path) -> None
     assert "The paper: paper/build/smoke/main.pdf" in built.stdout.splitlines(), built.stderr
 
 
-# Slow: what is made on demand
+# Runs commands in one process, and prints which of the libraries that take seconds each of them imported first.
+PROGRAM = """
+import sys
+from effective_lr.__main__ import main
+for words in sys.argv[1:]:
+    before = set(sys.modules)
+    if main(words.split()):
+        sys.exit(1)
+    heavy = {"matplotlib", "pandas", "scipy.stats", "seaborn", "sklearn", "statsmodels", "torch"}
+    print("imported:", *(set(sys.modules) - before) & heavy)
+"""
+
+
+def test_jobs_import_what_they_need(smoke: Checkout, tmp_path: Path) -> None:
+    checkout = smoke.copy(tmp_path / "copy")
+    studies = checkout.chapters().items()
+    figures = [
+        f"figure --study {study} --name {name} --output x.pdf"
+        for study, chapter in studies
+        for name in chapter.contents.figures
+    ]
+    finished = [f"train --study {study} --job {next(iter(one.jobs))} --output x.parquet" for study, one in studies]
+    for allowed, commands in [
+        ({"pandas"}, [*(f"chapter --study {study}" for study, _ in studies), "paper"]),
+        ({"pandas", "matplotlib", "seaborn"}, ["verdicts --output x.pdf", *figures]),
+        ({"pandas"}, finished),
+    ]:
+        path = str(checkout.root / "workflow")
+        done = checkout.run(sys.executable, "-c", PROGRAM, *commands, PYTHONPATH=path)
+        assert done.returncode == 0, done.stderr
+        libraries = re.findall(r"^imported:(.*)$", done.stdout, flags=re.MULTILINE)
+        for words, names_of in zip(commands, libraries, strict=True):
+            assert set(names_of.split()) <= allowed, words
+
+
+def test_an_unknown_number_ends_the_paper_with_its_place(smoke: Checkout, tmp_path: Path) -> None:
+    checkout, text = smoke.copy(tmp_path / "copy"), "paper/normalization/text.tex"
+    line = len((checkout.root / text).read_text().splitlines()) + 1
+    checkout.append(text, "\\num{contour_slope/nobody}\n")
+    result = checkout.command("paper")
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"{text}:{line}: \\num{{contour_slope/nobody}}: ")
 
 
 @pytest.mark.slow
@@ -263,6 +306,13 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
     text = report.read_text()
     titles = [item.title for item in [*figures, *tables, *notebooks]]
     assert not [title for title in titles if json.dumps(title)[1:-1] not in text and title not in text]
+    for study, chapter in checkout.chapters().items():
+        folder = build(checkout) / study
+        assert all(Image.open(folder / f"{name}.png").width > 500 for name in chapter.contents.figures)
+        for name, item in chapter.contents.tables.items():
+            assert html.escape(item.title) in (folder / f"{name}.html").read_text()
+        assert all(f"{name} " in (folder / "page_claims.html").read_text() for name in chapter.claims)
+        assert "torch" in (folder / "page_provenance.html").read_text()
 
     with chromium() as browser:
         wait = WebDriverWait(browser, 20)
@@ -270,35 +320,16 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
         def show(category: str) -> list[Any]:
             """Open a category; the buttons that show its items."""
             browser.get(report.as_uri())
-            wait.until(lambda _: browser.find_elements(By.XPATH, f"//*[normalize-space(text())='{category}']"))[
-                0
-            ].click()
+            place = f"//*[normalize-space(text())='{category}']"
+            wait.until(lambda _: browser.find_elements(By.XPATH, place))[0].click()
             return wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a.inline-block"))[::2]
 
-        assert len(show("Figures")) == len(figures)
-        for number in range(len(figures)):
-            show("Figures")[number].click()
-            image = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "img[src*='image/png']"))[0]
-            wait.until(lambda _, image=image: image.get_property("naturalWidth") > 500)
-
-        def text_of(item: Any) -> str:
-            item.click()
-            frame = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "iframe[src*='text/html']"))[0]
-            browser.switch_to.frame(frame)
-            text: str = wait.until(lambda _: browser.find_element(By.TAG_NAME, "body").text)
-            browser.switch_to.default_content()
-            return text
-
-        shown = [text_of(show("Tables")[number]) for number in range(len(tables))]
-        assert all(any(item.title in text for text in shown) for item in tables)
-        pages = [text_of(show("Claims and provenance")[number]) for number in range(2 * len(contents))]
-        for chapter in checkout.chapters().values():
-            assert any(all(f"{name} " in text for name in chapter.claims) for text in pages)
-        assert len([text for text in pages if "torch" in text]) == len(contents)
-        assert len(show("Paper")) == 1
+        kinds = {"Figures": len(figures), "Tables": len(tables), "Claims and provenance": 2 * len(contents), "Paper": 1}
+        assert {category: len(show(category)) for category in kinds} == kinds
+        for category, shown in [("Figures", "img[src*='image/png']"), ("Tables", "iframe[src*='text/html']")]:
+            show(category)[0].click()
+            assert wait.until(lambda _, shown=shown: browser.find_elements(By.CSS_SELECTOR, shown))
         browser.get(report.as_uri())
         assert wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a[href='explorer.html']"))
-
-        assert problems(browser) == []
         asked = asked_for(browser)
-        assert asked and not [url for url in asked if url.startswith("http")]
+        assert problems(browser) == [] and asked and not [url for url in asked if url.startswith("http")]
