@@ -46,6 +46,7 @@ from effective_lr.studies.normalization.analysis import (
     error_or_chance,
     late_layers,
     lost_by_cause,
+    median_error,
     plane,
     with_angle_scales,
 )
@@ -302,14 +303,14 @@ plt.show()
 # %% [markdown]
 # ## Wrong labels: `memorization`
 #
-# A small training set in which a share of the labels is wrong, so that there is something to regularize. The replay
-# trains without a penalty at the effective learning rate that the penalty would have produced (`replay.py`).
-# **Prediction:** the closed replay has the error and the loss of the penalty at every $\lambda$. Without normalization
-# the best $\lambda>0$ beats $\lambda=0$.
+# A small training set in which a share of the labels is wrong, so that there is something to regularize. The replays
+# train without a penalty at the effective learning rate that the penalty would have produced (`replay.py`).
+# **Prediction:** the slow replay, one rate for each layer, has the error and the loss of the penalty at every
+# $\lambda$. Without normalization the best $\lambda>0$ beats $\lambda=0$.
 
 # %%
 runs = tables["memorization"].runs
-runs = runs.assign(error=100 * error_or_chance(runs))
+runs = runs.assign(error=100 * median_error(tables["memorization"], runs))
 by = {"index": "l2", "columns": ["normalization", "replay"]}
 runs.pivot_table(values="error", **by).round(1)
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from effective_lr.prepare.dataset import Missing, Prepared
+from effective_lr.prepare.dataset import Prepared
+from effective_lr.prepare.sources import Missing
 from effective_lr.prepare.text import shakespeare
 from effective_lr.studies.manifold.data import Data
 from effective_lr.studies.manifold.settings import Run

@@ -10,7 +10,8 @@ import torch
 
 from effective_lr.errors import UserError
 from effective_lr.prepare import text
-from effective_lr.prepare.dataset import Missing, Prepared
+from effective_lr.prepare.dataset import Prepared
+from effective_lr.prepare.sources import Missing
 from effective_lr.studies.manifold import data as windows
 from effective_lr.studies.manifold.training import load
 

@@ -82,6 +82,7 @@ def figure(arguments: Arguments) -> None:
     item = chapter.contents.figures[arguments.name]
     tables = tidy.read(chapter, layout.tables_of(arguments.study, item), chapter.experiments_of(item))
     save_pdf(draw(chapter.study, arguments.name, tables), arguments.output)
+    print(f"{item.title}: {arguments.output}")
 
 
 def chapter(arguments: Arguments) -> None:

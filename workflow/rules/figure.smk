@@ -12,6 +12,7 @@ rule figure:
         f"{BUILD}/{{study}}/{{figure}}.pdf",
     log:
         f"{RESULTS}/{{study}}/logs/figure-{{figure}}.log",
+    priority: 9000  # as soon as its trainings are done
     conda:
         "../../environment.yml"
     params:

@@ -45,7 +45,7 @@ def view(tables: Tables) -> View:
         Panel("curves", "Median norm of the block matrices", steps, norm, marks, legend=legend, quantity="norm_ratio"),
     ]
     note = (
-        "RMSNorm before branches, all seeds; dotted: a quarter of the learning rate, dashed: four times. Prediction: "
+        "RMSNorm before branches, all seeds; solid: f = 1. Prediction: "
         "AdamW and AdamH coincide at the matched angle, another angle gives another loss, constraints hold the norm."
     )
     return View(note, panels)

@@ -20,6 +20,7 @@ from effective_lr.studies.manifold.analysis import (
     balances,
     curve,
     is_invariant,
+    main,
     measured,
     of_blocks,
     residual_growths,
@@ -31,15 +32,15 @@ from effective_lr.studies.manifold.words import ARMS, NAMES
 COLORS = dict(zip(ARMS, PALETTE, strict=False))
 MARKERS = dict(zip(ARMS, "osD^vP", strict=True))
 DASHED = (0, (2, 1.5))
-LINES = {0.25: ":", 1.0: "-", 4.0: DASHED}  # by f, in every figure
+LINES = {0.015625: (0, (1, 3)), 0.0625: "-.", 0.25: ":", 1.0: "-", 4.0: DASHED}  # by f, in every figure
 
 
 def rotation(tables: Tables) -> Figure:
     """Angle and norm of AdamW from several starts beside the constraint, and every late angle over its prediction."""
     figure, axes = plt.subplots(1, 4, figsize=(TEXT_WIDTH, 2.1), width_ratios=(1.25, 1.25, 1, 1))
-    runs = tables["starts"].runs
+    runs = main(tables["starts"].runs)
     e, beta1 = float(runs["decay_per_step"].iloc[0]), float(runs["beta1"].iloc[0])
-    theta = matched_angle(e, beta1)
+    theta, warm_up = matched_angle(e, beta1), bool(runs["warm_up"].iloc[0])
     steps = np.arange(1.0, int(runs["steps"].iloc[0]) + 1)
     starts = sorted(select(runs, optimizer="adamw")["initial_norm"].unique(), reverse=True)
     for start, color in zip(starts, (PALETTE[3], PALETTE[0], PALETTE[2]), strict=False):
@@ -48,7 +49,8 @@ def rotation(tables: Tables) -> Figure:
         angles = curve(tables, "starts", group, "angle")
         norms = curve(tables, "starts", group, "norm_ratio")
         axes[0].plot(angles.index, angles / theta, color=color, label=label)
-        axes[0].plot(steps, theory.adamw_angle(steps, e, start, beta1) / theta, color=color, ls=DASHED, lw=0.9)
+        predicted = theory.adamw_angle(steps, e, start, beta1, warm_up)
+        axes[0].plot(steps, predicted / theta, color=color, ls=DASHED, lw=0.9)
         axes[1].plot(norms.index, norms, color=color)
         axes[1].plot(steps, theory.adamw_norm(steps - 1, e, start), color=color, ls=DASHED, lw=0.9)
     held = select(runs, optimizer="adamh")
@@ -89,7 +91,7 @@ def draw_late_angles(axis: Axes, tables: Tables, experiment: str, tolerance: flo
 def losses_over_time(tables: Tables) -> Figure:
     """Validation loss over steps of the arms with RMSNorm, the mean over seeds with their range."""
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.7))
-    runs = tables["matched"].runs
+    runs = main(tables["matched"].runs)
     shown = runs[(runs["lr_factor"] == 1) | (runs["optimizer"] == "adamh")]
     for names, group in arms(shown):
         optimizer, factor = str(names["optimizer"]), float(str(names["lr_factor"]))
@@ -113,7 +115,7 @@ def knobs(tables: Tables) -> Figure:
     """Without RMSNorm: the residual stream block by block at each f, with the bound, and the norm of the matrices
     over f."""
     runs = select(tables["norm_free"].runs, initial_norm=1.0)
-    present = [name for name in ("adamw", "adam0", "adamh", "macro-F") if name in set(runs["optimizer"])]
+    present = [name for name in ("adamw", "adam0", "adamh", "macro-F", "macro-S") if name in set(runs["optimizer"])]
     figure, axes = plt.subplots(1, len(present) + 1, figsize=(TEXT_WIDTH, 2.1), width_ratios=[1] * len(present) + [1.2])
     layers = int(runs["layers"].iloc[0])
     blocks = [f"block{n}" for n in range(1, layers + 1)]
@@ -161,7 +163,7 @@ def knobs(tables: Tables) -> Figure:
 
 def ending(tables: Tables, runs: pd.DataFrame) -> str:
     """How many runs of an arm are lost, if not all, and how far their residual stream has grown before."""
-    lost = runs[runs["diverged"].notna()]
+    lost = runs[runs["lost"].notna()]
     if lost.empty:
         return ""
     growth = float(np.exp(np.log(residual_growths(tables, lost)).mean()))

@@ -5,7 +5,7 @@ import numpy as np
 from effective_lr.document.notation import number, thousands
 from effective_lr.document.table import MISSING, Results, fixed, interval
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
-from effective_lr.studies.manifold.analysis import CONTEXT_MODELS, LOST_LOSS, arms, losses, residual_growths, select
+from effective_lr.studies.manifold.analysis import CONTEXT_MODELS, arms, losses, main, residual_growths, select
 from effective_lr.studies.manifold.bijection import matched_angle, smoothing
 from effective_lr.studies.manifold.statistics import SENSITIVITY, angle_effects, paired_difference, sees_the_angle
 from effective_lr.studies.manifold.theory import growth_without_decay
@@ -14,7 +14,7 @@ from effective_lr.studies.manifold.words import ARMS
 
 def numbers(results: Results) -> dict[str, str]:
     """In LaTeX, by what they are and of what."""
-    runs = results.tables.runs("matched", "starts", "norm_free")
+    runs = main(results.tables.runs("matched", "starts", "norm_free"))
     first = runs.iloc[0]
     e, beta1, steps = float(first["decay_per_step"]), float(first["beta1"]), int(first["steps"])
     seen = steps * int(first["batch_size"]) * int(first["context"])
@@ -43,15 +43,16 @@ def numbers(results: Results) -> dict[str, str]:
 def differences(results: Results) -> dict[str, str]:
     """Of losses paired by seed: AdamW minus AdamH with its half-width, and what other angles do to AdamH."""
     runs = results.tables["matched"].runs
-    effects = angle_effects(runs)
+    effects = angle_effects(runs, 1.0)
+    difference = paired_difference(runs, 1.0)
     try:
-        pair = mean_interval(paired_difference(runs))
+        pair = mean_interval(difference)
     except Undecidable:
         pair = Estimate(np.nan, np.nan, np.nan)
     found = {
         "matched/difference": interval(pair, digits=3),
         "matched/half_width": fixed((pair.high - pair.low) / 2, 3),
-        "matched/seeds": str(len(paired_difference(runs))),
+        "matched/seeds": str(len(difference)),
         "sensitivity/met": "is" if sees_the_angle(effects) else "is not",
     }
     for factor, name in [(0.25, "half"), (4.0, "twice")]:
@@ -62,11 +63,11 @@ def differences(results: Results) -> dict[str, str]:
 def lost(results: Results) -> dict[str, str]:
     """How many runs of an arm without RMSNorm are lost, and the growth of their residual stream before: geometric
     mean."""
-    found = {"lost/loss": number(LOST_LOSS)}
+    found = {}
     for name in ("adam0", "adamh", "macro-F"):
         for factor in (1.0, 4.0):
             runs = select(results.tables["norm_free"].runs, optimizer=name, lr_factor=factor)
-            gone = runs[runs["diverged"].notna()]
+            gone = runs[runs["lost"].notna()]
             growth = np.exp(np.log(residual_growths(results.tables, gone)).mean()) if len(gone) else np.nan
             found[f"lost/{name}_{factor:g}"] = f"{len(gone)} of {len(runs)}"
             found[f"lost_growth/{name}_{factor:g}"] = MISSING if np.isnan(growth) else number(float(f"{growth:.2g}"))

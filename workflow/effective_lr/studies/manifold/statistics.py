@@ -1,7 +1,7 @@
 """The statistics by which the claims of the chapter are decided. Losses are in nats per symbol.
 
 The repetition is the seed: what one seed measured in several matrices, probes or arms is averaged, or its worst taken,
-before an interval is drawn.
+before an interval is drawn. x is the squared angle over that of the study: f, or the decay over e.
 """
 
 import numpy as np
@@ -15,12 +15,16 @@ from effective_lr.studies.manifold.analysis import (
     balances,
     finished,
     is_invariant,
+    last_block,
     late_median,
     losses,
+    main,
     measured,
     of_blocks,
+    on_grid,
     residual_growths,
     select,
+    settled,
 )
 from effective_lr.studies.manifold.bijection import matched_angle
 
@@ -30,8 +34,12 @@ CHECKS = {
     "horizon_slope": (r"slope of mean $|\nabla|$ in $T$", 3),
     "noisy_slope": ("the same with noise, last tenth", 3),
 }
-PAIRS = 5  # seeds from which a difference of losses is decided
 SENSITIVITY = 0.05  # nats: what a factor of two in the angle must change at least
+ANGLES = {"theta_0": 1.0, "half_theta_0": 0.25}  # x by subject
+FEWEST_FACTORS = 3  # of a best f, a sensitivity or an exponent of activations
+TIME_CONSTANTS = 2  # 1/(2ef) that a norm has had before the late part
+FACTORS = {"none": 0.25, "none_f_1": 1.0}  # f by subject, of AdamW without RMSNorm
+START_COUNTS = 0.1  # relative difference of a norm from two starts, above which the start decides and no balance
 
 
 def by_seed(runs: pd.DataFrame, values: pd.Series) -> pd.Series:
@@ -47,13 +55,13 @@ def angle_error(evidence: Evidence, subject: str) -> Estimate:
     """Over all probes from the first step, late means and block matrices of a seed, whatever its RMSNorm and f."""
     worst: dict[int, float] = {}
     for experiment, (_, runs) in evidence.tables.items():
-        for _, run in finished(select(runs, optimizer=subject)).iterrows() if subject in set(runs["optimizer"]) else ():
+        for _, run in select(runs, optimizer=subject).iterrows():
             alone = runs[runs["run_id"] == run["run_id"]]
             rows = pd.concat([measured(evidence.tables, experiment, alone, what) for what in ("angle", "late_angle")])
             error = (of_blocks(rows)["value"] / np.arctan(angle(run)) - 1).abs().max()
             worst[run["seed"]] = max(worst.get(run["seed"], 0.0), float(error))
     if not worst:
-        raise Undecidable("no such runs at this scale")
+        raise Undecidable("no such runs at this scale: needs the scale study")
     return mean_interval(pd.Series(worst))
 
 
@@ -61,7 +69,7 @@ def angle_error(evidence: Evidence, subject: str) -> Estimate:
 def late_angle(evidence: Evidence, subject: str) -> Estimate:
     """AdamW under this RMSNorm, from any norm: RMS angle of the late part, median over the block matrices."""
     experiment = {"pre": "matched", "every": "starts"}[subject]
-    runs = finished(arm(evidence, experiment, optimizer="adamw", rms_norm=subject, lr_factor=1.0))
+    runs = finished(main(arm(evidence, experiment, optimizer="adamw", rms_norm=subject, lr_factor=1.0)))
     predicted = runs.set_index("run_id").apply(angle, axis=1)
     return mean_interval(by_seed(runs, late_median(evidence.tables, experiment, runs, "angle") / predicted))
 
@@ -131,17 +139,22 @@ def loss_by_seed(runs: pd.DataFrame, **settings: object) -> pd.Series:
     return pd.Series(losses(runs).to_numpy(), index=runs["seed"].to_numpy(), dtype=float)
 
 
-def paired_difference(runs: pd.DataFrame) -> pd.Series:
-    """Loss of AdamW minus that of AdamH at the matched angle, by the seeds that both have, with RMSNorm `pre`."""
-    pair = [loss_by_seed(runs, optimizer=name, rms_norm="pre", lr_factor=1.0) for name in ("adamw", "adamh")]
-    return (pair[0] - pair[1]).dropna()
+def adamh_loss(runs: pd.DataFrame, x: float) -> pd.Series:
+    """The loss of AdamH with RMSNorm `pre` at the angle θ₀√x, by seed."""
+    return loss_by_seed(on_grid(runs), optimizer="adamh", rms_norm="pre", lr_factor=x)
 
 
-def angle_effects(runs: pd.DataFrame) -> dict[float, pd.Series]:
-    """Loss of AdamH at half and at twice the angle (f = 1/4, 4) minus that at the matched one, by seed."""
-    matched = loss_by_seed(runs, optimizer="adamh", rms_norm="pre", lr_factor=1.0)
-    other = {f: loss_by_seed(runs, optimizer="adamh", rms_norm="pre", lr_factor=f) for f in (0.25, 4.0)}
-    return {f: difference for f, loss in other.items() if len(difference := (loss - matched).dropna())}
+def paired_difference(runs: pd.DataFrame, x: float) -> pd.Series:
+    """Loss of AdamW at equilibrium at (R, θ₀√x), with the decay e·x, minus that of AdamH, by the seeds of both."""
+    matched = np.isclose(runs["decay_per_step"], x * runs["decay_per_step"].max(), rtol=1e-6)
+    settings = {"optimizer": "adamw", "rms_norm": "pre", "lr_factor": 1.0, "initial_norm": 1.0}
+    return (loss_by_seed(runs[matched], **settings) - adamh_loss(runs, x)).dropna()
+
+
+def angle_effects(runs: pd.DataFrame, x: float) -> dict[float, pd.Series]:
+    """Loss of AdamH at half and at twice the angle minus that at the matched one, by 1/4 and 4, then by seed."""
+    effects = {factor: adamh_loss(runs, x * factor) - adamh_loss(runs, x) for factor in (0.25, 4.0)}
+    return {factor: change.dropna() for factor, change in effects.items() if change.notna().any()}
 
 
 def sees_the_angle(effects: dict[float, pd.Series]) -> bool:
@@ -154,107 +167,134 @@ def sees_the_angle(effects: dict[float, pd.Series]) -> bool:
 
 @statistic("difference of the loss, nats", digits=3)
 def loss_difference(evidence: Evidence, subject: str) -> Estimate:
-    """Paired by seed; it decides where there are enough seeds and the loss sees the angle at all, else it is shown."""
-    runs = evidence.tables["matched"].runs
-    difference = paired_difference(runs)
-    estimate = mean_interval(difference)
-    reasons = []
-    if len(difference) < PAIRS:
-        reasons.append(f"{len(difference)} seeds, of {PAIRS} that it takes")
-    if not sees_the_angle(angle_effects(runs)):
-        reasons.append(f"a factor of two in the angle changes the loss by less than {SENSITIVITY} nats")
-    return estimate.shown("; ".join(reasons)) if reasons else estimate
+    """Paired by seed; it decides where the loss sees the angle at all, else it is shown."""
+    runs = evidence.runs("matched")
+    estimate = mean_interval(paired_difference(runs, ANGLES[subject]))
+    if sees_the_angle(angle_effects(runs, ANGLES[subject])):
+        return estimate
+    return estimate.shown(f"a factor of two in the angle changes the loss by less than {SENSITIVITY} nats")
 
 
 # X3: knobs
 
 
-def exponent(values: dict[float, pd.Series]) -> Estimate:
-    """The exponent in f of values by seed, from the smallest to the largest f at which runs finish: two points, no test
-    of fit."""
-    if len(values) < 2:
-        raise Undecidable("fewer than two values of f with finished runs")
-    low, high = min(values), max(values)
-    exponents = np.log(values[high] / values[low]) / np.log(high / low)
-    return mean_interval(exponents.dropna().round(6) + 0.0)  # no -0.000 for what is constant up to rounding
+def by_factor(runs: pd.DataFrame, values: pd.Series, fewest: int) -> pd.DataFrame:
+    """Values by run_id as a table of seeds (rows) and f (columns). Raises Undecidable with too few f."""
+    table = runs.assign(value=runs["run_id"].map(values)).pivot(index="seed", columns="lr_factor", values="value")
+    if table.shape[1] < fewest:
+        raise Undecidable(f"fewer than {fewest} values of f: needs the scale study")
+    return table
 
 
-def late_by_factor(evidence: Evidence, subject: str, quantity: str, layer: str) -> dict[float, pd.Series]:
-    """A late mean without RMSNorm by f, then by seed: of one layer, or the median over block matrices for layer ''."""
-    runs = arm(evidence, "norm_free", optimizer=subject, initial_norm=1.0)
-    found = {}
-    for factor, group in finished(runs).groupby("lr_factor"):
-        if layer:
-            rows = measured(evidence.tables, "norm_free", group, f"late_{quantity}")
-            values = rows[rows["layer"] == layer].set_index("run_id")["value"]
-        else:
-            values = late_median(evidence.tables, "norm_free", group, quantity)
-        found[float(factor)] = by_seed(group, values)
-    return found
+def exponent(table: pd.DataFrame) -> Estimate:
+    """The exponent in f of positive values, by least squares for each seed."""
+    x = np.log(table.columns.to_numpy(float))
+    x = x - x.mean()
+    return mean_interval(np.log(table) @ x / (x @ x))
 
 
 @statistic(r"exponent of $f$ in $\|W\|_F$", digits=3)
 def norm_exponent(evidence: Evidence, subject: str) -> Estimate:
-    """Of the late norm, median over the block matrices."""
-    return exponent(late_by_factor(evidence, subject, "norm_ratio", ""))
+    """Of the late norm without RMSNorm, median over the block matrices, from √f·R, over the f that leave a norm the
+    time to settle. It decides where, at the smallest of them, a control from R comes to the same norm."""
+    runs = finished(arm(evidence, "norm_free", optimizer=subject))
+    early = 2 * runs["decay_per_step"] * runs["lr_factor"] * runs["steps"] * (1 - runs["late_fraction"])
+    runs = runs[(runs["lr_factor"] <= 1) & (early > TIME_CONSTANTS - 1e-6)]
+    norms = late_median(evidence.tables, "norm_free", runs, "norm_ratio")
+    at_equilibrium = np.isclose(runs["initial_norm"] ** 2, runs["lr_factor"])
+    table = by_factor(runs[at_equilibrium], norms, fewest=2)
+    lowest = table.columns.min()
+    control = by_seed(select(runs, initial_norm=1.0, lr_factor=lowest), norms)
+    ratio = geometric_mean((control / table[lowest]).dropna()).value
+    estimate = exponent(table)
+    if abs(ratio - 1) <= START_COUNTS:
+        return estimate
+    return estimate.shown(f"at f = {lowest:g} the norm from R is {ratio:.2f} times that from √f·R: the start decides")
 
 
 @statistic("exponent of $f$ in the residual RMS", digits=3)
 def residual_exponent(evidence: Evidence, subject: str) -> Estimate:
-    """Of the late RMS of the residual stream after the last block."""
-    last = f"block{int(evidence.tables['norm_free'].runs['layers'].iloc[0])}"
-    return exponent(late_by_factor(evidence, subject, "residual_rms", last))
+    """Of the late RMS of the residual stream after the last block, without RMSNorm; of a run that ended before, the
+    largest at any probe."""
+    runs = on_grid(arm(evidence, "norm_free", optimizer=subject))
+    late, probes = (
+        rows[rows["layer"] == last_block(runs)].groupby("run_id")["value"].max()
+        for what in ("late_residual_rms", "residual_rms")
+        for rows in [measured(evidence.tables, "norm_free", runs, what)]
+    )
+    return exponent(by_factor(runs, late.reindex(runs["run_id"]).fillna(probes), FEWEST_FACTORS))
 
 
 @statistic("residual RMS, end / start", digits=1)
 def residual_growth(evidence: Evidence, subject: str) -> Estimate:
-    """After the last block at f = 1, last probe over first; of a lost run, the largest probe before the loss over the
-    first: geometric mean."""
+    """After the last block at f = 1, without RMSNorm: last probe over first; of a lost run, the largest probe before
+    the loss over the first."""
     runs = arm(evidence, "norm_free", optimizer=subject, lr_factor=1.0)
     return geometric_mean(by_seed(runs, residual_growths(evidence.tables, runs)))
+
+
+@statistic("late norm $/R$", digits=3)
+def late_norm(evidence: Evidence, subject: str) -> Estimate:
+    """Of AdamW without RMSNorm, once it has forgotten its start: geometric mean over seeds of the median over the block
+    matrices."""
+    runs = select(settled(evidence.tables, "norm_free"), lr_factor=FACTORS[subject])
+    if runs.empty:
+        raise Undecidable("no such runs that are settled at this scale")
+    return geometric_mean(by_seed(runs, late_median(evidence.tables, "norm_free", runs, "norm_ratio")))
 
 
 # X4: training without RMSNorm
 
 
-@statistic("share of runs that finish", digits=2)
-def finishing(evidence: Evidence, subject: str) -> Estimate:
-    """At every f, without RMSNorm."""
-    share = float(arm(evidence, "norm_free", optimizer=subject)["diverged"].isna().mean())
-    return Estimate(share, share, share)
+def best(runs: pd.DataFrame) -> tuple[pd.Series, str]:
+    """The loss at the f of the smallest mean loss, by seed; and what is wrong with that f, if it is the first or the
+    last that was tried. The stress test counts as tried."""
+    grid = on_grid(runs)
+    means = grid.assign(loss=losses(grid)).groupby("lr_factor")["loss"].mean()
+    if len(means) < FEWEST_FACTORS:
+        raise Undecidable(f"fewer than {FEWEST_FACTORS} values of f: needs the scale study")
+    factor = float(means.idxmin())
+    is_inside = means.index.min() < factor < runs["lr_factor"].max()
+    why = "" if is_inside else f"{runs['optimizer'].iloc[0]} is best at f = {factor:g}, an end of the grid"
+    return loss_by_seed(grid, lr_factor=factor), why
 
 
-def best_factor(runs: pd.DataFrame) -> float:
-    """The f of the smallest mean loss."""
-    return float(runs.assign(loss=losses(runs)).groupby("lr_factor")["loss"].mean().idxmin())
+def gap(own: pd.DataFrame, others: dict[str, pd.DataFrame]) -> Estimate:
+    """Loss of an arm minus that of the best other, each at its best f, by the seeds of both."""
+    loss, why = best(own)
+    rivals = [best(runs) for runs in others.values() if len(runs)]
+    rival, its = min(rivals, key=lambda one: float(one[0].mean()))
+    estimate = mean_interval((loss - rival).dropna())
+    return estimate.shown("; ".join(filter(None, [why, its]))) if why or its else estimate
 
 
 @statistic("loss above the best with RMSNorm, nats", digits=3)
 def norm_free_gap(evidence: Evidence, subject: str) -> Estimate:
-    """Loss at the best f without RMSNorm minus that of the better of AdamW and AdamH with it, at f = 1, by seed."""
-    runs = arm(evidence, "norm_free", optimizer=subject)
-    own = loss_by_seed(runs, lr_factor=best_factor(runs))
-    matched = evidence.tables["matched"].runs
-    others = [loss_by_seed(matched, optimizer=name, lr_factor=1.0).reindex(own.index) for name in ("adamw", "adamh")]
-    best = min(others, key=lambda loss: float(loss.mean()))
-    return mean_interval((own - best).dropna())
+    """Loss without RMSNorm minus that of the better of AdamW and AdamH with it, each at its best f."""
+    with_norm = {name: arm(evidence, "matched", optimizer=name) for name in ("adamw", "adamh")}
+    return gap(arm(evidence, "norm_free", optimizer=subject), with_norm)
 
 
-def loss_ranges(runs: pd.DataFrame, optimizer: str) -> pd.Series:
-    """By seed, by how much the loss varies over f."""
-    runs = select(runs, optimizer=optimizer)
-    if runs["lr_factor"].nunique() < 2:
-        raise Undecidable(f"{optimizer} has fewer than two values of f")
-    by = runs.assign(loss=losses(runs)).groupby("seed")["loss"]
-    return by.max() - by.min()
+def sensitivity(evidence: Evidence, optimizer: str) -> pd.Series:
+    """Learning-rate sensitivity without RMSNorm by seed (Wortsman et al. 2309.14322): the mean over f of the loss,
+    that of a uniform guess at most, minus its smallest."""
+    runs = on_grid(arm(evidence, "norm_free", optimizer=optimizer))
+    values = losses(runs).clip(upper=np.log(runs["vocabulary"])).set_axis(runs["run_id"])
+    table = by_factor(runs, values, FEWEST_FACTORS)
+    return table.mean(axis=1, skipna=False) - table.min(axis=1)
 
 
-@statistic("range over $f$ minus that without decay, nats", digits=3)
-def range_difference(evidence: Evidence, subject: str) -> Estimate:
-    """Of the loss without RMSNorm; a diverged run counts as the loss at which it was stopped."""
-    arm(evidence, "norm_free", optimizer=subject)
-    runs = evidence.tables["norm_free"].runs
-    return mean_interval((loss_ranges(runs, subject) - loss_ranges(runs, "adam0")).dropna())
+@statistic("sensitivity minus that of AdamW, nats", digits=3)
+def sensitivity_difference(evidence: Evidence, subject: str) -> Estimate:
+    """Learning-rate sensitivity minus AdamW's, both without RMSNorm, paired by seed."""
+    return mean_interval((sensitivity(evidence, subject) - sensitivity(evidence, "adamw")).dropna())
+
+
+@statistic("runs that are not lost", digits=0)
+def finishing(evidence: Evidence, subject: str) -> Estimate:
+    """A count, at every f, from R and without RMSNorm."""
+    runs = arm(evidence, "norm_free", optimizer=subject, initial_norm=1.0)
+    return Estimate(float(runs["lost"].isna().sum()), np.nan, np.nan, note=f"of {len(runs)}")
 
 
 # X6: competition
@@ -264,16 +304,9 @@ def range_difference(evidence: Evidence, subject: str) -> Estimate:
 def competitive_gap(evidence: Evidence, subject: str) -> Estimate:
     """Loss of this optimizer minus that of the best of AdamW, AdamH and MuonH, each at its best f, with RMSNorm
     `pre`. It decides on the user's own tokens alone."""
-    runs = select(evidence.tables["matched"].runs, rms_norm="pre")
-    best: dict[str, pd.Series] = {}
-    for name in (subject, "adamw", "adamh", "muonh"):
-        own = select(runs, optimizer=name)
-        if len(own):
-            best[name] = loss_by_seed(own, lr_factor=best_factor(own))
-    if subject not in best or len(best) < 2:
-        raise Undecidable("no such runs at this scale")
-    rival = min((name for name in best if name != subject), key=lambda name: float(best[name].mean()))
-    estimate = mean_interval((best[subject] - best[rival]).dropna())
+    runs = evidence.runs("matched")
+    others = {name: select(runs, optimizer=name) for name in ("adamw", "adamh", "muonh") if name != subject}
+    estimate = gap(arm(evidence, "matched", optimizer=subject), others)
     if set(runs["corpus"]) != {"tokens"}:
         return estimate.shown("a few million characters and few rates say little about language models")
     return estimate
@@ -285,11 +318,14 @@ def competitive_gap(evidence: Evidence, subject: str) -> Estimate:
 def farthest(evidence: Evidence, subject: str, column: str) -> Estimate:
     """The geometric mean over seeds of a column of the balances, of the kind of matrix that is farthest from 1. The
     subject is a place of RMSNorm, at the smallest e and for the matrices whose scale does not matter; with `_at_e` at
-    a larger e, with `_others` for the other matrices."""
+    a larger e, with `_others` for the other matrices. Without RMSNorm it is a factor f (FACTORS)."""
     place, _, which = subject.partition("_")
-    rows = balances(evidence.tables)
-    rows = rows[(rows["rms_norm"] == place) & (rows["is_slow"] != (which == "at_e"))]
-    rows = rows[is_invariant(rows) != (which == "others")]
+    if subject in FACTORS:
+        rows = select(balances(evidence.tables, "norm_free"), lr_factor=FACTORS[subject])
+    else:
+        rows = balances(evidence.tables)
+        rows = rows[(rows["rms_norm"] == place) & (rows["is_slow"] != (which == "at_e"))]
+        rows = rows[is_invariant(rows) != (which == "others")]
     if rows.empty:
         raise Undecidable("no such runs that are settled at this scale")
     return worst_kind(rows, column)

@@ -5,7 +5,7 @@ import numpy as np
 from effective_lr.document.notation import number, thousands
 from effective_lr.document.table import MISSING, Results, Table, fixed, interval
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
-from effective_lr.studies.manifold.analysis import angle, arms, losses, measured, select
+from effective_lr.studies.manifold.analysis import angle, arms, losses, main, measured, select
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
 from effective_lr.studies.manifold.words import ARMS, NAMES, RMS_NORMS
 
@@ -19,7 +19,7 @@ SHAPES = {
 
 def bijection(results: Results) -> Table:
     """What (ρ, e) says of each matrix in both languages, and what was measured of AdamW's norm and angle."""
-    runs = results.tables["matched"].runs
+    runs = main(results.tables["matched"].runs)
     width, e = int(runs["width"].iloc[0]), float(runs["decay_per_step"].iloc[0])
     theta = float(matched_angle(e, float(runs["beta1"].iloc[0])))
     rows = []
@@ -29,7 +29,7 @@ def bijection(results: Results) -> Table:
         radius = rms * width * np.sqrt(outputs * inputs)
         found = []
         for experiment in ("matched", "starts"):
-            chosen = select(results.tables[experiment].runs, optimizer="adamw", lr_factor=1.0)
+            chosen = select(main(results.tables[experiment].runs), optimizer="adamw", lr_factor=1.0)
             for quantity, scale in [("late_norm_ratio", radius), ("late_angle", 1.0)]:
                 values = measured(results.tables, experiment, chosen, quantity)
                 values = values[values["layer"].str.split(".").str[-1].isin(kinds)]["value"]
@@ -56,27 +56,27 @@ def late_losses(results: Results) -> Table:
     places = {name: n for n, name in enumerate((*RMS_NORMS, *ARMS))}
     order = runs[["rms_norm", "optimizer"]].map(places.__getitem__)
     runs = runs.assign(norm=order["rms_norm"], arm=order["optimizer"])
-    for names, group in arms(runs.sort_values(["norm", "arm", "lr_factor", "initial_norm"])):
+    for names, group in arms(runs.sort_values(["norm", "arm", "decay_per_step", "lr_factor", "initial_norm"])):
         if last not in (None, names["rms_norm"]):
             rows.append([])
         last = names["rms_norm"]
-        diverged = int(group["diverged"].notna().sum())
         try:
-            loss = mean_interval(losses(group[group["diverged"].isna()]))
+            loss = mean_interval(losses(group[group["lost"].isna()]))
         except Undecidable:
             loss = Estimate(np.nan, np.nan, np.nan)
         rows.append(
             [
                 NAMES[str(names["rms_norm"])],
                 NAMES[str(names["optimizer"])],
+                f"$1/{1 / group['decay_per_step'].iloc[0]:.0f}$",
                 f"${names['lr_factor']:g}$",
                 f"${names['initial_norm']:g}$",
                 fixed(1000 * angle(group.iloc[0]), 1),
                 thousands(len(group)),
-                thousands(diverged),
+                thousands(int(group["lost"].notna().sum())),
                 interval(loss, digits=3),
                 fixed(1000 * (group["seconds"] / group["diverged"].fillna(group["steps"])).median(), 1),
             ]
         )
-    header = ["RMSNorm", "Optimizer", "$f$", r"start$/R$", "mrad", "seeds", "diverged", "late loss, nats", "ms/step"]
-    return Table("llrrrrrlr", header, rows)
+    header = ["RMSNorm", "Optimizer", "$e$", "$f$", r"start$/R$", "mrad", "seeds", "lost", "late loss, nats", "ms/step"]
+    return Table("llrrrrrrlr", header, rows)

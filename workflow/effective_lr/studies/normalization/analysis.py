@@ -40,6 +40,13 @@ def _effective_lr(metrics: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return norms.assign(quantity=norms["quantity"].map(EFFECTIVE_LR))
 
 
+def median_error(experiment: Experiment, runs: pd.DataFrame) -> pd.Series:
+    """The median test error of the late evaluations of each run; a run that diverged counts as chance."""
+    rows = experiment.metrics[experiment.metrics["quantity"] == "test_error"]
+    errors = runs["run_id"].map(rows.groupby("run_id")["value"].median())
+    return errors.where(runs["diverged"].isna(), CHANCE_ERROR)
+
+
 def error_or_chance(runs: pd.DataFrame, split: str = "test") -> pd.Series:
     """The error of each run; a run that diverged counts as chance."""
     return runs[f"{split}_error"].where(runs["diverged"].isna(), CHANCE_ERROR)

@@ -23,6 +23,7 @@ from effective_lr.studies.normalization.analysis import (
     error_or_chance,
     geometric_mean,
     late_layers,
+    median_error,
     with_angle_scales,
 )
 from effective_lr.studies.normalization.analysis import (
@@ -355,7 +356,7 @@ def symmetry(tables: Tables) -> Figure:
     norms = late_layers(metrics, family).groupby("run_id")[["late_norm_squared", "late_angle_squared"]].median() ** 0.5
     family = family.merge(norms, left_on="run_id", right_index=True, how="left")
     family = family.assign(
-        error=100 * error_or_chance(family), norm=family["late_norm_squared"] / family["initial_norm"]
+        error=100 * median_error(tables["symmetry"], family), norm=family["late_norm_squared"] / family["initial_norm"]
     )
     errors_axis.axhspan(-1.5, 1.5, color="0.92", zorder=0, linewidth=0)
     for k, (label, kind) in enumerate(family_members(family)):
@@ -478,7 +479,8 @@ def lr_drop(tables: Tables) -> Figure:
 
 ARMS = {  # of the memorization experiment: (normalization, replay), with its name and style
     ("batch", "none"): ("penalty, batch normalization", PALETTE[0], "o", "-"),
-    ("batch", "closed"): ("its effective learning rate alone", PALETTE[1], "s", "--"),
+    ("batch", "slow"): ("one slow rate for each layer alone", PALETTE[1], "s", "--"),
+    ("batch", "closed"): ("each group's own rate alone", PALETTE[4], "v", ":"),
     ("batch", "open"): ("the same, of a recorded run", PALETTE[2], "D", ":"),
     ("none", "none"): ("penalty, no normalization", PALETTE[3], "^", "-"),
 }
@@ -487,7 +489,7 @@ ARMS = {  # of the memorization experiment: (normalization, replay), with its na
 def memorization(tables: Tables) -> Figure:
     """With wrong labels: test error and training loss against λ, for the penalty, its replay, and no normalization."""
     runs = tables["memorization"].runs
-    runs = runs.assign(error=100 * error_or_chance(runs))
+    runs = runs.assign(error=100 * median_error(tables["memorization"], runs))
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.7))
     for axis, what, label in [(axes[0], "error", "test error (%)"), (axes[1], "late_train_loss", "training loss")]:
         zero = zero_apart(axis, runs["l2"])

@@ -13,6 +13,7 @@ from effective_lr.studies.normalization.analysis import (
     dynamics,
     equilibrium_by_layer,
     error_or_chance,
+    median_error,
     slope_of_contours,
 )
 
@@ -41,7 +42,7 @@ def numbers(results: Results) -> dict[str, str]:
 def symmetry(tables: Tables) -> dict[str, str]:
     """How far runs that should be one function are apart, in points of test error from the one with a = 1."""
     runs = tables["symmetry"].runs
-    runs = runs.assign(error=error_or_chance(runs))
+    runs = runs.assign(error=median_error(tables["symmetry"], runs))
     smallest = runs["norm_eps"].min()
 
     def spread(kind: pd.DataFrame) -> str:

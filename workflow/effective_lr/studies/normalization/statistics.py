@@ -25,7 +25,7 @@ from effective_lr.studies.normalization import analysis, theory
 from effective_lr.studies.normalization.analysis import ROUNDING, Cells, complete, finished, live
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 
-PENALTY_ACTS = 1.5  # points of error, by which a penalty must act for its replay to be a test
+LOSS_ACTS = 2.0  # factor of the training loss, by which a penalty must act for its replay to be a test
 FRACTIONS = (0.25, 0.5, 0.8, 0.9)  # of the critical λ, at which projected training has a partner without a penalty
 SAFE_THETA, LOSING_THETA = 0.05, 0.2  # of the widest layer, at which no unit is lost, and most are
 LOSING_STEPS = 5000  # for which the losses at LOSING_THETA are predicted: γ needs time to shrink
@@ -126,9 +126,18 @@ def percent_error(runs: pd.DataFrame) -> pd.Series:
     return 100 * analysis.error_or_chance(runs)
 
 
+def median_errors(evidence: Evidence, experiment: str) -> Value:
+    """The median of each run's late evaluations: one bad checkpoint does not move it."""
+    return lambda runs: 100 * analysis.median_error(evidence.tables[experiment], runs)
+
+
+def log_loss(runs: pd.DataFrame) -> pd.Series:
+    return logs(runs["late_train_loss"])
+
+
 def percent_loss(runs: pd.DataFrame) -> pd.Series:
     """100 times the logarithm of the late training loss: its differences are changes in percent."""
-    return 100 * logs(runs["late_train_loss"])
+    return 100 * log_loss(runs)
 
 
 # Cells by layer
@@ -167,12 +176,23 @@ def with_penalties(evidence: Evidence, subject: str) -> Cells:
 # C2: the family of one function, and a penalty replayed
 
 
-def symmetry(evidence: Evidence, subject: str, value: Value) -> Estimate:
-    """The largest departure along the family, with the smallest ε, from a = 1."""
+def family(evidence: Evidence, subject: str) -> pd.DataFrame:
+    """The runs of the symmetry family under a normalization, with the smallest ε."""
     runs = evidence.runs("symmetry")
     runs = runs[runs["normalization"] == subject]
-    runs = runs[runs["norm_eps"] == runs["norm_eps"].min()]
-    return largest_change(runs, value, "initial_norm", 1.0).unsigned()
+    return runs[runs["norm_eps"] == runs["norm_eps"].min()]
+
+
+@statistic("largest change of the error, points", digits=1)
+def symmetry_error(evidence: Evidence, subject: str) -> Estimate:
+    """The largest change of the median test error along the family from that at a = 1."""
+    return largest_change(family(evidence, subject), median_errors(evidence, "symmetry"), "initial_norm", 1.0)
+
+
+@statistic(r"largest change of the training loss, \%", digits=1)
+def symmetry_loss(evidence: Evidence, subject: str) -> Estimate:
+    """The largest change of the late training loss along the family from that at a = 1, as 100·log."""
+    return largest_change(family(evidence, subject), percent_loss, "initial_norm", 1.0)
 
 
 def memorizing(evidence: Evidence, normalization: str, *replays: str) -> pd.DataFrame:
@@ -181,31 +201,60 @@ def memorizing(evidence: Evidence, normalization: str, *replays: str) -> pd.Data
     return runs[(runs["normalization"] == normalization) & runs["replay"].isin(["none", *replays])]
 
 
-def replay(evidence: Evidence, subject: str, value: Value) -> Estimate:
-    """The largest difference, over λ, of a replay (subject: closed or open replay) from the penalty itself, by the
-    two-way layout of both arms, if the penalty changes the error by PENALTY_ACTS: its replay is no test otherwise."""
-    effects = [one.unsigned() for one in changes(memorizing(evidence, "batch"), percent_error, "l2", 0.0).values()]
-    if not any(np.isnan(one.low) or one.low > PENALTY_ACTS for one in effects):  # NaN: one seed, which decides nothing
-        raise Undecidable(f"no penalty changes the error by more than {PENALTY_ACTS} points, so none is to be replayed")
+def replayed(evidence: Evidence, subject: str, value: Value) -> pd.DataFrame:
+    """A value of a replay (subject: slow, closed or open replay) less that of the penalty, by λ (rows) and seed.
+
+    Raises Undecidable where no penalty changes the training loss by a factor of LOSS_ACTS: its replay is no test then.
+    """
     kind = subject.split()[0]
     runs = memorizing(evidence, "batch", kind)
-    seeds = runs.loc[runs["replay"] == kind, "seed"]  # the penalty may have others, too
-    runs = runs[(runs["l2"] > 0) & runs["seed"].isin(seeds)]
-    table = cells_and_seeds(runs, value(runs), ["l2", "replay"])
-    penalties = [l2 for l2, arm in table.index if arm == kind and (l2, "none") in table.index]
-    if not penalties:
+    is_replay = runs["replay"] == kind
+    runs = runs[runs["seed"].isin(runs.loc[is_replay, "seed"])]  # the penalty may have others, too
+    if runs.empty:
         raise Undecidable(f"no {subject}")
-    return max((contrast(table, (l2, kind), (l2, "none")) for l2 in penalties), key=away_from(0))
+    replay, penalty = runs[runs["replay"] == kind], runs[runs["replay"] == "none"]
+    losses = cells_and_seeds(penalty, logs(penalty["late_train_loss"]), ["l2"]).mean(axis=1)
+    require_numbers(losses)
+    if 0.0 not in losses.index or (losses - losses.loc[0.0]).abs().max() < np.log(LOSS_ACTS):
+        raise Undecidable(f"no penalty changes the training loss {LOSS_ACTS:g} times, so none is to be replayed")
+    values = cells_and_seeds(replay, value(replay), ["l2"])
+    return values - cells_and_seeds(penalty, value(penalty), ["l2"]).loc[values.index]
 
 
-symmetry_error, symmetry_loss = of_error_and_loss("largest change of the", symmetry)
-replay_error, replay_loss = of_error_and_loss("replay less penalty,", replay)
+def at_worst(by_l2: pd.DataFrame) -> Estimate:
+    """The mean over seeds, at the λ whose interval reaches farthest from 0."""
+    return max((mean_interval(seeds) for _, seeds in by_l2.iterrows()), key=away_from(0))
+
+
+@statistic("error, replay less penalty, points", digits=1)
+def replay_error(evidence: Evidence, subject: str) -> Estimate:
+    """The median test error of a replay less that of the penalty, paired by seed, at the worst λ."""
+    return at_worst(replayed(evidence, subject, median_errors(evidence, "memorization")))
+
+
+@statistic(r"the same, mean over $\lambda$", digits=1)
+def replay_error_mean(evidence: Evidence, subject: str) -> Estimate:
+    """The median test error of a replay less that of the penalty, paired by seed, mean over λ."""
+    return mean_interval(replayed(evidence, subject, median_errors(evidence, "memorization")).mean(skipna=False))
+
+
+@statistic("training loss, replay over penalty", digits=2)
+def replay_loss(evidence: Evidence, subject: str) -> Estimate:
+    """The late training loss of a replay over that of the penalty: geometric mean over seeds, at the worst λ."""
+    return at_worst(replayed(evidence, subject, log_loss)).map(np.exp)
+
+
+@statistic(r"the same, mean over $\lambda$", digits=2)
+def replay_loss_mean(evidence: Evidence, subject: str) -> Estimate:
+    """The late training loss of a replay over that of the penalty: geometric mean over seeds and λ."""
+    return mean_interval(replayed(evidence, subject, log_loss).mean(skipna=False)).map(np.exp)
 
 
 @statistic(r"largest change of the error by $\lambda$, points", digits=1)
 def penalty_change(evidence: Evidence, subject: str) -> Estimate:
-    """The largest change of the test error from that at λ = 0: whether there is something to regularize."""
-    return largest_change(memorizing(evidence, subject), percent_error, "l2", 0.0).unsigned()
+    """The largest change of the median test error from that at λ = 0: whether there is something to regularize."""
+    runs = memorizing(evidence, subject)
+    return largest_change(runs, median_errors(evidence, "memorization"), "l2", 0.0).unsigned()
 
 
 @statistic(r"error at $\lambda=0$ less that at the best $\lambda$, points", digits=1)
