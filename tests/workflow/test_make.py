@@ -53,9 +53,11 @@ class Machine:
 
     root: Path
 
-    def make(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run make as `who`: root ("0"), a "sudoer", or another user id; stdout and stderr in one."""
-        return self.run(MAKE, *words, **variables)
+    def make(self, *words: str, fails: bool = False, **variables: str) -> str:
+        """Run make as `who`: root ("0"), a "sudoer", or another user id. What it prints."""
+        done = self.run(MAKE, *words, **variables)
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
 
     def run(
         self, *command: str, who: str = "1000", broken: str = "", cwd: str = ".", **variables: str
@@ -102,13 +104,11 @@ INSTALL = "python3 -m pip install --disable-pip-version-check --require-hashes -
 
 
 def test_make_sets_up_what_the_paper_needs_and_builds(machine: Machine) -> None:
-    done = machine.make()
-    assert done.returncode == 0, done.stdout
+    printed = machine.make()
     assert machine.calls("python3 -m") == ["python3 -m venv .venv", f"{INSTALL} requirements.lock"]
     assert machine.calls()[-1] == "snakemake --cores all"
-    assert done.stdout.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
-    failed = machine.make(SNAKEMAKE_CODE="1")
-    assert failed.returncode != 0 and "main.pdf" not in failed.stdout
+    assert printed.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
+    assert "main.pdf" not in machine.make(SNAKEMAKE_CODE="1", fails=True)
 
 
 def test_targets(machine: Machine) -> None:
@@ -133,10 +133,9 @@ def test_targets(machine: Machine) -> None:
         "test-slow": "pytest -m slow",
     }
     for words, call in expected.items():
-        done = machine.make(*words.split())
-        assert done.returncode == 0, done.stdout
+        machine.make(*words.split())
         assert machine.calls()[-1] == call, words
-    assert machine.make("lab").returncode == 0
+    machine.make("lab")
     assert machine.calls()[-1].startswith("jupyter lab ")
     assert any(call.endswith("set-default-viewer python") for call in machine.calls("jupytext-config"))
     for words in ("notebooks", "report", "docs", "test-slow"):  # what more they need was installed by the first of them
@@ -146,7 +145,7 @@ def test_targets(machine: Machine) -> None:
 
 
 def test_every_target_is_listed_and_there_are_few(machine: Machine) -> None:
-    listed = re.findall(r"^make (\S+)", machine.make("help").stdout, flags=re.MULTILINE)
+    listed = re.findall(r"^make (\S+)", machine.make("help"), flags=re.MULTILINE)
     [phony] = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     hidden = {"setup-dev", "help"}  # the first is part of others
     assert {*phony.replace("\\", "").split()} - hidden == {*listed} - {"figure_%", "table_%", "claim_%"} - hidden
@@ -169,7 +168,7 @@ def test_ci_runs_make_test_with_the_linters_of_each_commit(machine: Machine) -> 
 
 def test_a_run_that_was_killed_leaves_a_mark_and_the_next_one_frees_the_lock(machine: Machine) -> None:
     def unlocked(code: int) -> bool:
-        machine.make(SNAKEMAKE_CODE=str(code))
+        machine.make(SNAKEMAKE_CODE=str(code), fails=code != 0)
         return "snakemake --unlock" in machine.calls()
 
     assert [unlocked(code) for code in (0, 1, 137, 137, 0, 0)] == [False, False, False, True, True, False]
@@ -187,14 +186,14 @@ def test_a_lock_is_installed_again_only_when_its_contents_change(machine: Machin
     ]:
         (machine.root / lock).write_text(contents)
         os.utime(machine.root / lock, (4e9, 4e9))
-        assert machine.make("test").returncode == 0
+        machine.make("test")
         assert machine.calls("python3 -m pip") == ([f"{INSTALL} {lock}"] if is_installed else [])
 
 
 def test_interrupted_installation_is_taken_up_again(machine: Machine) -> None:
     machine.make()
     (machine.root / "requirements.lock").write_text("torch==2.1\n")
-    assert machine.make(broken="install").returncode != 0
+    machine.make(broken="install", fails=True)
     (machine.root / "requirements.lock").write_text("torch==2.0\n")  # as the first stamp has it
     machine.make()
     assert machine.calls("python3 -m pip install")
@@ -209,28 +208,23 @@ def test_shared_environment(machine: Machine) -> None:
 def test_an_environment_that_no_longer_works(machine: Machine) -> None:
     machine.make()
     (machine.root / ".venv").rename(machine.root / "moved")
-    moved = machine.make("VENV=moved")
-    assert moved.returncode != 0 and "rm -r moved" in moved.stdout
+    assert "rm -r moved" in machine.make("VENV=moved", fails=True)
     (machine.root / "moved").rename(machine.root / ".venv")
-    assert machine.make().returncode == 0
+    machine.make()
     (machine.root / ".venv" / "bin" / "python").write_text("#!/gone/bin/python\n")
-    gone = machine.make()
-    assert gone.returncode != 0 and "rm -r .venv" in gone.stdout
+    assert "rm -r .venv" in machine.make(fails=True)
 
 
 def test_no_python(machine: Machine) -> None:
     for python, found in [("python3", "Python 3.10.2"), ("python3.99", "missing")]:
-        done = machine.make(f"PYTHON={python}", broken="python")
-        assert done.returncode != 0
-        assert python in done.stdout and found in done.stdout and "make PYTHON=" in done.stdout
+        printed = machine.make(f"PYTHON={python}", broken="python", fails=True)
+        assert python in printed and found in printed and "make PYTHON=" in printed
         assert not (machine.root / ".venv").exists()
 
 
 def test_no_venv_module(machine: Machine) -> None:
-    done = machine.make(broken="ensurepip")
-    assert done.returncode != 0
-    assert "apt-get install -y python3-venv" in done.stdout
-    assert machine.make(broken="ensurepip", who="0").returncode == 0
+    assert "apt-get install -y python3-venv" in machine.make(broken="ensurepip", fails=True)
+    machine.make(broken="ensurepip", who="0")
     assert machine.calls("apt-get install")[0].endswith(" python3-venv")
 
 
@@ -240,37 +234,32 @@ PACKAGES = "latexmk texlive-latex-recommended"  # and more
 def test_latex_is_missing(machine: Machine) -> None:
     for program in LATEX:
         shutil.move(machine.root / "bin" / program, machine.root / program)
-        done = machine.make()
-        assert done.returncode != 0
-        assert "LaTeX is missing" in done.stdout
-        assert f"apt-get install -y --no-install-recommends {PACKAGES}" in done.stdout
+        printed = machine.make(fails=True)
+        assert "LaTeX is missing" in printed
+        assert f"apt-get install -y --no-install-recommends {PACKAGES}" in printed
         assert not machine.calls("apt-get")
         shutil.move(machine.root / program, machine.root / "bin" / program)
     (machine.root / "bin" / "kpsewhich").write_text("#!/bin/sh\nexit 1\n")  # a package is
-    assert "LaTeX is missing" in machine.make().stdout
+    assert "LaTeX is missing" in machine.make(fails=True)
     machine.without(*LATEX)
-    done = machine.make("SYSTEM=no", who="0", broken="dataset")  # leaves the system alone; only the PDF needs LaTeX
-    assert done.returncode == 0 and "LaTeX is missing" in done.stdout
-    assert not machine.calls("apt-get")
+    printed = machine.make("SYSTEM=no", who="0", broken="dataset")  # leaves the system alone; only the PDF needs LaTeX
+    assert "LaTeX is missing" in printed and not machine.calls("apt-get")
     shutil.copy(machine.root / "bin" / "ruff", machine.root / "bin" / "tectonic")
-    assert machine.make().returncode == 0
+    machine.make()
 
 
 def test_apt_get_is_announced_before_it_runs(machine: Machine) -> None:
     machine.without(*LATEX)
     for who, prefix in [("0", ""), ("sudoer", "sudo -n ")]:
-        done = machine.make(who=who)
-        assert done.returncode == 0, done.stdout
-        shown = [line for line in done.stdout.splitlines() if line.startswith("+ ") or line == "apt-get at work"]
+        lines = machine.make(who=who).splitlines()
+        shown = [line for line in lines if line.startswith("+ ") or line == "apt-get at work"]
         assert shown[0] == f"+ {prefix}apt-get update" and shown[1] == shown[3] == "apt-get at work"
         assert shown[2].startswith(f"+ {prefix}env ") and PACKAGES in shown[2]
 
 
 def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
-    done = machine.make(who="0", broken="dataset")
+    assert "the workflow will download it" in machine.make(who="0", broken="dataset")
     assert machine.calls("apt-get install")[-1].endswith(" dataset-fashion-mnist")
-    assert done.returncode == 0
-    assert "the workflow will download it" in done.stdout
 
 
 @pytest.fixture
@@ -284,34 +273,33 @@ def capsule(machine: Machine) -> Machine:
 
 
 def test_a_capsule_needs_no_network(capsule: Machine) -> None:
-    assert capsule.make(who="0", broken="dataset").returncode == 0
+    capsule.make(who="0", broken="dataset")
     [install] = capsule.calls("python3 -m pip install")
     assert " --no-index --find-links wheels --require-hashes " in install
     assert not capsule.calls("apt-get")
     (capsule.root / "wheels" / "made-for").write_text("of another Python, once it is installed\n")
-    assert capsule.make().returncode == 0
+    capsule.make()
 
 
 def test_a_capsule_that_was_changed_is_not_installed(capsule: Machine) -> None:
     (capsule.root / "requirements.lock").write_text("torch==2.1\n")
-    done = capsule.make()
-    assert done.returncode != 0 and "requirements.lock: FAILED" in done.stdout and "unpack it again" in done.stdout
+    printed = capsule.make(fails=True)
+    assert "requirements.lock: FAILED" in printed and "unpack it again" in printed
     assert not capsule.calls("python3 -m pip")
 
 
 def test_a_capsule_for_another_python(capsule: Machine) -> None:
     (capsule.root / "wheels" / "made-for").write_text("cpython-314 linux-x86_64\n")
-    done = capsule.make()
-    assert done.returncode != 0
-    assert "cpython-314" in done.stdout and "cpython-311" in done.stdout and "make PYTHON=" in done.stdout
+    printed = capsule.make(fails=True)
+    assert "cpython-314" in printed and "cpython-311" in printed and "make PYTHON=" in printed
     assert not (capsule.root / ".venv").exists()
 
 
 def test_a_capsule_without_latex_says_what_to_install(capsule: Machine) -> None:
-    done = capsule.without(*LATEX).make(who="0")
-    assert done.returncode != 0 and f"apt-get install -y --no-install-recommends {PACKAGES}" in done.stdout
+    printed = capsule.without(*LATEX).make(who="0", fails=True)
+    assert f"apt-get install -y --no-install-recommends {PACKAGES}" in printed
     assert not capsule.calls("apt-get")
-    assert capsule.make("SYSTEM=no", who="0").returncode == 0  # the PDF alone needs it
+    capsule.make("SYSTEM=no", who="0")  # the PDF alone needs it
 
 
 # The files that name dependencies
