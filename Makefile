@@ -17,6 +17,23 @@ SYSTEM ?= yes
 CORES ?= all
 export PYTHON VENV SYSTEM SCALE METRICS STUDY ITEM CORES REMOVE
 
+# What the user set for other programs decides nothing here: neither where packages go, nor which code runs, nor how it is read.
+# Of pip's variables those stay by which it reaches an index.
+OF_INDEX := %_URL %_CERT %_HOST %_PROXY %_LINKS %_INDEX %_FILE %_DIR %_TIMEOUT %_RETRIES %_PROVIDER
+unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
+unexport $(filter-out $(OF_INDEX),$(filter PIP_%,$(.VARIABLES)))
+unexport SNAKEMAKE_PROFILE BASH_ENV CDPATH SHELLOPTS BASHOPTS $(filter BASH_FUNC_%,$(.VARIABLES))
+export PYTHONUTF8 := 1
+export PYTHONSAFEPATH := 1
+export PYTHONNOUSERSITE := 1
+
+# Programs keep fonts and packages in HOME. Where nobody can write there, they do so in this folder. Snakemake asks for a name.
+export LOGNAME ?= nobody
+ifneq (yes,$(shell [ -w "$${HOME:-}" ] && echo yes))
+$(shell mkdir -p .snakemake/home)
+export HOME := $(CURDIR)/.snakemake/home
+endif
+
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
@@ -30,11 +47,12 @@ settings=(); [ -z "$$SCALE" ] || settings+=("scale=$$SCALE"); [ -z "$$METRICS" ]
 config=(); [ "$${#settings[@]}" = 0 ] || config=(--config "$${settings[@]}")
 run() { # [TARGET]: Snakemake, one at a time in this folder
     mkdir -p .snakemake; exec 9>>.snakemake/lock
-    flock --nonblock --conflict-exit-code 75 9 2>/dev/null || [ "$$?" != 75 ] || # without flock, or on a disk without locks
-        { echo "$$PWD: another run is at work here; wait for it, or stop it, and try again" >&2; exit 1; }
-    [ ! -e .snakemake/running ] || snakemake --unlock >/dev/null 2>&1 || true
+    locked=0; flock --nonblock --conflict-exit-code 75 9 2>/dev/null || locked=$$?
+    [ "$$locked" != 75 ] || { echo "$$PWD: another run is at work here; wait for it, or stop it, and try again" >&2; exit 1; }
+    [ "$$locked" = 0 ] || echo "$$PWD: no lock can be had here (flock is missing, or the disk has none): start no second run" >&2
+    [ ! -e .snakemake/running ] || python -m snakemake --unlock >/dev/null 2>&1 || true
     touch .snakemake/running
-    code=0; snakemake "$$@" --cores "$$CORES" $$([ ! -t 2 ] || echo --logger rich) "$${config[@]}" || code=$$?
+    code=0; python -m snakemake "$$@" --cores "$$CORES" $$([ ! -t 2 ] || echo --logger rich) "$${config[@]}" || code=$$?
     [ "$$code" -ge 128 ] || rm -f .snakemake/running
     return "$$code"
 }
@@ -63,7 +81,7 @@ only: setup ## Make any target of `snakemake --list-target-rules`: ITEM=plane, I
 report: setup-dev ## Write one self-contained HTML page with all figures, tables, verdicts, notebooks and provenance
 	$(activate)
 	run report
-	snakemake report --report "$$(build)/report.html" --cores 1 "$${config[@]}"
+	python -m snakemake report --report "$$(build)/report.html" --cores 1 "$${config[@]}"
 
 explore: setup ## Write one HTML page, which opens from disk, with every run, its curves beside the theory, and every claim
 	$(activate)
@@ -82,9 +100,10 @@ lab: setup-dev ## Open the notebooks in Jupyter
 	    set-default-viewer python
 	PYTHONPATH="$$PWD/workflow" jupyter lab --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
+plan: override SYSTEM := no
 plan: setup ## Print what is left to train and how long it takes, and train nothing
 	$(activate)
-	tool plan --cores "$$([ "$$CORES" = all ] && nproc || echo "$$CORES")"
+	tool plan --cores "$$([ "$$CORES" = all ] && env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc || echo "$$CORES")"
 
 clean-runs: setup ## List trained runs that the present config and code do not use; REMOVE=yes deletes them
 	$(activate)

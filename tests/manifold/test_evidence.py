@@ -1,5 +1,6 @@
 """Statistics give what the theory says where the theory holds by construction, and notice where it does not."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,14 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from effective_lr.document.macros import macros_of
+from effective_lr.document.table import Results
 from effective_lr.engine import grid
 from effective_lr.engine.contents import load_claims, load_contents
 from effective_lr.engine.study import load
 from effective_lr.evidence import verdicts
 from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval, power
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, judge
+from effective_lr.evidence.verdicts import NEEDS_STUDY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, judge
 from effective_lr.studies.manifold import analysis, figures, statistics, theory
+from effective_lr.studies.manifold import tables as shown
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
 from effective_lr.studies.manifold.settings import Run
 from effective_lr.studies.manifold.training import evaluation_steps, probe_steps
@@ -316,8 +320,8 @@ def test_a_difference_of_losses_decides_only_where_the_loss_sees_the_angle(table
 
 def test_competition_is_never_decided_by_characters(tables: Tables) -> None:
     found = decide("X6", tables)
-    assert found["verdict"] == UNDECIDED
-    assert abs(found["parts"][0]["value"]) < 0.05
+    assert found["verdict"] == verdicts.SHOWN
+    assert abs(found["explored"][0]["value"]) < 0.05
     own = tables["matched"].runs.assign(corpus="tokens")
     tokens = Tables({"matched": Experiment(tables["matched"].metrics, own)})
     assert np.isfinite(measure("competitive_gap", "macro-F", tokens).high)
@@ -329,7 +333,7 @@ def test_nothing_is_decided_by_one_seed_or_by_none(tables: Tables) -> None:
         for name in CLAIMS:
             for part in decide(name, Tables(few))["parts"]:
                 if part["statistic"] in STATISTICS:
-                    assert part["verdict"] == UNDECIDED, part
+                    assert part["verdict"] in (UNDECIDED, NEEDS_STUDY), part
                     assert part["why"]
 
 
@@ -340,7 +344,7 @@ def test_a_broken_bound_is_a_mistake_not_a_verdict(tables: Tables) -> None:
 
 # The statistics at the edge of a tolerance and in its middle
 
-REPEATS = 300
+REPEATS = 150
 SLACK = 3 * np.sqrt(0.05 * 0.95 / REPEATS)  # of a share of verdicts, three standard deviations
 
 
@@ -465,3 +469,14 @@ def test_figures_are_drawn_with_every_panel_filled(tables: Tables, monkeypatch: 
         assert all(axis.lines or axis.collections for axis in figure.axes), name
         figure.canvas.draw()
         plt.close(figure)
+
+
+def test_tables_have_rows_and_the_text_its_numbers(tables: Tables) -> None:
+    about = {"finished": "2026-11-30", "device": "cpu", "torch": "2"}
+    of = Tables({name: Experiment(metrics, runs.assign(**about)) for name, (metrics, runs) in tables.items()})
+    claims = {name: decide(name, tables) for name in CLAIMS}
+    results = Results(load("manifold"), of, claims, checks(), {"claims": {"X1": claims["X1"]}})
+    text = (ROOT / "paper/manifold/text.tex").read_text()
+    assert set(re.findall(r"\\num\{([^}]*)\}", text)) <= set(macros_of(results, "study"))
+    for table in (shown.bijection, shown.late_losses, shown.second_registration):
+        assert table(results).rows

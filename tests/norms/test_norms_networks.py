@@ -3,16 +3,19 @@ another."""
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 from torch import Tensor, nn
 
 from effective_lr.studies.norms import networks
-from effective_lr.studies.norms.data import simulate
+from effective_lr.studies.norms.base import Stage
+from effective_lr.studies.norms.data import CPU, Scaler, design, simulate
 from effective_lr.studies.norms.networks import Networks
-from effective_lr.studies.norms.settings import Run
-from effective_lr.studies.norms.training import Stage, load, train
+from effective_lr.studies.norms.settings import Arm, Run
+from effective_lr.studies.norms.stack import Stack, form
+from effective_lr.studies.norms.training import load, train
 
 
 def stacked(arms: int = 3, eps: float | None = None) -> Networks:
@@ -100,3 +103,75 @@ def test_a_run_is_pytorch_s_own_training_of_each_network() -> None:
         error = nets.outputs(torch.from_numpy(task.test_x))[:, 0].detach() - torch.from_numpy(task.test_y)
         found = next(v for _, arm, what, v in training.rows if arm == name and what == "test_rmse")
         assert found == pytest.approx(float(error.square().mean().sqrt()), rel=1e-6)  # PyTorch adds 1e-6 to the norm
+
+
+ARMS = [
+    Arm("none", 0.0), Arm("ridge", 0.3), Arm("lasso+", 0.2), Arm("elastic", 0.4), Arm("covridge", 0.5, 0.1),
+    Arm("sparridge", 0.5, 0.2), Arm("covridge-all", 0.3, 0.2), Arm("sparridge-all", 0.3, 0.1),
+]  # fmt: skip
+
+
+def objective(stack: Stack, arm: int, x: Tensor, y: Tensor, whole: Tensor, delta: float) -> Tensor:
+    """The loss of one network with its penalty, by PyTorch's own modules, C from the samples `whole`, held fixed."""
+    parts, h, reference = [stack.of_arm(layer)[arm] for layer in range(3)], x, whole
+    penalty, mine = torch.zeros(()), form(ARMS[arm])
+    for layer, w in enumerate(parts):
+        bias = stack.biases[layer].view(len(ARMS), -1)[arm]
+        c = reference.T @ reference / len(reference) + delta * torch.eye(len(w))
+        if layer < mine.layers:
+            penalty = penalty + mine.covariance * torch.trace(w.T @ c.detach() @ w)
+            penalty = penalty + mine.squares * w.square().sum() + mine.absolute * w.abs().sum()
+        h, reference = (part @ w + bias for part in (h, reference))
+        if layer < 2:
+            h, reference = h.relu(), reference.relu()
+    loss = nn.functional.mse_loss(h[:, 0], y) if h.shape[1] == 1 else nn.functional.cross_entropy(h, y.long())
+    return loss + penalty
+
+
+def test_stacks_have_the_gradients_of_the_reported_penalties() -> None:
+    """Against automatic differentiation, more inputs than samples included, and classes."""
+    for p, c in ((5, 1), (5, 3), (40, 1)):
+        generator = torch.Generator().manual_seed(p)
+        whole = torch.randn(12, p, generator=generator)
+        y = torch.randint(c, (12,), generator=generator) if c > 1 else torch.randn(12, generator=generator)
+        stack = Stack(ARMS, (p, 6, 4, c), 3, 1e-3, CPU)
+        x = whole[:8]
+        found = stack.gradients(x, y[:8])
+        stack.add_penalties(found, stack.covariances(whole, 0.1), 0.1)
+        for parameter in stack.parameters:
+            parameter.requires_grad_()
+        total = sum(objective(stack, arm, x, y[:8], whole, 0.1) for arm in range(len(ARMS)))
+        assert isinstance(total, Tensor)
+        for mine, expected in zip(found, torch.autograd.grad(total, stack.parameters), strict=True):
+            assert_allclose(mine, expected, atol=2e-5)
+
+
+def test_a_tuned_run_is_adam_on_each_network_and_chooses_by_the_folds() -> None:
+    """One network after another with torch.optim.Adam: same start, batches and folds. ridge+ may choose ridge's arm."""
+    run = Run(
+        kind="tuned", correlation="equal", truth="linear", rho=0.5, inputs=4, support=3, train_size=18, test_size=6,
+        folds=3, hidden=5, second=3, lr=0.05, batch_size=8, steps=4, seed=1, noise=0.5,
+        arms="none: 0; ridge: 0.01 2; ridge+: 5; covridge: 0.1 1",
+    )  # fmt: skip
+    rows = {(arm, what): v for _, arm, what, v in train(run, load({}, run, CPU)).rows}
+    for penalty, start in (("ridge", "ridge/"), ("covridge", "covridge/"), ("ridge+", "ridge")):
+        least = min(v for (arm, what), v in rows.items() if what == "cv_loss" and arm.startswith(start) and "/" in arm)
+        assert rows[penalty, "cv_loss"] == least
+    assert rows["ridge+", "strength"] == rows["ridge", "strength"] and rows["ridge", "at_end"] == 1
+    task = design(run)
+    scale = Scaler(task.train_x)
+    x, y = scale(task.train_x).float(), torch.from_numpy(task.train_y).float()
+    strength = rows["ridge", "strength"]
+    stack = Stack([Arm("ridge", strength)], (4, 5, 3, 1), run.seed, run.lr, CPU)
+    parameters = [parameter.requires_grad_() for parameter in stack.parameters]
+    optimizer = torch.optim.Adam(parameters, lr=run.lr)
+    for epoch in range(run.steps):
+        order = np.random.default_rng([run.seed, 20, 18, epoch]).permutation(18)
+        for start in range(0, 18, 8):
+            batch = order[start : start + 8]
+            optimizer.zero_grad()
+            loss = (stack.outputs(x[batch])[0, :, 0] - y[batch]).square().mean()
+            (loss + strength * sum(w.square().sum() for w in stack.weights)).backward()
+            optimizer.step()
+    error = stack.outputs(scale(task.test_x).float())[0, :, 0].detach().numpy() - task.test_y
+    assert rows["ridge", "test_mse"] == pytest.approx(np.square(error).mean(), rel=1e-3)

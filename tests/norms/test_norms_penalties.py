@@ -65,8 +65,7 @@ def test_value_is_the_sum_of_its_parts() -> None:
         metric, l2, l1 = FORMS[arm.penalty]
         matrix = np.eye(5)
         if metric != "identity":
-            e = 0.0 if metric == "car0" else 0.05
-            matrix = theory.power(np.cov(x.numpy().T, bias=True), -1 if metric == "inverse" else 1, e)
+            matrix = theory.power(np.cov(x.numpy().T, bias=True), -1 if metric == "inverse" else 1, 0.05)
             matrix *= 5 / np.trace(matrix)
         mine = w[:, i].numpy()
         expected = 0.3 * (l2 * np.trace(mine.T @ matrix @ mine) + l1 * np.abs(mine).sum())

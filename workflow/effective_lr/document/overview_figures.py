@@ -14,6 +14,7 @@ from effective_lr.document.style import PALETTE, TEXT_WIDTH
 from effective_lr.engine.study import Study, load
 from effective_lr.evidence.verdicts import (
     IN_PART,
+    NEEDS_STUDY,
     NOT_REPRODUCED,
     REPRODUCED,
     SHOWN,
@@ -23,7 +24,8 @@ from effective_lr.evidence.verdicts import (
     statistics_of,
 )
 
-COLORS = {REPRODUCED: PALETTE[2], NOT_REPRODUCED: PALETTE[3], UNDECIDED: "0.45", IN_PART: PALETTE[1], SHOWN: "0.45"}
+COLORS = {REPRODUCED: PALETTE[2], NOT_REPRODUCED: PALETTE[3], IN_PART: PALETTE[1]}
+COLORS |= dict.fromkeys([UNDECIDED, NEEDS_STUDY, SHOWN], "0.45")
 REACH = 2.6  # of an axis, in units of the tolerance
 ROW, HEIGHT = 0.118, 8.7  # inches, at most
 LONGEST = 46  # characters of a label

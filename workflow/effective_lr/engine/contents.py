@@ -71,6 +71,7 @@ class Measurement(_Strict):
     statistic: str = ""
     check: str = ""
     unit: str = ""
+    one_seed: bool = False  # has an interval with one seed, too, over other repetitions
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

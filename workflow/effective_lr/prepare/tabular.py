@@ -1,5 +1,6 @@
-"""Cooling load (ENB2012), leukemia (Golub et al. 1999) and diabetes, each as a few float64 tensors."""
+"""Cooling load (ENB2012) and leukemia (Golub et al. 1999; GSE9476 from a user's file), as a few float64 tensors."""
 
+import hashlib
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -9,21 +10,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from effective_lr.errors import UserError
 from effective_lr.prepare.dataset import Prepared
-from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GOLUB_72, Missing, Source, checksums, obtain
+from effective_lr.prepare.sources import (
+    COOLING_LOAD,
+    FOLDER_VARIABLE,
+    GOLUB_38,
+    GOLUB_72,
+    GSE9476,
+    Missing,
+    Source,
+    checksums,
+    local_file,
+    obtain,
+)
 
 
 def cooling_load(folder: Path) -> Prepared:
-    """`x` (768, 16): X1..X5 and X7, then X6 (4) and X8 (6) as indicators; `y` (768,) cooling load; `shape` (768,).
-
-    A shape is one of the 12 buildings: equal X1 to X5. X6 (orientation) and X8 (distribution of glazing) are codes.
-    """
+    """`x` (768, 8): X1 to X8, of which X6 (orientation) and X8 (distribution of glazing) are codes; `y` (768,) cooling
+    load."""
     content, path = obtain(COOLING_LOAD, folder)
     table = np.loadtxt(BytesIO(content), delimiter=",", skiprows=1)
-    codes = [np.equal.outer(table[:, j], np.unique(table[:, j])) for j in (5, 7)]
-    x = np.hstack([table[:, [0, 1, 2, 3, 4, 6]], *codes])
-    shape = np.unique(table[:, :5], axis=0, return_inverse=True)[1].reshape(-1)
-    return prepared({"x": x, "y": table[:, 9], "shape": shape}, [COOLING_LOAD], path)
+    return prepared({"x": table[:, :8], "y": table[:, 9]}, [COOLING_LOAD], path)
 
 
 def leukemia(folder: Path) -> Prepared:
@@ -53,12 +61,59 @@ def leukemia_72(folder: Path) -> Prepared:
     return prepared({"x": x, "y": y, "test_x": test_x, "test_y": test_y}, [GOLUB_72], path)
 
 
-def diabetes(folder: Path) -> Prepared:
-    """`x` (442, 10) and `y` (442,), as scikit-learn ships them, unscaled. `folder` is not read."""
-    from sklearn.datasets import load_diabetes
+SAMPLES, CLASSES, LEAST_GENES = 64, 5, 2000
 
-    x, y = load_diabetes(return_X_y=True, scaled=False)
-    return prepared({"x": x, "y": y}, [], "scikit-learn package")
+
+def gse9476(folder: Path) -> Prepared:
+    """`x` (64, genes) and `y` (64,), classes 0 to 4 in the order of their names, from a user's own file GSE9476:
+    CSV with a header, one line for each sample, the class first, then one number for each gene (at least 2,000).
+
+    Raises Missing where there is none, and UserError where it has another shape, a class of one sample, a missing value
+    or a constant gene. It is never downloaded, and no other data stand in for it.
+    """
+    path = local_file(folder, GSE9476, Path(GSE9476).name)
+    if path is None:
+        raise Missing(
+            f"{GSE9476} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}: it is never downloaded; "
+            "put a CSV file there with a header and one line for each of the 64 samples, its class and then its genes"
+        )
+    raw = path.read_bytes()
+    names, *lines = raw.decode().splitlines()
+    header, cells = names.split(","), [line.split(",") for line in lines if line.strip()]
+    genes = len(header) - 1
+    ragged = next((k for k, line in enumerate(cells) if len(line) != len(header)), None)
+    if ragged is not None or len(cells) != SAMPLES or genes < LEAST_GENES:
+        where = (
+            f"line {ragged + 2} has {len(cells[ragged])} columns, the header {len(header)}"
+            if ragged is not None
+            else ""
+        )
+        found = where or f"{len(cells)} samples of {genes} genes"
+        raise UserError(f"{path}: {found}; expected {SAMPLES} samples of a class and at least {LEAST_GENES} genes")
+    labels, y, counts = np.unique([line[0] for line in cells], return_inverse=True, return_counts=True)
+    if len(labels) != CLASSES or counts.min() < 2:
+        listed = ", ".join(f"{label} ({count})" for label, count in zip(labels, counts, strict=True))
+        raise UserError(f"{path}: classes {listed}; expected {CLASSES} classes of at least 2 samples")
+    x = np.array([[as_number(value) for value in line[1:]] for line in cells])
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        value = cells[row][column + 1]
+        raise UserError(
+            f"{path}: line {row + 2}, {header[column + 1]}: '{value}' is not a number; fill it or drop the gene"
+        )
+    if (x == x[0]).all(0).any():
+        column = int(np.argmax((x == x[0]).all(0)))
+        raise UserError(f"{path}: {header[column + 1]} is constant over all samples; drop the gene")
+    facts = {"gse9476_sha256": hashlib.sha256(raw).hexdigest(), "classes": labels.tolist()}
+    print(f"{path}: sha256 {facts['gse9476_sha256']}")
+    return Prepared({"x": torch.from_numpy(x), "y": torch.from_numpy(y.astype(float))}, facts, path)
+
+
+def as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def preprocessed(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +147,5 @@ def read_rdata(content: bytes) -> dict[str, Any]:
 
 
 def prepared(arrays: dict[str, np.ndarray], sources: list[Source], where: Path | str) -> Prepared:
-    tensors = {
-        name: torch.tensor(values, dtype=torch.int64 if name == "shape" else torch.float64)
-        for name, values in arrays.items()
-    }
+    tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in arrays.items()}
     return Prepared(tensors, {"source_checksums": checksums(sources)}, where)

@@ -1,6 +1,7 @@
 """What figures, tables and statistics read out of the tidy tables."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def curve(tables: Tables, experiment: str, runs: pd.DataFrame, quantity: str) ->
     return rows.groupby(["run_id", "step"])["value"].median().groupby("step").mean()
 
 
-def arms(runs: pd.DataFrame) -> Iterator[tuple[dict[str, object], pd.DataFrame]]:
+def arms(runs: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The runs that differ in their seeds alone, with the settings that tell them apart."""
     keys = ["rms_norm", "optimizer", "decay_per_step", "lr_factor", "initial_norm"]
     for values, group in runs.groupby(keys, sort=False):

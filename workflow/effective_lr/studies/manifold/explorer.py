@@ -11,7 +11,7 @@ from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.manifold import theory
 from effective_lr.studies.manifold.analysis import angle, of_blocks
 from effective_lr.studies.manifold.bijection import Values
-from effective_lr.studies.manifold.figures import COLORS, LINES
+from effective_lr.studies.manifold.figures import COLORS
 from effective_lr.studies.manifold.settings import FREE
 from effective_lr.studies.manifold.words import NAMES
 
@@ -33,7 +33,7 @@ def view(tables: Tables) -> View:
             f"{NAMES[run['optimizer']]}, f = {run['lr_factor']:g}, seed {run['seed']}",
             [run["run_id"]],
             to_hex(COLORS[run["optimizer"]]),
-            dashes="" if run["lr_factor"] == 1 else "2 2" if LINES.get(run["lr_factor"]) == ":" else "6 3",
+            dashes="" if run["lr_factor"] == 1 else "2 2" if run["lr_factor"] < 1 else "6 3",
         )
         for _, run in runs.sort_values(["optimizer", "lr_factor", "seed"]).iterrows()
     ]
@@ -45,7 +45,7 @@ def view(tables: Tables) -> View:
         Panel("curves", "Median norm of the block matrices", steps, norm, marks, legend=legend, quantity="norm_ratio"),
     ]
     note = (
-        "RMSNorm before branches, all seeds; solid: f = 1. Prediction: "
+        "RMSNorm before branches, all seeds; dotted: f below 1, dashed: above. Prediction: "
         "AdamW and AdamH coincide at the matched angle, another angle gives another loss, constraints hold the norm."
     )
     return View(note, panels)

@@ -20,10 +20,12 @@ from effective_lr.studies.manifold.analysis import (
     balances,
     curve,
     is_invariant,
+    last_block,
+    late_median,
+    losses,
     main,
     measured,
     of_blocks,
-    residual_growths,
     select,
 )
 from effective_lr.studies.manifold.bijection import matched_angle
@@ -32,7 +34,52 @@ from effective_lr.studies.manifold.words import ARMS, NAMES
 COLORS = dict(zip(ARMS, PALETTE, strict=False))
 MARKERS = dict(zip(ARMS, "osD^vP", strict=True))
 DASHED = (0, (2, 1.5))
-LINES = {0.015625: (0, (1, 3)), 0.0625: "-.", 0.25: ":", 1.0: "-", 4.0: DASHED}  # by f, in every figure
+
+
+def turning(tables: Tables) -> Figure:
+    """From theory alone: a matrix that decays, steps and turns; and how AdamW forgets its norm and its direction, and
+    its second moment old gradients, at the e and β₂ of the chapter, at two f."""
+    figure, axes = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 1.9), width_ratios=(1, 1.2))
+    draw_step(axes[0])
+    run = main(tables["starts"].runs).iloc[0]
+    e, steps = float(run["decay_per_step"]), np.geomspace(1, 4 * run["steps"], 200)
+    for factor, style in [(1.0, "-"), (0.25, DASHED)]:
+        names = (r"direction, $1/(ef)$", r"norm$^2$, $1/(2ef)$") if factor == 1 else ("", "")
+        axes[1].plot(steps, np.exp(-e * factor * steps), ls=style, color=PALETTE[3], label=names[0])
+        axes[1].plot(steps, np.exp(-2 * e * factor * steps), ls=style, color=PALETTE[0], label=names[1])
+    axes[1].plot(steps, run["beta2"] ** steps, color="0.6", zorder=0, label=r"$\hat s$, $1/(1-\beta_2)$")
+    axes[1].set(xscale="log", xlabel="steps later", ylabel="left of the start", ylim=(0, 1.05))
+    figure.legend(loc="outside upper center", ncols=3, fontsize=6)
+    return figure
+
+
+def draw_step(axis: Axes) -> None:
+    """One step of AdamW at equilibrium, with e and θ₀ far larger than in any run."""
+    start, turn = np.radians(68), np.radians(36)
+    before, after = (np.array([np.cos(x), np.sin(x)]) for x in (start, start + turn))
+    shrunk = before * np.cos(turn)  # the step is perpendicular to W and ends on the sphere
+    wide, narrow = np.linspace(start - 0.35, start + turn + 0.3, 60), np.linspace(start, start + turn, 30)
+    axis.plot(np.cos(wide), np.sin(wide), color="0.7", lw=0.8)
+    axis.plot(0.3 * np.cos(narrow), 0.3 * np.sin(narrow), color="black", lw=0.7)
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7}
+    for tail, head, color in [
+        ((0, 0), before, "black"),
+        ((0, 0), after, "0.5"),
+        (before, shrunk, PALETTE[0]),
+        (shrunk, after, PALETTE[3]),
+    ]:
+        axis.annotate("", head, tail, arrowprops={**arrow, "color": color, "lw": 1.2})
+    middle = start + turn / 2
+    for place, text, color in [
+        (0.4 * np.array([np.cos(middle), np.sin(middle)]), r"$\theta_0$", "black"),
+        (1.08 * before, "$W$", "black"),
+        (0.5 * (before + shrunk) + (0.15, -0.03), "$-eW$", PALETTE[0]),
+        (0.5 * (shrunk + after) + (-0.06, -0.13), r"$-\eta u$", PALETTE[3]),
+        (0.4 * before + (0.09, 0), "$R$", "0.4"),
+    ]:
+        axis.text(place[0], place[1], text, color=color, fontsize=7, ha="center", va="center")
+    axis.set(xlim=(-0.55, 0.75), ylim=(-0.03, 1.15), aspect="equal")
+    axis.axis("off")
 
 
 def rotation(tables: Tables) -> Figure:
@@ -53,11 +100,9 @@ def rotation(tables: Tables) -> Figure:
         axes[0].plot(steps, predicted / theta, color=color, ls=DASHED, lw=0.9)
         axes[1].plot(norms.index, norms, color=color)
         axes[1].plot(steps, theory.adamw_norm(steps - 1, e, start), color=color, ls=DASHED, lw=0.9)
-    held = select(runs, optimizer="adamh")
-    if len(held):
-        angles = curve(tables, "starts", held, "angle")
-        axes[0].plot(angles.index, angles / theta, color="black", label="AdamH")
-        axes[1].plot(curve(tables, "starts", held, "norm_ratio"), color="black")
+    held = select(tables["matched"].runs, optimizer="adamh", lr_factor=1.0)
+    axes[0].plot(curve(tables, "matched", held, "angle") / theta, color="black", label="AdamH")
+    axes[1].plot(curve(tables, "matched", held, "norm_ratio"), color="black")
     axes[0].set(xscale="log", yscale="log", xlabel="training step", ylabel=r"angle per step / $\theta_0$")
     axes[1].set(xscale="log", yscale="log", xlabel="training step", ylabel="norm $/R$")
     figure.legend(loc="outside upper center", ncols=4)
@@ -70,8 +115,9 @@ def rotation(tables: Tables) -> Figure:
 
 
 def draw_late_angles(axis: Axes, tables: Tables, experiment: str, tolerance: float, title: str) -> None:
-    """The late angle of each matrix over θ₀√f, by kind of matrix, with the band within which the median should lie."""
-    runs = select(tables[experiment].runs, optimizer=("adamw", "adamh"))
+    """The late angle of each matrix over its prediction at f = 1, by kind of matrix, with the band within which the
+    median should lie."""
+    runs = select(main(tables[experiment].runs), lr_factor=1.0)
     axis.axhspan(1 - tolerance, 1 + tolerance, color="0.92", zorder=0, lw=0)
     axis.axhline(1, color="0.5", lw=0.8, zorder=1)
     for n, optimizer in enumerate(("adamw", "adamh")):
@@ -89,16 +135,18 @@ def draw_late_angles(axis: Axes, tables: Tables, experiment: str, tolerance: flo
 
 
 def losses_over_time(tables: Tables) -> Figure:
-    """Validation loss over steps of the arms with RMSNorm, the mean over seeds with their range."""
+    """Validation loss over steps of the arms with RMSNorm at θ₀, and of AdamW and AdamH at half of it: the mean over
+    seeds with their range."""
     figure, axis = plt.subplots(figsize=(COLUMN_WIDTH, 2.7))
-    runs = main(tables["matched"].runs)
-    shown = runs[(runs["lr_factor"] == 1) | (runs["optimizer"] == "adamh")]
-    for names, group in arms(shown):
-        optimizer, factor = str(names["optimizer"]), float(str(names["lr_factor"]))
+    runs = tables["matched"].runs
+    for names, group in arms(runs):
+        optimizer, factor, e = (names[key] for key in ("optimizer", "lr_factor", "decay_per_step"))
+        is_half = e < runs["decay_per_step"].max() if optimizer == "adamw" else factor == 0.25
+        if factor != 1 and not (optimizer == "adamh" and is_half):
+            continue
         rows = measured(tables, "matched", group, "validation_loss").groupby("step")["value"]
-        style = LINES.get(factor, "-.")
-        turned = {0.25: r" at $\theta_0/2$", 4.0: r" at $2\theta_0$"}.get(factor, "")
-        axis.plot(rows.mean(), color=COLORS[optimizer], ls=style, lw=1.1, label=NAMES[optimizer] + turned)
+        label = NAMES[optimizer] + (r" at $\theta_0/2$" if is_half else "")
+        axis.plot(rows.mean(), color=COLORS[optimizer], ls=DASHED if is_half else "-", lw=1.1, label=label)
         axis.fill_between(rows.min().index, rows.min(), rows.max(), color=COLORS[optimizer], alpha=0.2, lw=0)
     if set(runs["corpus"]) == {"shakespeare"}:
         for order, loss in enumerate(CONTEXT_MODELS[1:], start=1):
@@ -111,64 +159,71 @@ def losses_over_time(tables: Tables) -> Figure:
     return figure
 
 
-def knobs(tables: Tables) -> Figure:
-    """Without RMSNorm: the residual stream block by block at each f, with the bound, and the norm of the matrices
-    over f."""
-    runs = select(tables["norm_free"].runs, initial_norm=1.0)
-    present = [name for name in ("adamw", "adam0", "adamh", "macro-F", "macro-S") if name in set(runs["optimizer"])]
-    figure, axes = plt.subplots(1, len(present) + 1, figsize=(TEXT_WIDTH, 2.1), width_ratios=[1] * len(present) + [1.2])
-    layers = int(runs["layers"].iloc[0])
-    blocks = [f"block{n}" for n in range(1, layers + 1)]
-    tops = []
-    for axis, optimizer in zip(axes, present, strict=False):
-        group = select(runs, optimizer=optimizer)
-        for factor, chosen in group.groupby("lr_factor"):
-            line = LINES.get(float(factor), "-.")
-            color, style = COLORS[optimizer], {"ls": line, "marker": MARKERS[optimizer], "ms": 3}
-            rows = measured(tables, "norm_free", chosen, "late_residual_rms")
-            rms = rows.groupby("layer")["value"].mean().reindex(blocks)
-            axis.plot(range(1, layers + 1), rms, color=color, **style, label=f"$f={factor:g}${ending(tables, chosen)}")
-            bound = measured(tables, "norm_free", chosen, "residual_bound")
-            last = bound[bound["step"] == bound.groupby("run_id")["step"].transform("max")]
-            ends = last.groupby("layer")["value"].mean().reindex(blocks)
-            axis.plot(range(1, layers + 1), ends, color="0.5", lw=0.8, ls=line)
-            tops += [rms.max(), ends.max()]
-        axis.set(yscale="log", xlabel="after block", title=NAMES[optimizer])
-        axis.set_xticks(range(1, layers + 1))
-        axis.legend(loc="upper left", fontsize=6)
-    for axis in axes[:-1]:
-        axis.set_ylim(0.5, 30 * np.nanmax(tops))
-        if axis is not axes[0]:
-            axis.set_yticklabels([])
-    axes[0].set_ylabel("RMS of the residual stream")
-    small = axes[-1]
-    for optimizer in present:
-        norms = {}
-        for factor, chosen in select(runs, optimizer=optimizer).groupby("lr_factor"):
-            rows = of_blocks(measured(tables, "norm_free", chosen, "late_norm_ratio"))
-            if len(rows):
-                norms[float(factor)] = rows.groupby("run_id")["value"].median().mean()
-        style = {"color": COLORS[optimizer], "marker": MARKERS[optimizer], "ms": 3}
-        small.plot(list(norms), list(norms.values()), **style, label=NAMES[optimizer])
+def over_factors(axis: Axes, runs: pd.DataFrame, values: pd.Series, optimizer: str) -> None:
+    """Values by run_id over f: a point for each run, the geometric mean over seeds as a line; of a lost run a cross."""
+    group = select(runs, optimizer=optimizer)
+    group = group.assign(value=group["run_id"].map(values).astype(float)).dropna(subset="value")
+    for is_lost, some in group.groupby(group["lost"].notna()):
+        shape, width = ("x", 0.8) if is_lost else (MARKERS[optimizer], 0)
+        axis.scatter(some["lr_factor"], some["value"], s=9, color=COLORS[optimizer], zorder=3, marker=shape, lw=width)
+    means = np.exp(np.log(group["value"]).groupby(group["lr_factor"]).mean())
+    axis.plot(means, color=COLORS[optimizer], label=NAMES[optimizer])
+
+
+def factor_axis(axis: Axes, runs: pd.DataFrame) -> None:
+    """f as powers of two."""
     factors = sorted(runs["lr_factor"].unique())
-    small.plot(factors, np.sqrt(factors), color="0.5", ls=DASHED, lw=0.8)
-    small.text(factors[-1], np.sqrt(factors[-1]) * 1.1, r"$\sqrt{f}$", ha="right", va="bottom", fontsize=7, color="0.4")
-    small.set(xscale="log", yscale="log", xlabel="$f$", ylabel="late norm $/R$", ylim=(0.5, 14))
-    small.set_xticks(factors, [f"{factor:g}" for factor in factors])
-    small.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
-    small.minorticks_off()
-    small.legend(loc="upper left", fontsize=6)
+    axis.set(xscale="log", xlabel="$f$")
+    axis.set_xticks(factors, [f"{f:g}" if f >= 1 else f"1/{1 / f:g}" for f in factors])
+    axis.minorticks_off()
+
+
+def knobs(tables: Tables) -> Figure:
+    """Without RMSNorm: the late norm of the matrices, and the late RMS of the residual stream after the last block,
+    over f by optimizer."""
+    figure, axes = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 2.3))
+    every = tables["norm_free"].runs
+    runs = select(every, initial_norm=1.0)
+    norms = late_median(tables, "norm_free", every, "norm_ratio")
+    rows = measured(tables, "norm_free", runs, "late_residual_rms")
+    streams = rows[rows["layer"] == last_block(runs)].set_index("run_id")["value"]
+    present = [name for name in ARMS if name in set(runs["optimizer"])]
+    for optimizer in present:
+        over_factors(axes[0], runs, norms, optimizer)
+        over_factors(axes[1], runs, streams, optimizer)
+    settled_start = select(every[every["initial_norm"] != 1], optimizer="adamw")
+    own = settled_start["run_id"].map(norms)
+    axes[0].scatter(settled_start["lr_factor"], own, s=14, facecolor="none", edgecolor=COLORS["adamw"], zorder=4)
+    factors = np.array(sorted(every["lr_factor"].unique()))
+    axes[0].plot(factors, np.sqrt(factors), color="0.5", ls=DASHED, lw=0.8)
+    for axis, label in zip(axes, ("late norm $/R$", "late residual RMS"), strict=True):
+        factor_axis(axis, every)
+        axis.set(yscale="log", ylabel=label)
+        few_ticks(axis.yaxis, (1,))
+    axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], 0.1))  # AdamW's norm at f = 4 can vanish
+    few_ticks(axes[0].yaxis)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=6)
     return figure
 
 
-def ending(tables: Tables, runs: pd.DataFrame) -> str:
-    """How many runs of an arm are lost, if not all, and how far their residual stream has grown before."""
-    lost = runs[runs["lost"].notna()]
-    if lost.empty:
-        return ""
-    growth = float(np.exp(np.log(residual_growths(tables, lost)).mean()))
-    count = "" if len(lost) == len(runs) else f" {len(lost)}"
-    return f",{count} lost" + (rf" at ${growth:.3g}\times$" if growth < np.inf else "")
+def rates(tables: Tables) -> Figure:
+    """The late validation loss over f by optimizer, with RMSNorm before branches and without it."""
+    figure, axes = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 2.3), sharey=True)
+    shown: dict[str, Any] = {}
+    for axis, (experiment, title) in zip(axes, {"matched": "RMSNorm", "norm_free": "no RMSNorm"}.items(), strict=True):
+        runs = select(main(tables[experiment].runs), initial_norm=1.0)
+        for optimizer in ARMS:
+            if optimizer in set(runs["optimizer"]):
+                over_factors(axis, runs, losses(runs).set_axis(runs["run_id"]), optimizer)
+        factor_axis(axis, runs)
+        axis.axhline(np.log(runs["vocabulary"].iloc[0]), color="0.5", ls=DASHED, lw=0.8)
+        axis.set_title(title)
+        handles, labels = axis.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    axes[0].set(yscale="log", ylabel="late validation loss (nats)")
+    few_ticks(axes[0].yaxis, (1, 2, 3))
+    figure.legend(list(shown.values()), list(shown), loc="outside upper center", ncols=3, fontsize=6)
+    return figure
 
 
 def equilibrium_law(tables: Tables) -> Figure:

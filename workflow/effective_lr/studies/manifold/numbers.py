@@ -1,15 +1,34 @@
 """The numbers of the chapter's sentences, beside those of its claims."""
 
 import numpy as np
+import pandas as pd
 
 from effective_lr.document.notation import number, thousands
-from effective_lr.document.table import MISSING, Results, fixed, interval
-from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
-from effective_lr.studies.manifold.analysis import CONTEXT_MODELS, arms, losses, main, residual_growths, select
+from effective_lr.document.table import MISSING, Results, fixed
+from effective_lr.evidence.estimates import Undecidable
+from effective_lr.evidence.verdicts import Evidence
+from effective_lr.studies.manifold.analysis import (
+    CONTEXT_MODELS,
+    losses,
+    main,
+    on_grid,
+    residual_growths,
+    select,
+)
 from effective_lr.studies.manifold.bijection import matched_angle, smoothing
-from effective_lr.studies.manifold.statistics import SENSITIVITY, angle_effects, paired_difference, sees_the_angle
+from effective_lr.studies.manifold.statistics import (
+    ANGLES,
+    SENSITIVITY,
+    angle_effects,
+    best,
+    paired_difference,
+    sees_the_angle,
+    sensitivity,
+)
 from effective_lr.studies.manifold.theory import growth_without_decay
 from effective_lr.studies.manifold.words import ARMS
+
+FACTORS = (0.015625, 0.0625, 0.25, 1.0, 4.0)
 
 
 def numbers(results: Results) -> dict[str, str]:
@@ -23,54 +42,71 @@ def numbers(results: Results) -> dict[str, str]:
         "theory/k": number(float(smoothing(beta1))),
         "theory/e": number(e),
         "theory/theta": number(float(matched_angle(e, beta1))),
-        "theory/time_constants": number(e * steps),
+        "theory/norm_steps": f"{0.5 / e:.0f}",
+        "theory/direction_steps": f"{1 / e:.0f}",
+        "theory/memory_steps": f"{1 / (1 - first['beta2']):.0f}",
         "theory/growth_without_decay": fixed(float(growth_without_decay(steps, e)), 1),
         "model/block_weights": thousands(weights),
+        "model/uniform_guess": fixed(float(np.log(first["vocabulary"])), 2),
         "training/symbols": thousands(seen),
         "sensitivity/tolerance": number(SENSITIVITY),
         "measured/bound_used": bound_used(results),
         "measured/largest_residual": largest_residual(results),
     }
-    for order, loss in enumerate(CONTEXT_MODELS):
-        found[f"counts/{order}"] = fixed(loss, 2)
-    found |= {f"loss/{name}_pre_1_1": MISSING for name in ARMS}
-    for names, group in arms(runs):
-        key = f"{names['optimizer']}_{names['rms_norm']}_{names['lr_factor']:g}_{names['initial_norm']:g}"
-        found[f"loss/{key}"] = fixed(float(losses(group).mean()), 3)
-    return found | differences(results) | lost(results)
+    found |= {f"counts/{order}": fixed(loss, 2) for order, loss in enumerate(CONTEXT_MODELS)}
+    return found | angles(results) | arms_over_factors(results)
 
 
-def differences(results: Results) -> dict[str, str]:
-    """Of losses paired by seed: AdamW minus AdamH with its half-width, and what other angles do to AdamH."""
+def angles(results: Results) -> dict[str, str]:
+    """What half and twice the angle do to the loss of AdamH, at both angles of X2; and how many seeds pair there."""
     runs = results.tables["matched"].runs
-    effects = angle_effects(runs, 1.0)
-    difference = paired_difference(runs, 1.0)
-    try:
-        pair = mean_interval(difference)
-    except Undecidable:
-        pair = Estimate(np.nan, np.nan, np.nan)
-    found = {
-        "matched/difference": interval(pair, digits=3),
-        "matched/half_width": fixed((pair.high - pair.low) / 2, 3),
-        "matched/seeds": str(len(difference)),
-        "sensitivity/met": "is" if sees_the_angle(effects) else "is not",
-    }
-    for factor, name in [(0.25, "half"), (4.0, "twice")]:
-        found[f"sensitivity/{name}"] = fixed(float(effects[factor].mean()), 3) if factor in effects else MISSING
+    found = {}
+    for subject, x in ANGLES.items():
+        effects = angle_effects(runs, x)
+        found[f"pairs/{subject}"] = str(len(paired_difference(runs, x)))
+        found[f"sensitivity/{subject}"] = "is" if sees_the_angle(effects) else "is not"
+        for factor, name in [(0.25, "half"), (4.0, "twice")]:
+            value = float(effects[factor].mean()) if factor in effects else np.nan
+            found[f"sensitivity/{subject}/{name}"] = fixed(value, 3)
     return found
 
 
-def lost(results: Results) -> dict[str, str]:
-    """How many runs of an arm without RMSNorm are lost, and the growth of their residual stream before: geometric
-    mean."""
-    found = {}
-    for name in ("adam0", "adamh", "macro-F"):
-        for factor in (1.0, 4.0):
-            runs = select(results.tables["norm_free"].runs, optimizer=name, lr_factor=factor)
-            gone = runs[runs["lost"].notna()]
+def arms_over_factors(results: Results) -> dict[str, str]:
+    """Of each arm with and without RMSNorm: its best f and loss there, and its loss at f = 1. Without it: learning-rate
+    sensitivity, runs that are lost at each f, and how much their residual stream had grown, by geometric mean."""
+    found: dict[str, str] = {}
+    evidence = Evidence(results.tables, results.checks)
+    for experiment, place in [("matched", "pre"), ("norm_free", "none")]:
+        for name in ARMS:
+            runs = select(results.tables[experiment].runs, optimizer=name)
+            found |= best_of(runs, f"{name}_{place}")
+    for name in ARMS:
+        runs = select(results.tables["norm_free"].runs, optimizer=name, initial_norm=1.0)
+        try:
+            found[f"lr_sensitivity/{name}"] = fixed(float(sensitivity(evidence, name).mean()), 3)
+        except Undecidable:
+            found[f"lr_sensitivity/{name}"] = MISSING
+        for factor in FACTORS:
+            some = select(runs, lr_factor=factor)
+            gone = some[some["lost"].notna()]
             growth = np.exp(np.log(residual_growths(results.tables, gone)).mean()) if len(gone) else np.nan
-            found[f"lost/{name}_{factor:g}"] = f"{len(gone)} of {len(runs)}"
+            found[f"lost/{name}_{factor:g}"] = f"{len(gone)} of {len(some)}"
             found[f"lost_growth/{name}_{factor:g}"] = MISSING if np.isnan(growth) else number(float(f"{growth:.2g}"))
+    return found
+
+
+def best_of(runs: pd.DataFrame, arm: str) -> dict[str, str]:
+    """The best f of an arm, its mean loss there, and that at f = 1."""
+    at_one = losses(select(on_grid(runs), lr_factor=1.0)).mean() if len(runs) else np.nan
+    found = {f"loss/{arm}": fixed(float(at_one), 3), f"best_f/{arm}": MISSING, f"best_loss/{arm}": MISSING}
+    if len(runs):
+        try:
+            loss, _ = best(runs)
+        except Undecidable:
+            return found
+        grid = on_grid(runs)
+        factor = grid.assign(loss=losses(grid)).groupby("lr_factor")["loss"].mean().idxmin()
+        found |= {f"best_f/{arm}": number(factor), f"best_loss/{arm}": fixed(float(loss.mean()), 3)}
     return found
 
 
@@ -82,8 +118,9 @@ def bound_used(results: Results) -> str:
 
 
 def largest_residual(results: Results) -> str:
-    """The largest RMS of the residual stream of AdamW without decay and RMSNorm, at any probe."""
+    """The largest RMS of the residual stream of AdamW without decay and RMSNorm at f = 1, at any probe."""
     metrics, runs = results.tables["norm_free"]
-    ids = runs.loc[runs["optimizer"] == "adam0", "run_id"]
+    ids = select(runs, optimizer="adam0", lr_factor=1.0)["run_id"]
     values = metrics.loc[metrics["run_id"].isin(ids) & (metrics["quantity"] == "residual_rms"), "value"]
+    values = values[np.isfinite(values)]
     return number(float(f"{values.max():.2g}")) if len(values) else MISSING

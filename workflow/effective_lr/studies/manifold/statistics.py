@@ -62,7 +62,7 @@ def angle_error(evidence: Evidence, subject: str) -> Estimate:
             worst[run["seed"]] = max(worst.get(run["seed"], 0.0), float(error))
     if not worst:
         raise Undecidable("no such runs at this scale: needs the scale study")
-    return mean_interval(pd.Series(worst))
+    return mean_interval(pd.Series(worst)).unsigned()  # an error is not below 0, and neither is its interval
 
 
 @statistic(r"late angle / $k\sqrt{2e}$", digits=3)

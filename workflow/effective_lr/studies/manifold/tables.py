@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from effective_lr.document.notation import number, thousands
-from effective_lr.document.table import MISSING, Results, Table, fixed, interval
+from effective_lr.document.notation import latex, number, thousands
+from effective_lr.document.table import MISSING, Results, Table, fixed, interval, only_line
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
 from effective_lr.studies.manifold.analysis import angle, arms, losses, main, measured, select
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
@@ -66,9 +66,9 @@ def late_losses(results: Results) -> Table:
             loss = Estimate(np.nan, np.nan, np.nan)
         rows.append(
             [
-                NAMES[str(names["rms_norm"])],
-                NAMES[str(names["optimizer"])],
-                f"$1/{1 / group['decay_per_step'].iloc[0]:.0f}$",
+                NAMES[names["rms_norm"]],
+                NAMES[names["optimizer"]],
+                f"$1/{1 / names['decay_per_step']:.0f}$",
                 f"${names['lr_factor']:g}$",
                 f"${names['initial_norm']:g}$",
                 fixed(1000 * angle(group.iloc[0]), 1),
@@ -80,3 +80,16 @@ def late_losses(results: Results) -> Table:
         )
     header = ["RMSNorm", "Optimizer", "$e$", "$f$", r"start$/R$", "mrad", "seeds", "lost", "late loss, nats", "ms/step"]
     return Table("llrrrrrrlr", header, rows)
+
+
+def second_registration(results: Results) -> Table:
+    """The verdicts before the third registration, which a committed file has, and those of now."""
+    header = ["", "Claim", "parts reproduced then", "Verdict then", "Verdict now"]
+    if results.measured is None:
+        return only_line("lllll", header, "nothing is published here")
+    rows = []
+    for name, claim in results.measured["claims"].items():
+        reproduced = sum(part["verdict"] == "reproduced" for part in claim["parts"])
+        now = results.claims[name]["verdict"]
+        rows.append([name, latex(claim["title"]), f"{reproduced} of {len(claim['parts'])}", claim["verdict"], now])
+    return Table("lllll", header, rows)

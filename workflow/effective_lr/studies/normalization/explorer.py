@@ -9,7 +9,7 @@ from effective_lr.document.explorer import Axis, Curves, Mark, Panel, Quantity, 
 from effective_lr.document.notation import number, plain
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.normalization import theory
-from effective_lr.studies.normalization.analysis import equilibrium_by_layer, first_late_step, is_live, late_layers
+from effective_lr.studies.normalization.analysis import first_late_step, is_live, late_layers, on_contours, settled
 from effective_lr.studies.normalization.analysis import plane as plane_of
 from effective_lr.studies.normalization.figures import (
     ERROR_COLORS,
@@ -83,19 +83,24 @@ def curves(tables: Tables) -> Curves:
 def predicted(tables: Tables) -> pd.DataFrame:
     """By layer: the equilibrium where a penalty leads to it, and growth over the late part where there is none.
 
-    Both take the measured G of the layer, and leave out layers that have lost units.
+    Both take the measured G of the layer, and leave out layers that have lost units. The planes of Adam and RMSProp do
+    not start near their equilibrium, which their claim does not rest on: it is drawn in the cells of that claim.
     """
     found = []
     for metrics, runs in tables.values():
         theirs = runs[(runs["normalization"] != "none") & ~runs["projected"].astype(bool) & (runs["replay"] == "none")]
         theirs = theirs[(theirs["lr_drop"] == 1) & theirs["diverged"].isna()]
         starts = first_late_step(theirs).set_axis(theirs["run_id"])
-        for _, some in theirs[theirs["l2"] > 0].groupby("optimizer"):
-            table = equilibrium_by_layer(metrics, some)
-            table = table[table["has_gradient"].astype(bool)]
+        for optimizer, some in theirs[theirs["l2"] > 0].groupby("optimizer"):
+            is_drawn = settled(some) | (on_contours(some) if optimizer in ("adam", "rmsprop") else False)
+            table = late_layers(metrics, some[is_drawn])
+            table = table[is_live(table)]
+            grad = np.sqrt(table["late_g_squared"])
+            settings = (optimizer, table["lr"], table["layer_l2"], grad, table["group_size"], table["momentum"])
             for quantity in ("norm", "effective_lr", "angle"):
-                level = table[["run_id", "layer"]].assign(quantity=quantity, value=table[f"predicted_{quantity}"])
-                found += [level.assign(step=1), level.assign(step=table["steps"])]
+                level = getattr(theory, f"equilibrium_{quantity}")(*settings)
+                line = table[["run_id", "layer"]].assign(quantity=quantity, value=level)
+                found += [line.assign(step=1), line.assign(step=table["steps"])]
         growing = late_layers(metrics, theirs[(theirs["optimizer"] == "sgd") & (theirs["l2"] == 0)])
         squares = metrics[metrics["quantity"] == "late_start_norm_squared"][["run_id", "layer", "value"]]
         growing = growing[is_live(growing)].merge(squares, on=["run_id", "layer"])

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from effective_lr.studies.norms.settings import ROWS_PER_SHAPE, Run
+from effective_lr.studies.norms.settings import Run
 from effective_lr.studies.norms.theory import relu_moment
 
 Array = np.ndarray
+CPU = torch.device("cpu")
 RELU_SIGNS = np.array([1.0, -1.0, 1.0])  # of the three units of the simulated network truth
 
 
@@ -21,7 +22,8 @@ RELU_SIGNS = np.array([1.0, -1.0, 1.0])  # of the three units of the simulated n
 class Task:
     """Inputs (samples, p) and targets (samples,) of the three splits, float64.
 
-    Simulated test targets are free of noise. `sigma` (p, p) and `truth` (p, k) are known for simulated data alone.
+    Simulated test targets are free of noise, but for those of a design, which has `fresh` inputs with targets free of
+    noise beside them. `sigma` (p, p) and `truth` (p, k) are known for simulated data alone.
     """
 
     train_x: Array
@@ -32,6 +34,11 @@ class Task:
     test_y: Array
     sigma: Array | None = None
     truth: Array | None = None
+    fresh_x: Array | None = None
+    fresh_y: Array | None = None
+    all_x: Array | None = None  # all samples and classes, for the selection of genes that leaks
+    all_y: Array | None = None
+    device: torch.device = CPU
 
 
 def covariance(run: Run) -> Array:
@@ -98,34 +105,64 @@ def relu_scale(w: Array, sigma: Array) -> float:
     return float(np.sqrt(RELU_SIGNS @ moments @ RELU_SIGNS))
 
 
+FRESH = 2000  # samples of a design beside its test samples
+
+
+def design(run: Run) -> Task:
+    """The reported simulations: the first k inputs N(0, 1) with correlation ρ between any two, the others independent;
+    θ ~ N(0, 1) on the k; y = x'θ or Σ θ_j sin x_j, plus N(0, σ²). Cells of one seed share normal draws."""
+    k = run.support
+    root = np.linalg.cholesky(np.where(np.eye(k, dtype=bool), 1.0, run.rho))
+    inputs, weights, noise = (np.random.default_rng([run.seed, 10 + stream]) for stream in range(3))
+    theta = weights.normal(size=k)
+
+    def draw(count: int) -> tuple[Array, Array]:
+        x = inputs.normal(size=(count, run.inputs))
+        x[:, :k] = x[:, :k] @ root.T
+        return x, (x[:, :k] if run.truth == "linear" else np.sin(x[:, :k])) @ theta
+
+    (train_x, train), (test_x, test), (fresh_x, fresh) = (draw(n) for n in (run.train_size, run.test_size, FRESH))
+    train, test = (signal + run.noise * noise.normal(size=len(signal)) for signal in (train, test))
+    return Task(train_x, train, train_x[:0], train[:0], test_x, test, fresh_x=fresh_x, fresh_y=fresh)
+
+
 def split(run: Run, tensors: dict[str, Tensor]) -> Task:
     """The run's samples of prepared data."""
     x, y = tensors["x"].numpy(), tensors["y"].numpy()
     random = np.random.default_rng(run.seed)
-    if run.split == "original":
-        nothing = x[:0]
-        return Task(x, y, nothing, y[:0], tensors["test_x"].numpy(), tensors["test_y"].numpy())
-    test, validation, train = np.split(
-        chosen(run, tensors, random), [run.test_size, run.test_size + run.validation_size]
-    )
-    return Task(x[train], y[train], x[validation], y[validation], x[test], y[test])
+    if run.shuffled:
+        y = np.random.default_rng([run.seed, 4]).permutation(y)
+    test, train = np.split(chosen(run, y, random), [run.test_size])
+    return Task(x[train], y[train], x[:0], y[:0], x[test], y[test], all_x=x, all_y=y)
 
 
-def chosen(run: Run, tensors: dict[str, Tensor], random: np.random.Generator) -> Array:
-    """Indices of the test, validation and training samples, in this order."""
-    y = tensors["y"].numpy()
-    held_out = run.test_size + run.validation_size
-    if run.split == "shape":
-        shapes = random.permutation(int(tensors["shape"].max()) + 1)
-        order = np.concatenate([np.flatnonzero(tensors["shape"].numpy() == shape) for shape in shapes])
-        return order[: (held_out + run.train_size) // ROWS_PER_SHAPE * ROWS_PER_SHAPE]
+def chosen(run: Run, y: Array, random: np.random.Generator) -> Array:
+    """Indices of the test and training samples, in this order."""
     order = random.permutation(len(y))
     if run.split == "disjoint":
-        start = held_out + run.part * run.train_size
-        return np.concatenate([order[:held_out], order[start : start + run.train_size]])
+        start = run.test_size + run.part * run.train_size
+        return np.concatenate([order[: run.test_size], order[start : start + run.train_size]])
     if run.split == "stratified":
         order = order[np.argsort(stratum_places(y[order]), kind="stable")]
-    return order[: held_out + run.train_size]
+    return order[: run.test_size + run.train_size]
+
+
+def anova(x: Array, y: Array) -> Array:
+    """The F statistic of each column of x (samples, genes) between the classes y; 0 for a constant one."""
+    groups = [x[y == label] for label in np.unique(y)]
+    between = sum(len(g) * np.square(g.mean(0) - x.mean(0)) for g in groups) / (len(groups) - 1)
+    within = sum(np.square(g - g.mean(0)).sum(0) for g in groups) / (len(x) - len(groups))
+    return np.where(within > 0, between / np.where(within > 0, within, 1.0), 0.0)
+
+
+def selected(run: Run, x: Array, y: Array, task: Task) -> Array:
+    """The columns that enter: those genes whose ANOVA F is largest, among the samples that train or among all."""
+    if run.classes == 1:
+        return np.arange(x.shape[1])
+    if run.selection == "all":
+        assert task.all_x is not None and task.all_y is not None
+        x, y = task.all_x, task.all_y
+    return np.sort(np.argsort(-anova(x, y), kind="stable")[: run.p])
 
 
 def stratum_places(labels: Array) -> Array:
@@ -140,7 +177,7 @@ def stratum_places(labels: Array) -> Array:
 def folds(run: Run, y: Array) -> list[tuple[Array, Array]]:
     """Training and validation indices of each fold, stratified where the target is a class."""
     order = np.random.default_rng([run.seed, 3]).permutation(len(y))
-    if run.is_classification:
+    if run.classes > 1:
         order = order[np.argsort(y[order], kind="stable")]
     return [(np.setdiff1d(order, order[k :: run.folds]), np.sort(order[k :: run.folds])) for k in range(run.folds)]
 

@@ -10,17 +10,28 @@ from matplotlib.figure import Figure
 
 from effective_lr.document.notation import number
 from effective_lr.document.style import PALETTE, TEXT_WIDTH
-from effective_lr.evidence.estimates import Estimate, mean_interval
+from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.norms import theory
-from effective_lr.studies.norms.analysis import arms, by_split, chosen, log_ratios
-from effective_lr.studies.norms.words import NAMES
+from effective_lr.studies.norms.analysis import (
+    REPORTED,
+    STANDARD,
+    arms,
+    by_split,
+    cells,
+    chosen,
+    log_ratios,
+    paired,
+    tuned,
+)
+from effective_lr.studies.norms.words import NAMES, SUBJECTS
 
 SHOWN = ("car", "scar", "inverse", "l1", "adaptive")  # against l2
 COLORS = dict(zip(("l2", "car", "inverse", "l1", "scar", "adaptive"), PALETTE, strict=False))
-MARKERS = dict(zip(COLORS, "osD^vP", strict=True))
+COLORS |= {"covridge": COLORS["car"], "sparridge": COLORS["scar"], "covridge-all": "0.35", "sparridge-all": "0.65"}
+MARKERS = dict(zip(COLORS, "osD^vPsv<>", strict=True))
 TRUTHS = ("high", "dense", "sparse", "prior", "low")
-DATA = ("cooling_small", "cooling_full", "cooling_shapes", "diabetes_small", "diabetes_full", "leukemia")
+COMPARED = ("covridge", "sparridge", "covridge-all", "sparridge-all")  # against the best standard penalty
 
 
 def alignment_decides(tables: Tables) -> Figure:
@@ -92,49 +103,136 @@ def draw_interval(
     )
 
 
-def forest_groups(tables: Tables) -> list[tuple[str, pd.DataFrame]]:
-    """The lines of the forest with their arms: each truth of the simulations and each data set."""
-    groups: list[tuple[str, pd.DataFrame]] = []
+def truth_groups(tables: Tables) -> list[tuple[str, pd.DataFrame]]:
+    """The truths of the simulations of the first registration, with their arms."""
     simulated = arms(tables["alignment"])
-    for rho in sorted(simulated["rho"].unique(), reverse=True):
-        for truth in TRUTHS:
-            cell = simulated[(simulated["rho"] == rho) & (simulated["truth"] == truth)]
-            if len(cell):
-                groups.append((rf"{NAMES[truth]}, $\rho={rho:g}$", cell))
-    return groups + [(NAMES[name], arms(tables[name])) for name in DATA if name in tables and len(tables[name].runs)]
+    groups = [(rho, truth) for rho in sorted(simulated["rho"].unique(), reverse=True) for truth in TRUTHS]
+    found = (
+        (rho, truth, simulated[(simulated["rho"] == rho) & (simulated["truth"] == truth)]) for rho, truth in groups
+    )
+    return [(rf"{NAMES[truth]}, $\rho={rho:g}$", cell) for rho, truth, cell in found if len(cell)]
 
 
-def forest_points(groups: list[tuple[str, pd.DataFrame]]) -> Iterator[tuple[int, float, str, pd.DataFrame, Estimate]]:
-    """The points of the forest: the place of its line, its own height, penalty, log ratios by run, and their mean."""
+def forest_of_truths(tables: Tables) -> Figure:
+    """Log ratios of test losses to that of l2, for each truth."""
+    groups = truth_groups(tables)
+    points = []
     for place, (_, table) in enumerate(groups):
         best = chosen(table)
         for k, penalty in enumerate(SHOWN):
             ratios = log_ratios(best, penalty, "l2")
             if not ratios.empty:
-                yield place, place + 0.14 * (k - (len(SHOWN) - 1) / 2), penalty, ratios, by_split(ratios, "value")
+                points.append((place + 0.14 * (k - (len(SHOWN) - 1) / 2), penalty, by_split(ratios)))
+    label = r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)"
+    return draw_forest([title for title, _ in groups], points, label)
 
 
-FOREST_LIMITS = (-0.8, 1.2)  # a few intervals of leukemia are wider
-FOREST_LABEL = r"log of the test loss over that of $\ell_2$ (left: better than $\ell_2$)"
-
-
-def forest(tables: Tables) -> Figure:
-    """Log ratios of test losses to that of l2, for each truth of the simulations and each data set."""
-    groups = forest_groups(tables)
-    figure, axis = plt.subplots(figsize=(TEXT_WIDTH, 0.5 + 0.36 * len(groups)))
-    for place in range(1, len(groups), 2):
+def draw_forest(titles: list[str], points: list[tuple[float, str, Estimate]], label: str) -> Figure:
+    """Intervals by lines of these titles; a point has its height, penalty and estimate."""
+    figure, axis = plt.subplots(figsize=(TEXT_WIDTH, 0.5 + 0.36 * len(titles)))
+    for place in range(1, len(titles), 2):
         axis.axhspan(place - 0.5, place + 0.5, color="0.96", zorder=0, linewidth=0)
     seen: set[str] = set()
-    for _, y, penalty, _, estimate in forest_points(groups):
+    for y, penalty, estimate in points:
         draw_interval(axis, y, estimate, penalty, penalty not in seen, vertical=False)
         seen.add(penalty)
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=0)
-    left, right = axis.get_xlim()
-    axis.set_xlim(max(left, FOREST_LIMITS[0]), min(right, FOREST_LIMITS[1]))
-    axis.set(ylim=(len(groups) - 0.5, -0.5), xlabel=FOREST_LABEL)
-    axis.set_yticks(range(len(groups)), [title for title, _ in groups])
+    axis.set(ylim=(len(titles) - 0.5, -0.5), xlabel=label)
+    axis.set_yticks(range(len(titles)), titles)
     axis.tick_params(axis="y", length=0)
-    axis.legend(ncols=len(SHOWN), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.legend(ncols=max(len(seen), 1), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    return figure
+
+
+def forest_groups(tables: Tables) -> list[tuple[str, pd.DataFrame]]:
+    """The lines of the forest: each cell of a design and each data set, with the chosen arms."""
+    groups: list[tuple[str, pd.DataFrame]] = []
+    try:
+        simulated = tuned(tables, "simulated", "simulated_all")
+        groups = [(SUBJECTS.get(name, name), cell) for name, cell in cells(simulated)]
+    except Undecidable:
+        pass
+    for name in ("energy", "energy_small", "leukemia"):
+        if name in tables and len(tables[name].runs):
+            groups.append((NAMES[name], tuned(tables, name)))
+    return groups
+
+
+def forest_points(
+    groups: list[tuple[str, pd.DataFrame]],
+) -> Iterator[tuple[int, float, str, pd.DataFrame, Estimate]]:
+    """The points of the forest: the place of its line, its own height, penalty, log ratios by unit, and their mean."""
+    for place, (_, table) in enumerate(groups):
+        references = STANDARD if "ridge+" in set(table["penalty"]) else REPORTED
+        for k, penalty in enumerate(COMPARED):
+            if penalty in set(table["penalty"]):
+                pairs = differences(table, penalty, references)
+                yield place, place + 0.18 * (k - (len(COMPARED) - 1) / 2), penalty, pairs, by_split(pairs)
+
+
+def differences(table: pd.DataFrame, penalty: str, references: tuple[str, ...]) -> pd.DataFrame:
+    """Log ratios of losses; differences of what is a log-loss already."""
+    pairs = paired(table, penalty, references)
+    return pairs.assign(value=pairs["loss"] - pairs["loss_best"]) if "test_log_loss" in pairs else pairs
+
+
+FOREST_LABEL = "log of the loss over that of the best standard penalty (left: better)"
+
+
+def forest(tables: Tables) -> Figure:
+    """Covridge and Sparridge over the best standard penalty; open, Covridge over ridge with 5 strengths."""
+    groups = forest_groups(tables)
+    points = [(y, penalty, estimate) for _, y, penalty, _, estimate in forest_points(groups)]
+    figure = draw_forest([title for title, _ in groups], points, FOREST_LABEL)
+    for place, (_, table) in enumerate(groups):
+        if "ridge" in set(table["penalty"]):
+            estimate = by_split(differences(table, "covridge", ("ridge",)))
+            axis = figure.axes[0]
+            style = {"color": COLORS["covridge"], "fillstyle": "none", "markersize": 3.5}
+            axis.plot([estimate.value], [place - 0.42], marker=MARKERS["covridge"], **style)  # type: ignore[arg-type]
+    return figure
+
+
+def strengths(tables: Tables) -> Figure:
+    """The share of replicates in which cross-validation chooses each pair of strengths."""
+    table = tuned(tables, "simulated")
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.6))
+    for axis, penalty, second in zip(axes, ("covridge", "sparridge"), (r"$\lambda_2$", r"$\gamma$"), strict=True):
+        mine = table[table["penalty"] == penalty]
+        grid = sorted(set(mine["first"]) | set(mine["second"]))
+        counts = pd.crosstab(mine["first"], mine["second"]).reindex(index=grid, columns=grid, fill_value=0)
+        share = 100 * counts.to_numpy() / len(mine)
+        image = axis.imshow(share, origin="lower", cmap="Blues", vmin=0)
+        for (i, j), value in np.ndenumerate(share):
+            dark = value > 0.6 * share.max()
+            axis.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        ticks = range(len(grid))
+        axis.set_xticks(ticks, [f"{value:g}" for value in grid])
+        axis.set_yticks(ticks, [f"{value:g}" for value in grid])
+        axis.set(title=NAMES[penalty], xlabel=second, ylabel=r"$\lambda_1$")
+        figure.colorbar(image, ax=axis, label="% of replicates", shrink=0.8)
+    return figure
+
+
+def theorem_quantiles(tables: Tables) -> Figure:
+    """Measured against predicted quantiles of √n(b − β)."""
+    figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, 2.8))
+    experiment = tables["theorems"]
+    names = experiment.metrics["quantity"].str.extract(r"^(measured|predicted)_(.+)$")
+    rows = experiment.metrics.assign(side=names[0], place=names[1]).dropna(subset="side")
+    wide = rows.pivot_table(index=["run_id", "layer", "place"], columns="side", values="value").reset_index()
+    wide = wide.merge(experiment.runs[["run_id", "scaling"]], on="run_id")
+    for axis, penalty in zip(axes, ("covridge", "sparridge"), strict=True):
+        mine = wide[wide["layer"].str.partition("/")[0] == penalty]
+        for scaling, fill in (("slow", "none"), ("root", "full")):
+            points = mine[mine["scaling"] == scaling]
+            style = {"color": COLORS[penalty], "fillstyle": fill, "markersize": 2.5, "markeredgewidth": 0.5}
+            words = r"$n^{-1/2}$" if scaling == "root" else r"$n^{-1/4}$"
+            axis.plot(points["predicted"], points["measured"], MARKERS[penalty], **style, label=words, alpha=0.6)
+        ends = [mine["predicted"].min(), mine["predicted"].max()]
+        axis.plot(ends, ends, color="0.5", linewidth=0.8, zorder=0)
+        axis.set(title=NAMES[penalty], xlabel="predicted quantile", ylabel="measured quantile")
+        axis.legend(title="strengths")
     return figure
 
 

@@ -1,7 +1,7 @@
 """The penalties of all arms of a run at once: value, gradient of the smooth part, and proximal map.
 
 Weights W are (p, arms, units). For arm i: l2_i·tr(W'P_i W) + l1_i·Σ_j a_j Σ_u |W_ju|, where P_i is I, P_1 (CAR), P_−1
-(inverse) or CAR without shrinkage, and the weights a_j are 1 but for adaptive l1. P_a = p·S_e^a/tr(S_e^a), so that tr P
+(inverse), and the weights a_j are 1 but for adaptive l1. P_a = p·S_e^a/tr(S_e^a), so that tr P
 = p.
 """
 
@@ -24,8 +24,6 @@ FORMS: dict[str, tuple[str, float, float]] = {
     "scar": ("car", 0.5, 0.5),
     "inverse": ("inverse", 1.0, 0.0),
     "adaptive": ("identity", 0.0, 1.0),
-    "car0": ("car0", 1.0, 0.0),
-    "scar0": ("car0", 0.5, 0.5),
 }
 
 
@@ -58,7 +56,7 @@ def metric_power(x: Tensor, a: int, e: float) -> Metric:
 def metrics(x: Tensor, e: float, arms: Sequence[Arm]) -> dict[str, Metric]:
     """The metrics that these arms need, on the inputs x (n, p)."""
     needed = {FORMS[arm.penalty][0] for arm in arms}
-    build = {"car": (1, e), "inverse": (-1, e), "car0": (1, 0.0)}
+    build = {"car": (1, e), "inverse": (-1, e)}
     return {name: metric_power(x, *build[name]) for name in build if name in needed}
 
 

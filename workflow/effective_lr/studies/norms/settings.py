@@ -1,49 +1,70 @@
 """The settings of one run of the study `norms`: every key that a scale or an experiment may set.
 
 **A run is one replicate of one cell**: (kind of experiment, data, sizes, seed). Its *arms* are all pairs of a penalty
-and a strength that share its data, start and batches; they are trained together as one batched program and appear in
-the metrics as rows whose `layer` is the arm's name, such as `car/0.01`. Rows with an empty `layer` are those of the
-run.
+and its strength or strengths that share its data, start and batches; they are trained together as one batched program
+and appear in the metrics as rows whose `layer` is the arm's name, such as `car/0.01` or `covridge/0.1/0.5`. Rows with
+an empty `layer` are those of the run; in tuned runs those whose `layer` is the bare name of a penalty are of the arm
+that cross-validation chose, trained on all training rows.
 
-Nothing here imports torch. Source tags: seed, paper, 3rd, lit, derived, ours, guess (spec of the chapter).
+Nothing here imports torch. Source tags: 3rd (reported by a third party that read the paper), 3rd, assumed (an
+assumption of that third party), derived, ours.
 """
 
+import itertools
 from typing import Annotated, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
 from effective_lr.engine.study import BaseRun, Fraction, PositiveFloat, setting
 
-Kind = Literal["linear", "network", "bridge", "walk"]
-Data = Literal["simulated", "cooling-load", "diabetes", "leukemia"]
-Penalty = Literal["none", "l2", "l1", "l1+l2", "car", "scar", "inverse", "adaptive", "car0", "scar0"]
-PENALTIES: tuple[str, ...] = get_args(Penalty)
-LINEAR = ("l2", "car", "inverse")  # those with closed forms
-WALKED = ("l2", "l1", "car", "inverse")
-SIZES = {"cooling-load": 768, "diabetes": 442, "leukemia": 38}  # samples that can be split
+Kind = Literal["linear", "network", "bridge", "walk", "tuned", "theorem"]
+Data = Literal["simulated", "cooling-load", "leukemia", "gse9476"]
+Old = Literal["none", "l2", "l1", "l1+l2", "car", "scar", "inverse", "adaptive"]
+Tuned = Literal[
+    "none",
+    "ridge",
+    "ridge+",
+    "lasso",
+    "lasso+",
+    "elastic",
+    "covridge",
+    "sparridge",
+    "covridge-all",
+    "sparridge-all",
+]
+PENALTIES: tuple[str, ...] = get_args(Old)
+TUNED: tuple[str, ...] = get_args(Tuned)
+PAIRS = ("covridge", "sparridge", "covridge-all", "sparridge-all")  # penalties of two strengths
+KNOWN = {"linear": ("l2", "car", "inverse"), "walk": ("l2", "l1", "car", "inverse"), "tuned": TUNED}
+KNOWN["theorem"] = ("covridge", "sparridge")
+SIZES = {"cooling-load": 768, "leukemia": 38, "gse9476": 64}  # samples
+INPUTS = {"cooling-load": 8, "leukemia": 3051}  # before any selection; a user's file decides for gse9476
+CLASSES = {"leukemia": 2, "gse9476": 5}
 SPLITS = {
     "simulated": ("drawn",),
-    "cooling-load": ("random", "disjoint", "shape"),
-    "diabetes": ("random", "disjoint"),
-    "leukemia": ("stratified", "original"),
+    "cooling-load": ("random", "disjoint"),
+    "leukemia": ("stratified",),
+    "gse9476": ("stratified",),
 }
-ROWS_PER_SHAPE = 64  # of cooling load, which has 12 building shapes
+DESIGNS = ("linear", "sine")  # truths of the reported simulations
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Arm(NamedTuple):
-    """A penalty at one strength l."""
+    """A penalty at one strength l, or at two."""
 
     penalty: str
     strength: float
+    second: float | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.penalty}/{self.strength:g}"
+        return f"{self.penalty}/{self.strength:g}" + ("" if self.second is None else f"/{self.second:g}")
 
 
 def parse_arms(text: str) -> tuple[Arm, ...]:
-    """`none: 0; l2 car: 0.01 0.1` is none at 0, and l2 and car at 0.01 and 0.1. ValueError says what is wrong."""
+    """`none: 0; l2 car: 0.01 0.1` is none at 0, and l2 and car at 0.01 and 0.1. A penalty of two strengths has all
+    pairs of those that are listed, or the pairs that are: `covridge: 0.1,0.5`. ValueError says what is wrong."""
     arms: list[Arm] = []
     for group in text.split(";"):
         names, colon, strengths = group.partition(":")
@@ -52,19 +73,30 @@ def parse_arms(text: str) -> tuple[Arm, ...]:
                 f"arms = '{text}': '{group.strip()}' is not 'penalties: strengths', such as 'l2 car: 0.01 0.1'"
             )
         for name in names.split():
-            if name not in PENALTIES:
-                raise ValueError(f"arms = '{text}': '{name}': expected one of {', '.join(PENALTIES)}")
-            for strength in strengths.split():
-                try:
-                    value = float(strength)
-                except ValueError as error:
-                    raise ValueError(f"arms = '{text}': '{strength}' is not a number") from error
-                if not 0 <= value < float("inf"):
-                    raise ValueError(f"arms = '{text}': strength {strength}: expected a finite number of at least 0")
-                arms.append(Arm(name, value))
+            if name not in (*PENALTIES, *TUNED):
+                known = ", ".join(dict.fromkeys((*PENALTIES, *TUNED)))
+                raise ValueError(f"arms = '{text}': '{name}': expected one of {known}")
+            items = [[number(text, part) for part in item.split(",")] for item in strengths.split()]
+            lengths = {len(item) for item in items}
+            if name in PAIRS and lengths == {1}:
+                items = [[a, b] for [a], [b] in itertools.product(items, items)]
+            elif lengths != ({2} if name in PAIRS else {1}):
+                many = "two strengths, such as 0.1,0.5" if name in PAIRS else "one strength"
+                raise ValueError(f"arms = '{text}': {name} has {many}; found {max(lengths)} in one place")
+            arms += [Arm(name, *item) for item in items]
     if len({arm.name for arm in arms}) < len(arms):
         raise ValueError(f"arms = '{text}': an arm stands there twice; leave one out")
     return tuple(arms)
+
+
+def number(text: str, strength: str) -> float:
+    try:
+        value = float(strength)
+    except ValueError as error:
+        raise ValueError(f"arms = '{text}': '{strength}' is not a number") from error
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"arms = '{text}': strength {strength}: expected a finite number of at least 0")
+    return value
 
 
 class Run(BaseRun):
@@ -75,63 +107,96 @@ class Run(BaseRun):
 
     kind: Kind = setting(
         "what is trained: linear (closed forms), network (ReLU, no normalization), bridge (batch normalization), walk "
-        "(random gradients)",
-        "ours",
+        "(random gradients), tuned (the reported penalties, by cross-validation), theorem (Monte Carlo)",
+        {"tuned": "3rd", "theorem": "3rd"},
     )
     data: Data = setting(
         "where the samples come from",
-        {"simulated": "ours", "cooling-load": "guess", "leukemia": "guess", "diabetes": "ours"},
+        {"simulated": "3rd", "cooling-load": "3rd", "leukemia": "ours", "gse9476": "3rd"},
         default="simulated",
     )
-    correlation: Literal["ar1", "block"] = setting(
-        "simulated inputs: covariance rho^|i-j|, or rho within blocks of 10", "ours", default="ar1"
+    correlation: Literal["ar1", "block", "equal"] = setting(
+        "simulated inputs: covariance rho^|i-j|, rho within blocks of 10, or rho among the first `support` inputs",
+        {"equal": "3rd"},
+        default="ar1",
     )
-    rho: Annotated[float, Field(ge=0, lt=1)] = setting("correlation of neighbouring inputs", "ours", default=0.0)
-    inputs: Annotated[int, Field(ge=2)] = setting("number of inputs p of simulated data", "ours", default=50)
-    truth: Literal["sparse", "dense", "high", "low", "prior", "data"] = setting(
-        "true weights: a few inputs, w = z, V d z, V z/d, V z over root d, z normal; data: as the data have it",
-        "ours",
+    rho: Annotated[float, Field(gt=-1, lt=1)] = setting(
+        "correlation of neighbouring inputs, or of any two that are equally correlated",
+        {0.25: "3rd", 0.75: "3rd"},
+        default=0.0,
+    )
+    inputs: Annotated[int, Field(ge=2)] = setting(
+        "number of inputs p of simulated data; reported: 20, 200, 2000", {2000: "3rd"}, default=50
+    )
+    truth: Literal["sparse", "dense", "high", "low", "prior", "data", "linear", "sine"] = setting(
+        "true weights: a few inputs, w = z, V d z, V z/d, V z over root d, z normal; linear, sine: Σ θ_j x_j or Σ θ_j "
+        "sin x_j over the first `support` inputs, θ normal; data: as the data have it",
+        {"linear": "3rd", "sine": "3rd"},
         default="data",
     )
-    support: PositiveInt = setting("inputs that a sparse truth uses", "ours", default=5)
+    support: PositiveInt = setting(
+        "inputs that a sparse truth, or a linear or sine one (k), uses", {10: "3rd", 100: "3rd"}, default=5
+    )
     snr: PositiveFloat = setting("variance of the signal over that of the noise", "ours", default=4.0)
+    noise: PositiveFloat = setting(
+        "deviation σ of the noise, of a linear or sine truth", {0.1: "3rd", 2.0: "3rd"}, default=1.0
+    )
 
-    split: Literal["drawn", "random", "disjoint", "shape", "stratified", "original"] = setting(
-        "how training, validation and test samples are chosen", "ours", default="drawn"
+    split: Literal["drawn", "random", "disjoint", "stratified"] = setting(
+        "how training, validation and test samples are chosen", {"random": "3rd", "stratified": "3rd"}, default="drawn"
     )
     part: Annotated[int, Field(ge=0)] = setting("which of the disjoint training sets of one shuffle", "ours", default=0)
-    train_size: Annotated[int, Field(ge=2)] = setting("training samples n", "ours", default=100)
+    train_size: Annotated[int, Field(ge=2)] = setting(
+        "training samples n; reported: 75 % of all", dict.fromkeys((150, 750, 375, 576, 48), "3rd"), default=100
+    )
     validation_size: Annotated[int, Field(ge=0)] = setting("validation samples, to choose l by", "ours", default=200)
-    test_size: PositiveInt = setting("test samples", "ours", default=1000)
+    test_size: PositiveInt = setting(
+        "test samples; reported: 25 % of all", dict.fromkeys((50, 250, 125, 192, 16), "3rd"), default=1000
+    )
     folds: Annotated[int, Field(ge=0)] = setting(
         "folds of a cross-validation within the training samples, to choose l by; 0: the validation samples",
         "ours",
         default=0,
     )
+    genes: PositiveInt = setting("genes of largest ANOVA F that enter", {2000: "3rd"}, default=2000)
+    selection: Literal["training", "all"] = setting(
+        "samples by which genes are selected: those that train, or all, which leaks", "ours", default="training"
+    )
+    shuffled: bool = setting("shuffle the classes, so that nothing can be predicted", "ours", default=False)
 
     arms: str = setting(
-        "penalties and strengths, such as 'none: 0; l2 car: 0.01 0.1': each penalty at each strength",
+        "penalties and strengths, such as 'none: 0; l2 car: 0.01 0.1': each penalty at each strength, a penalty of two "
+        "strengths at all pairs",
         "ours",
         "widen a grid whose ends are chosen",
     )
     shrinkage: Annotated[float, Field(ge=0, le=1)] = setting(
         "e in S_e = (1-e)·S + e·tr(S)/p·I, the covariance of the penalties", "ours", default=0.05
     )
-    baselines: bool = setting("fit the models of scikit-learn beside networks on real data", "ours", default=False)
+    delta: NonNegative = setting("δ in C = H'H/n + δI", {1e-4: "3rd, assumed"}, default=1e-4)
 
-    hidden: PositiveInt = setting("hidden units m", "ours", default=8)
+    hidden: PositiveInt = setting("hidden units m", {64: "3rd"}, default=8)
+    second: PositiveInt = setting(
+        "units of the second hidden layer of tuned networks", {32: "3rd", 4: "3rd"}, default=32
+    )
     start_gain: PositiveFloat = setting("variance of the starting W1, times p", "ours", default=2.0)
-    lr: PositiveFloat = setting("learning rate η", "ours", default=0.02)
+    lr: PositiveFloat = setting("learning rate η", {0.001: "3rd, assumed"}, default=0.02)
     other_lr: PositiveFloat = setting("learning rate of what is not penalised, in the bridge", "ours", default=0.03)
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting("momentum of heavy ball", "ours", default=0.9)
     lr_drop: PositiveFloat = setting("factor on η after `drop_at` of the steps; 1: none", "ours", default=0.1)
     drop_at: Fraction = setting("when η drops, as a fraction of the steps", "ours", default=0.7)
     clip: NonNegative = setting("norm at which a network's gradient is clipped; 0: none", "ours", default=5.0)
-    batch_size: PositiveInt = setting("samples per step; at most n", "ours", default=32)
-    steps: PositiveInt = setting("training steps", "ours", default=1)
+    batch_size: PositiveInt = setting("samples per step; at most n", {16: "3rd"}, default=32)
+    steps: PositiveInt = setting("training steps; epochs of tuned networks", {500: "3rd"}, default=1)
+    patience: Annotated[int, Field(ge=0)] = setting(
+        "epochs without a lower held-out loss after which a fold ends; 0: none", {10: "3rd"}, default=0
+    )
     late_fraction: Fraction = setting("late part, as a fraction of the steps", "ours", default=0.4)
     held: bool = setting("bridge: hold the norm of each unit's weights at 1", "ours", default=True)
-    walkers: PositiveInt = setting("random walks per arm", "ours", default=64)
+    walkers: PositiveInt = setting("random walks per arm, or draws of a Monte Carlo", "ours", default=64)
+    scaling: Literal["root", "slow"] = setting(
+        "theorem: strengths fall as n^(-1/2), as it asks, or as n^(-1/4)", {"root": "3rd"}, default="root"
+    )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Run":
@@ -140,14 +205,23 @@ class Run(BaseRun):
             raise ValueError(
                 f"split = {self.split} with data = {self.data}: expected one of {', '.join(SPLITS[self.data])}"
             )
-        if (self.data == "simulated") == (self.truth == "data") and self.kind != "walk":
+        if self.kind == "tuned" or self.kind == "theorem":
+            self._fits_a_design()
+        elif self.truth in DESIGNS or self.correlation == "equal":
+            raise ValueError(
+                f"truth = {self.truth}, correlation = {self.correlation} with kind = {self.kind}: linear and sine "
+                "truths and equal correlations are those of tuned networks"
+            )
+        elif self.data != "simulated":
+            raise ValueError(f"kind = {self.kind} with data = {self.data}: real data are for tuned networks")
+        if (self.data == "simulated") == (self.truth == "data") and self.kind not in ("walk", "theorem"):
             raise ValueError(
                 f"truth = {self.truth} with data = {self.data}: simulated data need a truth, real data have their own"
             )
-        if self.kind in ("linear", "bridge", "walk") and self.data != "simulated":
-            raise ValueError(f"kind = {self.kind} with data = {self.data}: only networks are trained on real data")
         if self.truth == "sparse" and self.support > self.inputs:
             raise ValueError(f"support = {self.support}: expected at most inputs = {self.inputs}")
+        if self.rho < 0 and self.correlation != "equal":
+            raise ValueError(f"rho = {self.rho:g} with correlation = {self.correlation}: expected at least 0")
         if self.data == "simulated" and self.correlation == "block" and self.inputs % 10:
             raise ValueError(f"inputs = {self.inputs} with correlation = block: expected a multiple of 10")
         if self.batch_size > self.train_size and self.kind in ("network", "bridge"):
@@ -156,13 +230,13 @@ class Run(BaseRun):
             raise ValueError("batch_size = 1 has no batch statistics; use at least 2")
         if self.kind in ("network", "linear") and not self.folds and not self.validation_size:
             raise ValueError("validation_size = 0 and folds = 0: l cannot be chosen; set one of them")
-        if self.folds == 1 or self.folds > self.train_size:
+        if self.kind == "network" and self.folds:
+            raise ValueError(f"folds = {self.folds} with kind = network: expected 0; l is chosen by validation")
+        if self.folds == 1 or self.folds > self.train_size or (self.kind == "tuned" and not self.folds):
             raise ValueError(f"folds = {self.folds}: expected 0, or from 2 to train_size = {self.train_size}")
         if "adaptive" in {arm.penalty for arm in arms} and "l2" not in {arm.penalty for arm in arms}:
             raise ValueError(f"arms = '{self.arms}': adaptive takes its weights from the l2 fit; add l2")
-        if self.folds and any(arm.penalty == "adaptive" for arm in arms):
-            raise ValueError(f"arms = '{self.arms}' with folds = {self.folds}: adaptive is fitted once, without folds")
-        known = {"linear": LINEAR, "walk": WALKED}.get(self.kind, PENALTIES)
+        known = KNOWN.get(self.kind, PENALTIES)
         if unknown := [arm.penalty for arm in arms if arm.penalty not in known]:
             raise ValueError(
                 f"arms = '{self.arms}' with kind = {self.kind}: {unknown[0]}: expected one of {', '.join(known)}"
@@ -170,29 +244,33 @@ class Run(BaseRun):
         self._fits_the_data()
         return self
 
+    def _fits_a_design(self) -> None:
+        """k ≤ p, and a covariance that is positive definite."""
+        if self.data != "simulated" or self.kind == "theorem":
+            return
+        if self.truth not in DESIGNS or self.correlation != "equal":
+            raise ValueError(
+                f"truth = {self.truth}, correlation = {self.correlation} with kind = tuned: expected truth = linear or "
+                "sine, and correlation = equal"
+            )
+        if self.support > self.inputs:
+            raise ValueError(f"support = {self.support}: expected at most inputs = {self.inputs}")
+        least = -1 / max(self.support - 1, 1)
+        if self.rho <= least:
+            raise ValueError(f"rho = {self.rho:g}: {self.support} inputs of one correlation need more than {least:.4g}")
+
     def _fits_the_data(self) -> None:
         if self.data == "simulated":
             return
-        total, used = SIZES[self.data], self.train_size + self.validation_size + self.test_size
-        if self.split == "original":
-            if (self.train_size, self.test_size) != (38, 34):
-                raise ValueError(
-                    f"split = original: train_size, test_size = {self.train_size}, {self.test_size}: expected 38, 34"
-                )
-        elif self.split == "disjoint":
-            most = (total - self.validation_size - self.test_size) // self.train_size
+        total, used = SIZES[self.data], self.train_size + self.test_size
+        if self.split == "disjoint":
+            most = (total - self.test_size) // self.train_size
             if self.part >= most:
                 raise ValueError(
                     f"part = {self.part}: {self.data} has room for {max(most, 0)} disjoint sets of {self.train_size}"
                 )
         elif used > total:
-            raise ValueError(f"train_size + validation_size + test_size = {used}: {self.data} has {total} samples")
-        if self.split == "shape" and any(
-            s % ROWS_PER_SHAPE for s in (self.train_size, self.validation_size, self.test_size)
-        ):
-            raise ValueError(
-                f"split = shape: sizes are multiples of {ROWS_PER_SHAPE}, the samples of one building shape"
-            )
+            raise ValueError(f"train_size + test_size = {used}: {self.data} has {total} samples")
 
     @property
     def stem(self) -> str:
@@ -204,10 +282,13 @@ class Run(BaseRun):
         return f"{self.kind}-{cell}-n_{self.train_size}"
 
     @property
-    def is_classification(self) -> bool:
-        return self.data == "leukemia"
+    def classes(self) -> int:
+        """Classes of the target; 1 for a numerical one."""
+        return CLASSES.get(self.data, 1)
 
     @property
     def p(self) -> int:
-        """Number of inputs."""
-        return {"simulated": self.inputs, "cooling-load": 16, "diabetes": 10, "leukemia": 3051}[self.data]
+        """Number of inputs of the network."""
+        if self.data == "simulated":
+            return self.inputs
+        return min(self.genes, INPUTS.get(self.data, self.genes)) if self.classes > 1 else INPUTS[self.data]

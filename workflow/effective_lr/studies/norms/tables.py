@@ -3,20 +3,106 @@
 import numpy as np
 import pandas as pd
 
-from effective_lr.document.notation import number, thousands
+from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Span, Table, fixed, only_line
-from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GOLUB_72
-from effective_lr.studies.norms.analysis import BASELINES, arms, by_split, chosen, loss_of
-from effective_lr.studies.norms.words import NAMES
+from effective_lr.evidence.estimates import Undecidable
+from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GSE9476
+from effective_lr.studies.norms.analysis import arms, by_split, cells, chosen, tuned
+from effective_lr.studies.norms.settings import TUNED
+from effective_lr.studies.norms.words import NAMES, SUBJECTS
 
-ORDER = ("none", "l2", "l1", "l1+l2", "car", "car0", "scar", "inverse", "adaptive", *BASELINES)
+ORDER = ("none", "l2", "l1", "l1+l2", "car", "scar", "inverse", "adaptive")
 HEADER = ["", r"$\lambda$", "at end", "training", "test", "gap", "nonzeros", "inputs", r"$\|W_1\|^2$", "df"]
 Rows = list[list[str | Span]]
 
 
+def mse(results: Results) -> Table:
+    """Mean squared error on the test rows by penalty (rows) and cell of D1 (columns); the weights over all cells."""
+    table = tuned(results.tables, "simulated", "simulated_all")
+    table = table[table["inputs"] == table["inputs"].min()]
+    columns = dict(cells(table))
+    rows: Rows = []
+    for penalty in TUNED:
+        mine = table[table["penalty"] == penalty]
+        if mine.empty:
+            continue
+        errors = [cell.loc[cell["penalty"] == penalty, "test_mse"] for cell in columns.values()]
+        weights = [
+            f"{mine['nonzeros'].mean():.0f}",
+            f"{mine['w1_squared'].mean():.3g}",
+            rf"{100 * mine['at_end'].mean():.0f}\,\%",
+        ]
+        rows.append([NAMES[penalty], *(mean_and_deviation(one) for one in errors), *weights])
+    names = [SUBJECTS.get(name, name).split(", ", 1) for name in columns]
+    header = ["", *(", ".join(parts[1:]) for parts in names), "nonzeros", r"$\|W_1\|^2$", "at end"]
+    half = sum(parts[0] == names[0][0] for parts in names)
+    groups = [(names[0][0], 2, half + 1)] + ([(names[-1][0], half + 2, len(names) + 1)] if half < len(names) else [])
+    return Table("l" + "r" * (len(header) - 1), header, rows, groups)
+
+
+def mean_and_deviation(values: pd.Series) -> str:
+    if values.empty:
+        return "--"
+    digits = 3 if values.mean() < 1 else 2
+    spread = f" ({values.std(ddof=1):.{digits}f})" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+REAL = {
+    "energy": ("RMSE", "loss", "MAE", "test_mae", "$R^2$", "test_r2"),
+    "energy_small": ("RMSE", "loss", "MAE", "test_mae", "$R^2$", "test_r2"),
+    "leukemia": ("log-loss", "loss", "balanced accuracy", "balanced_accuracy", "epochs", "epochs"),
+    "gse9476": ("log-loss", "loss", "balanced accuracy", "balanced_accuracy", "epochs", "epochs"),
+}
+
+
+def real(results: Results) -> Table:
+    """Losses by penalty on each data set; what the selection of genes adds."""
+    rows: Rows = []
+    for name, measured in REAL.items():
+        title = NAMES[name][0].upper() + NAMES[name][1:]
+        rows += [[]] if rows else []
+        try:
+            table = tuned(results.tables, name)
+        except Undecidable:
+            rows.append([Span(rf"\textbf{{{title}}}: no data here", 6)])
+            continue
+        rows.append([rf"\textbf{{{title}}}", *measured[::2], "nonzeros", r"$\|W_1\|^2$"])
+        for penalty in TUNED:
+            mine = table[table["penalty"] == penalty]
+            if len(mine):
+                shown = [mean_and_deviation(mine[quantity]) for quantity in measured[1::2]]
+                shown += [f"{mine['nonzeros'].mean():.0f}", f"{mine['w1_squared'].mean():.3g}"]
+                rows.append([NAMES[penalty], *shown])
+    try:
+        leak = tuned(results.tables, "leak")
+    except Undecidable:
+        return Table("lrrrrr", [""] * 6, rows)
+    rows += [[], [rf"\textbf{{{NAMES['leak'].capitalize()}}}", "log-loss", "balanced accuracy", "", "", ""]]
+    for selection, words in (("training", "genes of training samples"), ("all", "genes of all samples")):
+        mine = leak[leak["selection"] == selection]
+        rows.append([words, *(mean_and_deviation(mine[q]) for q in ("loss", "balanced_accuracy")), "", "", ""])
+    return Table("lrrrrr", [""] * 6, rows)
+
+
+def reported(results: Results) -> Table:
+    """What the third party states of the paper, and what this study does: the items of paper/norms/reported.json."""
+    items = (results.measured or {"items": []})["items"]
+    rows = [
+        [
+            one["item"],
+            f"{one['reported']} [{one['tag']}]",
+            one["here"] + (f" [{own}]" if (own := one["our_tag"]) else ""),
+        ]
+        for one in items
+    ]
+    columns = r"p{0.14\linewidth}p{0.42\linewidth}p{0.36\linewidth}"
+    return Table(columns, ["Item", "Reported", "Here"], rows)
+
+
 def errors(results: Results) -> Table:
-    """Simulations, where the correlation is largest, and cooling load with 60 rows: losses, gap, sparsity and size by
-    penalty, with the baselines; df for linear models."""
+    """Simulations, where the correlation is largest: losses, gap, sparsity and size by penalty; df for linear
+    models."""
     rows: Rows = []
     for name, words in (("linear", "Linear"), ("alignment", "Network")):
         if results.tables[name].runs.empty:
@@ -24,56 +110,31 @@ def errors(results: Results) -> Table:
         table = arms(results.tables[name])
         table = table[(table["rho"] == table["rho"].max()) & (table["train_size"] > table["inputs"])]
         for truth in ("high", "low"):
-            of_truth = table[table["truth"] == truth]
-            rows += block(of_truth, rf"{words}, $\rho={table['rho'].max():g}$, truth {truth}", rows)
-    return Table("lrrrlrrrrr", HEADER, rows + of_data(results, ("cooling_small",), rows))
-
-
-def errors_of_splits(results: Results) -> Table:
-    """The same for repeated splits of cooling load and leukemia."""
-    names = ("cooling_full", "cooling_shapes", "leukemia", "leukemia_original")
-    return Table("lrrrlrrrrr", HEADER, of_data(results, names, []))
-
-
-def errors_of_diabetes(results: Results) -> Table:
-    """The same for diabetes."""
-    return Table("lrrrlrrrrr", HEADER, of_data(results, ("diabetes_small", "diabetes_full"), []))
-
-
-def of_data(results: Results, names: tuple[str, ...], before: Rows) -> Rows:
-    """The blocks of these experiments; a line that says so where data cannot be had."""
-    rows: Rows = []
-    for name in names:
-        title = NAMES[name].capitalize()
-        if len(results.tables[name].runs):
-            rows += block(arms(results.tables[name]), title, before + rows)
-        else:
-            rows += [*([[]] if before + rows else []), [Span(rf"\textbf{{{title}}}: no data here", len(HEADER))]]
-    return rows
+            rows += block(
+                table[table["truth"] == truth], rf"{words}, $\rho={table['rho'].max():g}$, truth {truth}", rows
+            )
+    return Table("lrrrlrrrrr", HEADER, rows)
 
 
 def block(table: pd.DataFrame, title: str, before: Rows) -> Rows:
     """The lines of one data set, under its title."""
-    loss = loss_of(table)
     best = chosen(table)
-    words = "log-loss" if loss == "log_loss" else "RMSE"
-    rows: Rows = [*([[]] if before else []), [Span(rf"\textbf{{{title}}} ({words})", len(HEADER))]]
+    rows: Rows = [*([[]] if before else []), [Span(rf"\textbf{{{title}}} (RMSE)", len(HEADER))]]
     for penalty in ORDER:
         mine = best[best["penalty"] == penalty]
         if len(mine):
-            rows.append([NAMES[penalty], *line(mine, loss)])
+            rows.append([NAMES[penalty], *line(mine)])
     return rows
 
 
-def line(mine: pd.DataFrame, loss: str) -> list[str]:
+def line(mine: pd.DataFrame) -> list[str]:
     """Strength (the median of those chosen), how often it is an end of the grid, losses, gap, sparsity, size, df."""
     strength = mine["strength"].median()
     own = np.isfinite(strength) and strength > 0
-    test = by_split(mine, f"test_{loss}")
-    training = mine[f"train_{loss}"] if f"train_{loss}" in mine else pd.Series([np.nan])
-    # Test targets of simulations are free of noise, of which the training error has its share.
-    noise = 1 / mine["snr"] if mine["data"].iloc[0] == "simulated" else 0.0
-    gap = (np.sqrt(mine[f"test_{loss}"] ** 2 + noise) if loss == "rmse" else mine[f"test_{loss}"]) - training
+    test = by_split(mine, "test_rmse")
+    training = mine["train_rmse"] if "train_rmse" in mine else pd.Series([np.nan])
+    # Test targets are free of noise, of which the training error has its share.
+    gap = np.sqrt(mine["test_rmse"] ** 2 + 1 / mine["snr"]) - training
     digits = 3 if test.value < 1.5 else 2
     value = fixed(test.value, digits)
     ends = "" if np.isnan(test.low) else f" $[{test.low:.{digits}f}, {test.high:.{digits}f}]$"
@@ -145,18 +206,16 @@ def provenance(results: Results) -> Table:
     """Where the data come from, with the checksums that are tested; how many runs rest on each."""
     runs = results.tables.runs()
     sources = {
-        "cooling-load": ("cooling load (ENB2012), 768 samples, 16 inputs", COOLING_LOAD, "CC BY 4.0 (UCI)"),
+        "cooling-load": ("cooling load (ENB2012), 768 samples, 8 inputs", COOLING_LOAD, "CC BY 4.0 (UCI)"),
         "leukemia": (r"leukemia (Golub), 38 samples, 3\,051 genes", GOLUB_38, "LGPL-3+"),
-        "leukemia-72": (r"leukemia (Golub), 38 + 34 samples", GOLUB_72, "MIT (package)"),
     }
     rows = []
     for name, (words, source, licence) in sources.items():
         home = "/".join(source.url.split("/")[3:5]) or "Debian r-bioc-multtest"
-        original = runs["split"] == "original"
-        used = (runs["data"] == name) & ~original if name != "leukemia-72" else original
-        rows.append([words, home, rf"\texttt{{{source.sha256[:12]}}}", licence, thousands(int(used.sum()))])
-    count = thousands(int((runs["data"] == "diabetes").sum()))
-    rows.append(["diabetes, 442 samples, 10 inputs", "scikit-learn", "bundled", "BSD-3", count])
+        used = thousands(int((runs["data"] == name).sum()))
+        rows.append([words, home, rf"\texttt{{{source.sha256[:12]}}}", licence, used])
+    used = thousands(int((runs["data"] == "gse9476").sum()))
+    rows.append(["leukemia (GSE9476), 64 samples", rf"\texttt{{{latex(GSE9476)}}}", "a user's file", "GEO", used])
     return Table("llllr", ["Data", "Home", "SHA-256", "Licence", "runs"], rows)
 
 
@@ -171,6 +230,7 @@ def stacking(results: Results) -> Table:
         "one_by_one": "one network after another",
         "mlp_regressor": r"MLPRegressor, $\ell_2$ alone",
     }
+    ways = {way: words for way, words in ways.items() if way in speeds}
     slowest = min(speeds.values())
     rows = [[words, f"{speeds[way]:.3g}", f"{speeds[way] / slowest:.1f}"] for way, words in ways.items()]
     return Table("lrr", header, rows)

@@ -86,6 +86,47 @@ def lasso(s: Array, c: Array, l1: float, l2: float, p: Array, steps: int = 100_0
     return b
 
 
+# The reported penalties in the linear model
+
+
+def covridge_moments(s: Array, penalty: Array, beta: Array, variance: float, n: int) -> tuple[Array, Array]:
+    """Theorem 5.1 for a fixed design: mean and covariance of b = H⁻¹X'y/n, H = S + λ1C + λ2I, y = Xβ + noise.
+
+    E b = H⁻¹Sβ and Cov b = σ²/n · H⁻¹SH⁻¹, the sandwich; exact for any n. `penalty` is λ1C + λ2I.
+    """
+    inverse = np.linalg.inv(s + penalty)
+    return inverse @ s @ beta, variance / n * inverse @ s @ inverse
+
+
+def covridge(x: Array, y: Array, l1: float, l2: float, delta: float) -> Array:
+    """b = (S + λ1(S + δI) + λ2I)⁻¹X'y/n for centred x and y."""
+    s = x.T @ x / len(x)
+    return np.linalg.solve(s + l1 * (s + delta * np.eye(len(s))) + l2 * np.eye(len(s)), x.T @ y / len(x))
+
+
+def lasso_paths(h: Array, target: Array, absolute: Array, linear: Array, sweeps: int = 2000) -> Array:
+    """The minima of b'Hb − 2t'b + linear'b + Σ_j absolute_j·|b_j| for many t (draws, p) at once, by coordinate
+    descent, with exact zeros."""
+    b = np.zeros_like(target)
+    for _ in range(sweeps):
+        before = b.copy()
+        for j in range(len(h)):
+            rest = target[:, j] - linear[j] / 2 - b @ h[j] + h[j, j] * b[:, j]
+            b[:, j] = soft(rest, absolute[j] / 2) / h[j, j]
+        if np.abs(b - before).max() <= 1e-10 * np.abs(b).max():
+            break
+    return b
+
+
+def sparridge_limit(q: Array, c: Array, beta: Array, z: Array, l1: float, gamma: float) -> Array:
+    """Theorem 5.2 [derived, after Knight and Fu 2000]: the minimizers u of V for draws z (draws, p) of N(0, σ²Q), to
+    which √n(b − β) tends in law where λ1·√n and γ·√n tend to `l1` and `gamma`:
+
+    V(u) = u'Qu − 2u'Z + 2·l1·β'Cu + gamma·(Σ_{β_j≠0} u_j sign β_j + Σ_{β_j=0} |u_j|).
+    """
+    return lasso_paths(q, z, np.where(beta == 0, gamma, 0.0), 2 * l1 * c @ beta + gamma * np.sign(beta))
+
+
 # A normalized layer
 
 

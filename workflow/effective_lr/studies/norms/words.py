@@ -1,5 +1,7 @@
 """How the chapter writes penalties, truths and data, in figures and tables alike. Imported by the Snakefile."""
 
+import itertools
+
 NAMES = {
     "none": "none",
     "l2": r"$\ell_2$",
@@ -9,30 +11,54 @@ NAMES = {
     "scar": "SCAR",
     "inverse": "$a=-1$",
     "adaptive": r"adaptive $\ell_1$",
-    "car0": "CAR, $e=0$",
-    "scar0": "SCAR, $e=0$",
-    "ridge-cv": "RidgeCV",
-    "elastic-net-cv": "ElasticNetCV",
-    "mlp": "MLPRegressor",
-    "logistic-cv": "LogisticRegressionCV",
+    "ridge": "ridge",
+    "ridge+": "ridge+",
+    "lasso": "lasso",
+    "lasso+": "lasso+",
+    "elastic": "elastic net",
+    "covridge": "Covridge",
+    "sparridge": "Sparridge",
+    "covridge-all": "Covridge, all layers",
+    "sparridge-all": "Sparridge, all layers",
     "sparse": "sparse",
     "dense": "dense",
     "high": "high",
     "low": "low",
     "prior": "g-prior",
     "ar1": "AR(1)",
+    "equal": "equal",
     "cooling-load": "cooling load",
-    "cooling_small": "cooling load, 60 rows",
-    "cooling_full": "cooling load, 460 rows",
-    "cooling_shapes": "cooling load, by shape",
-    "diabetes_small": "diabetes, 60 rows",
-    "diabetes_full": "diabetes, 265 rows",
-    "leukemia": "leukemia, nested splits",
-    "leukemia_original": "leukemia, original split",
+    "gse9476": "GSE9476",
+    "energy": "cooling load, 576 rows",
+    "energy_small": "cooling load, 60 rows",
+    "leukemia": "leukemia (Golub)",
+    "leak": "shuffled classes (Golub)",
 }
-# Subjects of claims are a penalty, or a penalty and a truth, or a penalty and what it is tried without.
-SUBJECTS = {
-    f"{penalty}_{rest}": f"{NAMES[penalty]}, {rest}"
-    for penalty in ("l2", "l1", "car", "scar", "inverse")
-    for rest in ("high", "low", "sparse", "dense", "momentum")
-} | {f"{penalty}_none": f"{NAMES[penalty]}, no normalization" for penalty in ("l2", "l1", "car", "scar")}
+
+
+def cell_name(truth: str, rho: str, noise: str, inputs: str = "") -> str:
+    wide = f", $p={inputs}$" if inputs else ""
+    return rf"{truth}, $\rho={rho}$, $\sigma={noise}${wide}"
+
+
+# Subjects of claims are a penalty, or a penalty and a truth, or a penalty and what it is tried without, or a cell.
+SUBJECTS = (
+    {
+        f"{penalty}_{rest}": f"{NAMES[penalty]}, {rest}"
+        for penalty in ("l2", "l1", "car", "scar", "inverse")
+        for rest in ("high", "low", "sparse", "dense", "momentum")
+    }
+    | {f"{penalty}_none": f"{NAMES[penalty]}, no normalization" for penalty in ("l2", "l1", "car", "scar")}
+    | {f"{penalty}_slow": f"{NAMES[penalty]}, too slow" for penalty in ("covridge", "sparridge")}
+    | {
+        f"{penalty}_{noise}": rf"{NAMES[penalty]}, $\sigma={noise}$"
+        for penalty in ("covridge", "sparridge")
+        for noise in ("0.1", "2")
+    }
+    | {"training": "genes of training samples", "all": "all"}
+    | {
+        "_".join(cell) + end: cell_name(*cell) + words
+        for cell in itertools.product(("linear", "sine"), ("0.25", "0.75"), ("0.1", "2"))
+        for end, words in (("", ""), ("_lasso", ", lasso"))
+    }
+)
