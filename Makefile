@@ -9,13 +9,12 @@
 # STUDY    one study, where a command goes through all
 # ITEM     of `make only`: a target of `snakemake --list-target-rules`
 # CORES    how many cores Snakemake may use
-# REMOVE   yes: `make clean-runs` deletes what it lists
 
 PYTHON ?= python3
 VENV ?= .venv
 SYSTEM ?= yes
 CORES ?= all
-export PYTHON VENV SYSTEM SCALE METRICS STUDY ITEM CORES REMOVE
+export PYTHON VENV SYSTEM SCALE METRICS STUDY ITEM CORES
 
 # What the user set for other programs decides nothing here: neither where packages go, nor which code runs, nor how it is read.
 # Of pip's variables those stay by which it reaches an index.
@@ -56,11 +55,11 @@ run() { # [TARGET]: Snakemake, one at a time in this folder
     [ "$$code" -ge 128 ] || rm -f .snakemake/running
     return "$$code"
 }
-tool() { python -m effective_lr "$$@" --scale "$$SCALE" --study "$$STUDY"; }
+tool() { python -m effective_lr "$$@" --scale "$$SCALE" --metrics recompute --study "$$STUDY"; }
 build() { cat .snakemake/build; } # the folder of the paper, as the last run of Snakemake noted it
 endef
 
-.PHONY: all report explore notebooks lab only plan clean-runs compare reuse-published publish certify bench docs test \
+.PHONY: all report explore notebooks lab only plan compare reuse-published publish certify bench docs test \
     test-slow capsule clean setup setup-dev help
 
 all: setup ## Train what is missing and build the paper (the default)
@@ -104,10 +103,6 @@ plan: override SYSTEM := no
 plan: setup ## Print what is left to train and how long it takes, and train nothing
 	$(activate)
 	tool plan --cores "$$([ "$$CORES" = all ] && env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc || echo "$$CORES")"
-
-clean-runs: setup ## List trained runs that the present config and code do not use; REMOVE=yes deletes them
-	$(activate)
-	tool clean $(if $(filter yes,$(REMOVE)),--remove)
 
 compare: setup ## Compare a finished scale (SCALE=study) with its published results; fails when a verdict differs
 	$(activate)

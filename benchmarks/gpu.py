@@ -170,8 +170,8 @@ def main() -> int:
         print(f"{jobs:14}   {speeds[jobs]:17,.0f}   {speeds[jobs] * per_image:36.2e}", flush=True)
     if speeds:
         best = max(speeds, key=lambda jobs: speeds[jobs])
-        print(f"\nIn config/config.yaml: gpu_slots: {best}. The time of a scale:")
-        print(f"python -m effective_lr plan --scale paper --gpu-speed {speeds[best] * per_image:.1e}")
+        print(f"\nIn config/config.yaml: gpu_slots: {best}, for {speeds[best] * per_image:.1e} operations per second.")
+        print("`make plan SCALE=paper` prints how many operations the scale has.")
     return 0 if speeds and all(value <= ALLOWED for values in found.values() for value in values) else 1
 
 

@@ -98,7 +98,7 @@ def main() -> None:
     if arguments.output:
         machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__, "threads": 1}
         found = {"scale": arguments.scale, "rounds": arguments.rounds, "machine": machine, "strategies": rows}
-        arguments.output.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from effective_lr.engine import grid
 from effective_lr.engine.contents import load_chapter
+from effective_lr.engine.grid import JOB_CONFIG
 from effective_lr.engine.inputs import DataFiles, data_of
 from effective_lr.engine.jobs import commit
 from effective_lr.engine.storage import read_provenance
@@ -249,9 +250,9 @@ def speeds(rounds: int, window: float) -> Result:
 
 def seconds(folder: Path, *command: str) -> float:
     """How long a module of Python takes in this folder; it must succeed."""
-    environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": str(ROOT / "workflow"), "EFFECTIVE_LR_DEVICE": "cpu"}
+    environment = {**os.environ, **ALLOCATOR, "PYTHONPATH": str(ROOT / "workflow"), JOB_CONFIG: '{"device": "cpu"}'}
     words, start = [sys.executable, "-m", *command], time.perf_counter()
-    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    result = subprocess.run(words, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
     if result.returncode:
         raise UserError(f"benchmark: `{' '.join(words)}` failed: {(result.stdout + result.stderr)[-500:]}")
     return time.perf_counter() - start
@@ -278,7 +279,7 @@ def workflow(grids: tuple[int, ...]) -> Result:
             settings = {"normalization": "batch", "optimizer": "sgd", "lr": 0.1, "affine_lr": 0.1, **axes}
             big = {"about": "a grid of this size", "grid": settings}
             content = {"based_on": "smoke", "experiments": {"big": big}}
-            (scales / f"plan{runs}.yaml").write_text(yaml.safe_dump(content))
+            (scales / f"plan{runs}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
             result["plans"].append({"runs": runs, "seconds": snakemake(f"plan{runs}", "--dry-run", "--quiet")})
 
         run, table = load_chapter(ROOT, STUDY.name, "smoke").runs[0], folder / "run.parquet"
@@ -294,7 +295,7 @@ def workflow(grids: tuple[int, ...]) -> Result:
 
 def cpu_name() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -329,7 +330,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

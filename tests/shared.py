@@ -18,7 +18,7 @@ import torch
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Chapter, Claim, Contents
 from effective_lr.engine.inputs import Layout, recorded
-from effective_lr.engine.jobs import Options, RunCache, run_job, train
+from effective_lr.engine.jobs import RunCache, run_job, train
 from effective_lr.engine.storage import SCHEMA, Result, read_table
 from effective_lr.engine.study import load
 from effective_lr.errors import UserError
@@ -138,7 +138,7 @@ class Trainer:
         try:
             with redirect_stdout(out), redirect_stderr(err):
                 cache = RunCache(self.cache, "code", recorded(self.data, "sha256"))
-                code = run_job("job", STUDY, runs, cache, self.data, self.output, Options("cpu", **options))
+                code = run_job("job", STUDY, runs, cache, self.data, self.output, grid.Config(device="cpu", **options))
         except UserError as error:
             code = 1
             err.write(f"{error}\n")

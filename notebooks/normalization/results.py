@@ -112,7 +112,7 @@ tables["plane_sgd"].runs.head(2).astype(str).map("{:.40}".format).T
 # do not enter it.
 
 # %%
-claims = json.loads(layout.claims("normalization").read_text())
+claims = json.loads(layout.claims("normalization").read_text(encoding="utf-8"))
 verdicts = pd.DataFrame(
     [{"claim": name, "title": c["title"], "verdict": c["verdict"], "why": c["why"]} for name, c in claims.items()],
     columns=["claim", "title", "verdict", "why"],

@@ -187,9 +187,52 @@ pd.Series(
 ).to_frame()
 
 # %% [markdown]
+# ## 4 The reported penalties in a linear model
+#
+# A third party reports the penalty of the paper as Covridge, $\lambda_1\mathrm{tr}(W'CW)+\lambda_2\lVert
+# W\rVert^2$ with $C=S+\delta I$. In a linear model with $\delta=0$ it is ridge with another strength, over
+# $1+\lambda_1$: one factor for all directions, whatever the correlation.
+
+# %%
+n, p = 200, 8
+x = random.normal(size=(n, p)) @ np.linalg.cholesky(0.3 * np.eye(p) + 0.7).T
+x -= x.mean(0)
+y = x @ random.normal(size=p) + random.normal(size=n)
+covridge = theory.covridge(x, y, 0.5, 0.3, delta=0.0)
+ridge = theory.covridge(x, y, 0.0, 0.3 / 1.5, delta=0.0)
+assert_allclose(covridge, ridge / 1.5, rtol=1e-9)
+pd.DataFrame({"Covridge": covridge, "ridge": ridge, "ratio": covridge / ridge}).T
+
+# %% [markdown]
+# Its $\ell_1$ companion, Sparridge, has exact zeros. Theorem 5.2 says that $\sqrt n(b-\beta)$ tends to the minimizer
+# of a random convex function if the strengths fall as $n^{-1/2}$. Here are both sides, for a coefficient that is 2 and
+# one that is 0.
+
+# %%
+beta = np.array([2.0, -1.0, 0, 0, 0, 0, 0, 0])
+s = x.T @ x / n
+large, draws = 20_000, 4000  # samples of the same covariance, and how often
+z = random.multivariate_normal(np.zeros(p), s, size=draws)  # X'noise/√n
+l1, gamma = 0.5, 1.5  # times √n
+target = s @ beta + z / large**0.5
+found = theory.lasso_paths(s * (1 + l1 / large**0.5), target, np.full(p, gamma / large**0.5), np.zeros(p))
+scaled = large**0.5 * (found - beta)
+limit = theory.sparridge_limit(s, s, beta, random.multivariate_normal(np.zeros(p), s, size=draws), l1, gamma)
+
+figure, axes = plt.subplots(1, 2, figsize=(6, 2.4))
+for axis, j in zip(axes, (0, 2), strict=True):
+    for values, label in ((scaled, "at n = 20,000"), (limit, "limit")):
+        axis.hist(values[:, j], bins=40, histtype="step", density=True, label=label)
+    axis.set(xlabel=rf"$\sqrt{{n}}(b-\beta)$, $\beta={beta[j]:g}$")
+axes[0].legend()
+assert_allclose((scaled[:, 2:] == 0).mean(), (limit[:, 2:] == 0).mean(), atol=0.03)
+assert_allclose(scaled.mean(0), limit.mean(0), atol=6 * limit.std(0).max() * (2 / draws) ** 0.5)
+
+# %% [markdown]
 # ## What to take home
 #
 # - Under normalization no homogeneous penalty limits what a network can compute.
 # - Every one of them sets a norm, and so an effective learning rate.
+# - In a linear model the reported covariance part is one factor for all directions, beside ridge.
 # - What tells them apart is a pull on the direction, which plain $\ell_2$ has not. It is tied to the effective
 #   learning rate: there is no second knob, unless the norm is held at 1.

@@ -1,6 +1,5 @@
-"""What a chapter is made of: tables in LaTeX and HTML, the numbers that sentences state, pages of the report."""
+"""What a chapter is made of: tables, the numbers that sentences state, and its pages of the report."""
 
-import html
 import json
 import re
 from pathlib import Path
@@ -14,7 +13,7 @@ from effective_lr.document import chapter, report
 from effective_lr.document.common_tables import residuals, tolerance, verdicts_by_scale
 from effective_lr.document.macros import count_verdicts, macros_of, to_latex
 from effective_lr.document.overview import overview
-from effective_lr.document.table import MISSING, Results, Span, Table, interval, to_html
+from effective_lr.document.table import MISSING, Results, Span, Table, interval
 from effective_lr.evidence.estimates import NO_VALUE, Estimate
 from effective_lr.evidence.published import are_alike
 from effective_lr.evidence.tidy import Experiment, Tables
@@ -33,47 +32,21 @@ TABLE = Table(
 )
 
 
-def latex_cells(table: Table) -> list[list[tuple[str, int]]]:
-    """Rows of cells, as text in HTML and the columns that they take."""
-    rows = []
-    for line in table.latex().splitlines():
-        if line.endswith(r" \\"):
-            cells = re.split(r"(?<!\\)& ?", line.removesuffix(r" \\"))
-            spans = [re.fullmatch(r"\\multicolumn\{(\d+)\}\{\w\}\{(.*)\} ?", cell) for cell in cells]
-            pairs = [(s[2], int(s[1])) if s else (cell, 1) for cell, s in zip(cells, spans, strict=True)]
-            rows.append([(to_html(text), columns) for text, columns in pairs])
-    return rows
-
-
-def html_cells(table: Table) -> list[list[tuple[str, int]]]:
-    rows = re.findall(r"<tr.*?>(.*?)</tr>", table.html(), flags=re.DOTALL)
-    cells = [re.findall(r'<t[hd](?: colspan="(\d+)")?>(.*?)</t[hd]>', row) for row in rows]
-    return [[(text, int(columns or 1)) for columns, text in row] for row in cells]
-
-
-def test_both_forms_have_the_same_cells_and_rules() -> None:
-    cells = latex_cells(TABLE)
-    assert cells == html_cells(TABLE)
-    assert len(cells) == 2 + 3 and {sum(columns for _, columns in row) for row in cells} == {4}
-    assert TABLE.latex().count(r"\midrule") == 2  # under the header, and that of the empty row
-    assert TABLE.html().count("class=rule") == 2
-
-
-def test_cells_become_html_and_an_unknown_command_is_no_silent_loss() -> None:
-    for latex, expected in {
-        "Heavy ball": "Heavy ball",
-        r"12\,800 \& 5\,\%": "12\u202f800 &amp; 5\u202f%",
-        r"\textbf{C1} \emph{new}": "<b>C1</b> <em>new</em>",
-        r"\texttt{a\_b} -- c": "<code>a_b</code> – c",
-        "a < b": "a &lt; b",
-    }.items():
-        assert to_html(latex) == expected
-    text = to_html(r"\textbf{$\gamma$ and} $[-2, -1]$")
-    assert re.fullmatch(r"<b><math.*>.*</math> and</b> <math.*</math>", text)
-    assert text.count("<mrow><mo>&#x02212;</mo><mn>") == 2  # signs, not differences
-    assert "\\" not in html.unescape(text)
-    with pytest.raises(ValueError, match="underline"):
-        to_html(r"\underline{new}")
+def test_a_table_is_a_tabular_with_rules_groups_and_wide_cells() -> None:
+    assert TABLE.latex().splitlines() == [
+        r"\begin{tabular}{llrr}",
+        r"\toprule",
+        r"\multicolumn{1}{c}{} & \multicolumn{1}{c}{} & \multicolumn{2}{c}{both} \\",
+        r"\cmidrule(lr){3-4}",
+        r" & $\eta$ & A & B \\",
+        r"\midrule",
+        r"SGD & $0.1$ & 12\,800 & 5\,\% \\",
+        r"\midrule",
+        r"\multicolumn{2}{l}{\textbf{wide} \& long} & 3 & 4 \\",
+        r"Adam & \texttt{a\_b} & a < b & -- \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def test_numbers_are_written_with_their_digits_or_as_powers_of_ten() -> None:
@@ -113,7 +86,7 @@ def test_scales_stand_side_by_side_from_the_smallest_and_the_present_run_last() 
     alone = by_scale(scale="smoke")
     assert alone.header == ["", "Claim", "smoke, this run"]
     assert [row[2] for row in alone.rows[:2]] == ["undecided", "reproduced"]
-    assert "nothing is published here" in alone.latex() and "nothing is published here" in alone.html()
+    assert "nothing is published here" in alone.latex()
 
 
 def test_the_overview_has_the_verdicts_in_the_order_of_the_claims() -> None:
@@ -163,6 +136,7 @@ def test_verdicts_are_counted() -> None:
     verdicts = ["reproduced", "not reproduced", "reproduced in part", "undecided", "undecided"]
     counts = count_verdicts(*({"C1": {"verdict": verdict}} for verdict in verdicts))
     kinds = {"reproduced": "1", "not_reproduced": "1", "reproduced_in_part": "1", "undecided": "2", "shown": "0"}
+    kinds["needs_the_scale_study"] = "0"
     assert counts == {"claims/count": "5", **{f"claims/{kind}": count for kind, count in kinds.items()}}
 
 
@@ -207,6 +181,9 @@ def test_a_chapter_writes_claims_runs_macros_and_every_table(tmp_path: Path, mon
     assert are_alike(json.loads(layout.claims(study).read_text()), claims)
     runs = pd.read_csv(layout.results(study) / "runs.csv")
     assert set(runs["run_id"]) <= {run.run_id for run in one.runs} and set(one.study.run.model_fields) <= set(runs)
+    page = (layout.results(study) / "verdicts.html").read_text()
+    assert all(f"<h2>{name} " in page for name in claims)
+    assert one.study.name in (layout.results(study) / "provenance.html").read_text()
     tables = {path.stem: path.read_text() for path in (build / "tables").glob("*.tex")}
     assert tables.keys() == one.contents.tables.keys() and all("tabular" in text for text in tables.values())
     macros = (build / "numbers.tex").read_text()

@@ -13,6 +13,7 @@ from checkouts import Checkout
 from effective_lr.document import generate_docs, manuscript
 from effective_lr.document.generate_docs import deciding_test, section
 from effective_lr.engine import contents, grid
+from effective_lr.engine.grid import Config
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.study import load, names
 from shared import ROOT, part_of
@@ -80,13 +81,16 @@ def test_every_generated_file_is_as_its_source_makes_it() -> None:
 
 
 def test_a_section_is_replaced_between_its_marks() -> None:
-    text = "before\n<!-- keys: written by `make docs` -->\nold\n<!-- end of keys -->\nafter\n"
-    new = section(text, "keys", "new")
+    text = "before\n<!-- scales: written by `make docs` -->\nold\n<!-- end of scales -->\nafter\n"
+    new = section(text, "scales", "new")
     assert new == text.replace("old", "new")
-    assert section(new, "keys", "new") == new
+    assert section(new, "scales", "new") == new
 
 
-def test_every_setting_has_a_line_with_its_source() -> None:
+def test_every_setting_has_a_line_with_its_source_and_every_key_of_the_config_one() -> None:
+    keys = (ROOT / "config" / "README.md").read_text()
+    for key, field in Config.model_fields.items():
+        assert f"| `{key}` |" in keys and (field.default is None or f"`{str(field.default).lower()}`" in keys)
     for study in names():
         page = (ROOT / "config" / study / "README.md").read_text()
         for key in load(study).run.model_fields:

@@ -193,15 +193,11 @@ def test_a_claim_opens_its_evidence() -> None:
     assert "snakemake claim_C4" in text and f'data-experiment="{claim["experiments"][0]}"' in text
 
 
-def test_a_study_without_an_explorer_shows_its_figure_and_all_it_measured(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_study_without_an_explorer_shows_all_it_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(type(STABILITY.study), "find", lambda *names: None)
-    monkeypatch.setattr(explorer, "picture", lambda *arguments: b"picture")
     found = Section.of(tmp_path, STABILITY)
     assert found.table["panels"] == [] and len(found.columns["run"])
-    assert '<img src="data:image/png' in found.text and "<noscript>" not in found.text
     assert {"sharpness", "train_loss"} <= {one["name"] for one in found.table["quantities"]}
     contents = STABILITY.contents.model_copy(update={"first_view": None})
     monkeypatch.setattr(explorer.tidy, "read", lambda *arguments: Tables())  # no run was trained
-    assert "<img" not in Section.of(tmp_path, replace(STABILITY, contents=contents)).text
+    assert Section.of(tmp_path, replace(STABILITY, contents=contents)).table["runs"] == []

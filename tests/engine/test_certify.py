@@ -159,7 +159,7 @@ def test_a_changed_result_is_refused_with_the_first_row_that_differs(repository:
         result = run(repository, "-m", "effective_lr", "certify", "--study", "toy")
         assert result.returncode == 1
         assert len(result.stderr.splitlines()) == 1 and where in result.stderr
-        assert re.search(r"row \(\d, '', 'loss', '0x.*before \(\d, '', 'loss', '0x", result.stderr)
+        assert re.search(r"row \[\d, '', 'loss', '0x.*before \[\d, '', 'loss', '0x", result.stderr)
         assert (repository / LOCK).read_text() == listed
 
 
@@ -189,7 +189,7 @@ def test_a_difference_is_named_with_its_place() -> None:
         (rows, "a", ""),
         (more, "a", ""),
         ([rows[0], [2, "", "loss", "0x3"]], "a", "0x3"),
-        (rows[:1], "a", "1 rows, before 2"),
+        (rows[:1], "a", "row None, before [2"),
         (rows, "b", "weights"),
     ]:
         before = {"first": {"rows": [], "weights": ""}, "second": {"rows": rows, "weights": "a"}}

@@ -90,7 +90,8 @@ def test_each_run_is_in_one_job_with_others_of_the_same_figures_and_data(grids: 
         first, second, *_ = experiments
         experiments[second] = list(dict.fromkeys([*experiments[second], *experiments[first][:3]]))
     figures = {"a": ["plane"], "b": ["plane", "late"], "c": ["plane", "late"]}
-    jobs = grid.jobs(STUDY, experiments, figures)
+    study = replace(STUDY, operations=lambda run: CPU_SPEED)
+    jobs = grid.jobs(study, experiments, figures)
     everything = grid.unique(experiments)
     assert sorted(run.run_id for run in chain(*jobs.values())) == sorted(run.run_id for run in everything)
     for name, runs in jobs.items():
@@ -101,9 +102,9 @@ def test_each_run_is_in_one_job_with_others_of_the_same_figures_and_data(grids: 
         assert any(run in experiments[experiment] for run in runs) and int(number) >= 1
     # The order of the file does not matter, but for the name of a job, which is that of the first experiment.
     shuffled = {name: random.sample(runs, len(runs)) for name, runs in experiments.items()}
-    assert grid.jobs(STUDY, shuffled, figures) == jobs
+    assert grid.jobs(study, shuffled, figures) == jobs
     backward = dict(reversed(shuffled.items()))
-    assert sorted(map(grid.runs_hash, grid.jobs(STUDY, backward, figures).values())) == sorted(
+    assert sorted(map(grid.runs_hash, grid.jobs(study, backward, figures).values())) == sorted(
         map(grid.runs_hash, jobs.values())
     )
 
@@ -120,6 +121,19 @@ def test_jobs_are_filled_to_about_a_minute_and_grow_where_there_is_too_much_for_
     assert minutes(3, 80) == [4 / 3] * 3
     assert minutes(400, 60) == [50] * 8
     assert minutes(2, 0) == [0]
+
+
+def test_tiny_jobs_are_put_together_until_they_are_not_tiny() -> None:
+    def sizes(*seconds: float) -> list[int]:
+        """Of each job, where each of the runs is shown by another figure."""
+        study = replace(STUDY, operations=lambda run: seconds[run.seed] * CPU_SPEED)
+        experiments = {f"e{seed}": [make_run(seed=seed)] for seed in range(len(seconds))}
+        return sorted(map(len, grid.jobs(study, experiments, {name: [name] for name in experiments}).values()))
+
+    tiny = grid.TINY_SECONDS
+    assert sizes(tiny, tiny, tiny) == [1, 1, 1]
+    assert sizes(*[tiny / 2] * 5) == [1, 2, 2]
+    assert sizes(0, 0, tiny, 60) == [1, 1, 2]
 
 
 SCALES = ROOT / "config" / STUDY.name

@@ -1,11 +1,13 @@
 """Training jobs: their tables and run cache, signals, the command line. Their faults are in test_faults.py."""
 
 import hashlib
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from effective_lr.__main__ import main
-from effective_lr.engine import jobs, storage
+from effective_lr.__main__ import COMMANDS, add_options, function_of, main
+from effective_lr.engine import grid, jobs, storage
 from effective_lr.engine.contents import load_chapter
-from effective_lr.engine.grid import runs_hash
 from effective_lr.engine.inputs import recorded
-from effective_lr.engine.jobs import Options, Progress, RunCache, Training
+from effective_lr.engine.jobs import Progress, RunCache, Training
 from effective_lr.engine.storage import SCHEMA, Result
 from effective_lr.engine.study import BaseRun
 from effective_lr.errors import UserError
@@ -255,43 +256,50 @@ def test_the_command_trains_a_job_or_one_run_by_name_and_imports_no_torch_where_
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = "linear-1"
-    runs = load_chapter(ROOT, "norms", "smoke").jobs[name]
+    runs = load_chapter(ROOT, "norms", "laptop").jobs[name]
 
     def train(*words: str) -> tuple[int, str, str]:
-        code = main(["train", "--study", "norms", "--scale", "smoke", *words, "--output", "made.parquet"])
+        code = main(["train", "--study", "norms", "--scale", "laptop", *words, "--output", "made.parquet"])
         return code, *capsys.readouterr()
 
     assert train("--run", runs[0].run_id)[0] == 0
     alone, _ = storage.read_table(Path("made.parquet"))
     assert list(Path().rglob("*.parquet")) == [Path("made.parquet")]  # a run alone leaves the run cache as it is
-    assert train("--job", name, "--runs-hash", runs_hash(runs), "--code", "key")[0] == 0
+    assert train("--job", name, "--runs-hash", grid.runs_hash(runs), "--code", "key")[0] == 0
     together, provenance = storage.read_table(Path("made.parquet"))
     assert [record.run_id for record in provenance] == [run.run_id for run in runs]
     assert rows_of(together, runs[0]) == rows_of(alone, runs[0])
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
-    command = [sys.executable, "-m", "effective_lr", "train", "--study", "norms", "--scale", "smoke", "--job", name]
+    command = [sys.executable, "-m", "effective_lr", "train", "--study", "norms", "--scale", "laptop", "--job", name]
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}:{ENVIRONMENT['PYTHONPATH']}"}
     for key, reused, error in [("key", len(runs), ""), ("other", 0, "torch was imported")]:
         words = [*command, "--code", key, "--output", "again.parquet"]
         done = subprocess.run(words, env=environment, capture_output=True, text=True)
         assert done.stdout.count("reused") == reused and error in done.stderr and bool(done.stderr) == bool(error)
 
-    changed = train("--job", name, "--runs-hash", runs_hash(runs[1:]))
+    changed = train("--job", name, "--runs-hash", grid.runs_hash(runs[1:]))
     assert changed[0] == 1 and f"{name}: its runs changed since this job was planned" in changed[2]
     for words in (("--job", "linear-99"), ("--run", "linear")):
         code, _, err = train(*words)
-        assert code == 1 and f"{words[1]}: no such job or run of norms at the scale smoke" in err
+        assert code == 1 and f"{words[1]}: no such job or run of norms at the scale laptop" in err
 
 
 def test_what_changes_no_result_reaches_a_job_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr(jobs, "run_job", lambda *arguments: given.append(arguments[-1]) or 0)
-    words = ["train", "--study", "norms", "--scale", "smoke", "--job", "linear-1", "--output", "x"]
+    words = ["train", "--study", "norms", "--scale", "laptop", "--job", "linear-1", "--output", "x"]
     main(words)
-    for name, value in {"DEVICE": "cuda", "GPU_SLOTS": 3, "CHECKPOINT_SECONDS": 0.5, "RETRAIN": "yes"}.items():
-        monkeypatch.setenv(f"EFFECTIVE_LR_{name}", str(value))
+    chosen = {"device": "cuda", "gpu_slots": 3, "checkpoint_seconds": 0.5, "retrain": True}
+    monkeypatch.setenv(grid.JOB_CONFIG, json.dumps(chosen))
     main(words)
-    assert given == [Options(), Options("cuda", 3, 0.5, True)]
+    assert given == [grid.Config(scale="laptop"), grid.Config(scale="laptop", **chosen)]
+
+
+def test_every_command_has_its_function_and_options() -> None:
+    for command, path in COMMANDS.items():
+        parser = ArgumentParser()
+        add_options(parser, inspect.signature(function_of(command)).parameters)
+        assert parser.format_help() and path.startswith(("engine.", "prepare.", "evidence.", "document."))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

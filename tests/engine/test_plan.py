@@ -1,6 +1,5 @@
-"""The plan and the cleaning of a scale's runs, and what a job asks of a scheduler."""
+"""The plan of a scale's runs, and what a job asks of a scheduler."""
 
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,6 @@ from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import published_table
 from effective_lr.engine.jobs import duration
 from effective_lr.engine.study import load, names
-from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
 from shared import ROOT, STUDY, chapter_of, layout_of, make_run, train_or_reuse
@@ -28,18 +26,18 @@ def finish(run: Run, results: Path, single: Splits) -> None:
 
 
 def test_plan_counts_what_is_left_and_what_it_takes(results: Path, single: Splits) -> None:
-    """Where no data is prepared, by the speed that is assumed. GPU hours follow from the arithmetic."""
+    """Where no data is prepared, by the speed that is assumed."""
     finish(ALL[0], results, single)
-    text, seconds = plan.plan(layout_of(chapter_of({"all": ALL})), STUDY.name, cores=1, gpu_speed=1e8)
-    assert "6 runs in 1 jobs; 5 runs in 1 jobs to train" in text
+    text, seconds = plan.plan_study(layout_of(chapter_of({"all": ALL})), STUDY.name, cores=1)
+    assert "5 of 6 runs to train, in 1 of 1 jobs" in text
     assert re.search(r"^ +5 .* batch-sgd$", text, flags=re.MULTILINE)
     operations = sum(map(STUDY.operations, ALL[1:]))
-    [start] = map(float, re.findall(r"taking ([\d.]+) s to start", text))
-    assert seconds == pytest.approx(operations / resources.CPU_SPEED + start, abs=0.06)
-    assert f"{operations / 1e8 / 3600:,.1f} GPU hours if a GPU does 0.0001 TFLOP/s" in text
-    assert f"the longest job {duration(operations / 1e8)}" in text
-    text, seconds = plan.plan(layout_of(chapter_of({"all": ALL[:1]})), STUDY.name, cores=1, gpu_speed=1e8)
-    assert "0 runs in 0 jobs to train" in text and seconds == 0
+    assert seconds == pytest.approx(operations / resources.CPU_SPEED + plan.START_SECONDS)
+    assert f"{operations:.1e} floating point operations" in text
+    text, seconds = plan.plan_study(layout_of(chapter_of({"all": ALL[:1]})), STUDY.name, cores=1)
+    assert "0 of 1 runs to train, in 0 of 1 jobs" in text and seconds == 0
+    whole = plan.plan(layout_of(chapter_of({"all": ALL})), cores=2)
+    assert f"about {duration(operations / resources.CPU_SPEED / 2 + plan.START_SECONDS / 2)} with 2 jobs" in whole
 
 
 def test_runs_whose_optional_data_cannot_be_had_are_not_planned(results: Path) -> None:
@@ -48,17 +46,17 @@ def test_runs_whose_optional_data_cannot_be_had_are_not_planned(results: Path) -
 
 
 def test_this_machine_is_measured(prepared: Path, results: Path) -> None:
-    assert plan.measure(STUDY.name, [make_run()])[1] == [None]
+    assert plan.measure(STUDY.name, [make_run()]) == [resources.CPU_SPEED]
     for path in prepared.glob("data.*"):
         shutil.copy(path, f"results/data/fashion-mnist-14{path.suffix}")
     runs = [make_run(steps=50), make_run(steps=50, normalization="none", optimizer="adam")]
-    start, speeds = plan.measure(STUDY.name, runs)
-    assert start >= 0 and all(speed is not None and 1e6 < speed < 1e13 for speed in speeds)
+    speeds = plan.measure(STUDY.name, runs)
+    assert all(1e6 < speed < 1e13 and speed != resources.CPU_SPEED for speed in speeds)
     norms = load("norms")
     _, experiments = grid.load_scale(ROOT / "config" / "norms", "smoke", norms)
     run = next(run for run in grid.unique(experiments) if norms.data(run) is None and run.model_dump()["steps"] == 1)
-    _, [speed] = plan.measure("norms", [run])
-    assert speed is not None and 0 < norms.operations(run) / speed < 60
+    [speed] = plan.measure("norms", [run])
+    assert 0 < norms.operations(run) / speed < 60
 
 
 def test_the_speed_of_a_run_is_that_of_its_later_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,23 +92,3 @@ def test_limits_follow_from_what_was_measured() -> None:
             limit = 60 * resources.time_limit(study, [run], is_gpu=False)
             assert record.diverged or expected / 100 < record.seconds < limit
             assert record.peak_memory_mb < resources.memory_limit(study, run)
-
-
-def test_cleaning_keeps_what_is_used_and_removes_only_when_asked(results: Path, single: Splits) -> None:
-    finish(ALL[0], results, single)
-    folder, layout = results / "runs", layout_of(chapter_of({"all": ALL}))
-    [used] = folder.iterdir()
-    cache = plan.caches(layout, STUDY.name)[ALL[1]]
-    kept = [used, cache.checkpoint_path(ALL[1]), folder / ".fresh.parquet.host.1"]
-    removed = [folder / "0123456789abcdef.parquet", folder / "0123456789abcdef.checkpoint", folder / ".old.host.1"]
-    for path in kept[1:] + removed:
-        path.write_bytes(b"12345")
-    os.utime(removed[2], (0, 0))
-    assert "would remove 3 files" in plan.clean(layout, STUDY.name, remove=False)
-    assert sorted(folder.iterdir()) == sorted(kept + removed)
-    assert "removed 3 files" in plan.clean(layout, STUDY.name, remove=True)
-    assert sorted(folder.iterdir()) == sorted(kept)
-    Path("results/data/fashion-mnist-14.json").unlink()  # without it the runs in use are not known
-    with pytest.raises(UserError, match=r"fashion-mnist-14\.json: missing"):
-        plan.clean(layout, STUDY.name, remove=True)
-    assert sorted(folder.iterdir()) == sorted(kept)

@@ -15,7 +15,7 @@ from effective_lr.engine.storage import read_table
 from effective_lr.engine.study import names
 from effective_lr.errors import UserError
 from effective_lr.evidence import published, tidy
-from effective_lr.evidence.comparison import compare_with_published
+from effective_lr.evidence.comparison import compare
 from effective_lr.studies.normalization.data import Splits
 from shared import ROOT, STUDY, chapter_of, decided, layout_of, make_run, published_layout, train_or_reuse
 
@@ -74,19 +74,23 @@ def test_an_unfinished_scale_is_not_published_by_mistake(unfinished: Path) -> No
     assert "3 of 4 runs" in published.publish(LAYOUT, STUDY.name, partial=True)
 
 
-def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_with_it(unfinished: Path) -> None:
+def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_with_it(
+    unfinished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A claim is decided where all its runs are published; one that rests on others is left out."""
     published.publish(LAYOUT, STUDY.name, partial=True)
     found = published.read_claims(LAYOUT, STUDY.name)
     assert found == published.decide_published(LAYOUT, STUDY.name)
     assert {name: (claim["verdict"], claim["seeds"]) for name, claim in found.items()} == {"C1": ("undecided", 0)}
-    assert "nothing is published" in compare_with_published(replace(LAYOUT, root=Path("other")), STUDY.name)[0]
+    assert compare(replace(LAYOUT, root=Path("other")), STUDY.name) == 0
+    assert "nothing is published" in capsys.readouterr().out
     with pytest.raises(UserError, match="no training"):
-        compare_with_published(LAYOUT, STUDY.name)
+        compare(LAYOUT, STUDY.name)
     (unfinished / "jobs").mkdir()
     shutil.copy(OUTPUT, unfinished / "jobs" / "plane-1.parquet")
-    text, agree = compare_with_published(LAYOUT, STUDY.name)  # no experiment is whole: C1 rests on none
-    assert agree and "C1" in text and "C2" not in text
+    assert compare(LAYOUT, STUDY.name) == 0  # no experiment is whole: C1 rests on none
+    text = capsys.readouterr().out
+    assert "C1" in text and "C2" not in text
 
     path = LAYOUT.published_claims(STUDY.name)
     text = path.read_text() + "\n"  # by which it differs from one that was written
@@ -101,13 +105,14 @@ def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_wit
         published.read_claims(LAYOUT, STUDY.name)
 
 
-def test_a_whole_run_agrees_with_what_is_published(unfinished: Path, single: Splits) -> None:
+def test_a_whole_run_agrees_with_what_is_published(
+    unfinished: Path, single: Splits, capsys: pytest.CaptureFixture[str]
+) -> None:
     train_or_reuse(RUNS[-1], single, unfinished / "runs", CODE, "data")
     published.publish(LAYOUT, STUDY.name, partial=False)
     (unfinished / "jobs").mkdir()
     shutil.copy(OUTPUT, unfinished / "jobs" / "plane-1.parquet")
-    text, agree = compare_with_published(LAYOUT, STUDY.name)
-    assert agree and "not decided" not in text
+    assert compare(LAYOUT, STUDY.name) == 0 and "not decided" not in capsys.readouterr().out
 
 
 def test_claims_are_alike_but_for_the_last_digits() -> None:

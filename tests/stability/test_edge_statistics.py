@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from effective_lr.document.table import Results, to_html
+from effective_lr.document.table import Results
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Part, load_claims
 from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval, power
@@ -247,11 +247,6 @@ def test_wrong_verdicts_are_as_rare_as_the_intervals_allow() -> None:
             assert count <= (allowed if at == 1 else 3), (kind, at, wrong, count)
 
 
-def test_every_label_is_one_that_pages_can_show() -> None:
-    for statistic in STATISTICS.values():
-        assert to_html(statistic.label)
-
-
 def test_figures_are_drawn_whatever_has_settled(true_tables: Tables) -> None:
     nowhere = changed(true_tables, lambda runs: runs.assign(settled=False, at_edge=False, early_spread=np.nan))
     for draw in (figures.sharpness, figures.phase, figures.mechanism, figures.oscillation, figures.kernel):
@@ -279,7 +274,6 @@ def test_the_table_has_a_row_for_every_setting_and_marks_what_has_not_settled(re
     table = tables.edge(results)
     assert sum(len(row) == len(table.header) for row in table.rows) == sum(len(grid) for _, grid in GRIDS.values())
     assert "*" not in table.latex().split(r"\midrule", 1)[1].replace("$*", "*").split("weight")[0]
-    assert to_html(table.header[-1])
     metrics, runs = results.tables["cnn"]
     unsettled = Tables({**results.tables, "cnn": Experiment(metrics, runs.assign(settled=False))})
     assert tables.edge(results._replace(tables=unsettled)).latex().count("*") == 2

@@ -17,7 +17,7 @@ python() { # -m effective_lr COMMAND [--OPTION VALUE]...
     case $command in
     chapter)
         mkdir -p "$build/$study/tables"
-        made+=("$results/claims.json" "$results/runs.csv" "$build/$study/numbers.tex")
+        made+=("$results"/{claims.json,runs.csv,verdicts.html,provenance.html} "$build/$study/numbers.tex")
         ;;
     paper) made+=("$build/main.pdf") ;;
     esac

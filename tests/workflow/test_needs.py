@@ -124,8 +124,8 @@ def test_gpu_speed_is_measured(prepared: Path, results: Path) -> None:
     assert torch.cuda.is_available()
     for path in prepared.glob("data.*"):
         shutil.copy(path, f"results/data/fashion-mnist-14{path.suffix}")
-    start, [speed] = measure("normalization", [make_run()])
-    assert start > 0 and speed and speed > 0
+    [speed] = measure("normalization", [make_run()])
+    assert speed > 0
 
 
 @pytest.mark.needs(

@@ -1,7 +1,6 @@
 """The whole workflow at the smoke scale, from raw data to a PDF and a report that are opened and looked at."""
 
 import contextlib
-import html
 import json
 import re
 import shutil
@@ -14,7 +13,6 @@ import numpy as np
 import pypdfium2 as pdfium  # type: ignore[import-untyped]
 import pytest
 from matplotlib import pyplot as plt
-from PIL import Image
 from pypdf import PdfReader
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -197,15 +195,10 @@ def test_every_command_reads_the_config(smoke: Checkout, tmp_path: Path) -> None
     """`scale: smoke` in config/config.yaml, and no scale on the command line."""
     checkout = smoke.copy(tmp_path / "copy")
     plan = checkout.command("plan")
-    assert "smoke, all studies" in plan.stdout, plan.stderr
+    assert "smoke: about " in plan.stdout, plan.stderr
     count = sum(len(chapter.runs) for chapter in checkout.chapters().values())
-    assert sum(map(int, re.findall(r"^\w+: (\d+) runs in", plan.stdout, flags=re.MULTILINE))) == count
+    assert sum(map(int, re.findall(r"^\w+: 0 of (\d+) runs", plan.stdout, flags=re.MULTILINE))) == count
     study, job = "normalization", next(iter(checkout.chapters()["normalization"].jobs))
-    runs = checkout.root / "results/smoke/normalization/runs"
-    (runs / "unused.parquet").touch()
-    listed = checkout.command("clean")
-    assert "results/smoke/normalization/runs: would remove 1 files" in listed.stdout
-    assert (runs / "unused.parquet").exists()  # without --remove, which is REMOVE=yes, nothing is deleted
     output = tmp_path / "job.parquet"
     trained = checkout.command("train", "--study", study, "--job", job, "--output", str(output))
     assert trained.returncode == 0 and all(record.reused for record in read_provenance(output))
@@ -293,7 +286,7 @@ def test_verdicts_and_paper_need_no_published_results(smoke: Checkout, tmp_path:
 
 @pytest.mark.slow
 def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
-    """The report, opened by Chromium without a network: every figure, every table, the verdicts, nothing amiss."""
+    """The report, opened by Chromium without a network: every figure, the verdicts, nothing amiss."""
     require_chromium()
     checkout = smoke.copy(tmp_path / "copy")
     report = tmp_path / "report.html"
@@ -301,19 +294,10 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
     checkout.build("report", "--report", str(report))
     contents = [chapter.contents for chapter in checkout.chapters().values()]
     figures = [item for one in contents for item in one.figures.values()]
-    tables = [item for one in contents for item in one.tables.values()]
     notebooks = [item for one in contents for item in one.notebooks.values()]
     text = report.read_text()
-    titles = [item.title for item in [*figures, *tables, *notebooks]]
+    titles = [item.title for item in notebooks]
     assert not [title for title in titles if json.dumps(title)[1:-1] not in text and title not in text]
-    for study, chapter in checkout.chapters().items():
-        folder = build(checkout) / study
-        assert all(Image.open(folder / f"{name}.png").width > 500 for name in chapter.contents.figures)
-        for name, item in chapter.contents.tables.items():
-            assert html.escape(item.title) in (folder / f"{name}.html").read_text()
-        assert all(f"{name} " in (folder / "page_claims.html").read_text() for name in chapter.claims)
-        assert "torch" in (folder / "page_provenance.html").read_text()
-
     with chromium() as browser:
         wait = WebDriverWait(browser, 20)
 
@@ -324,11 +308,12 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
             wait.until(lambda _: browser.find_elements(By.XPATH, place))[0].click()
             return wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a.inline-block"))[::2]
 
-        kinds = {"Figures": len(figures), "Tables": len(tables), "Claims and provenance": 2 * len(contents), "Paper": 1}
+        kinds = {"Figures": len(figures), "Claims and provenance": 2 * len(contents), "Paper": 1}
         assert {category: len(show(category)) for category in kinds} == kinds
-        for category, shown in [("Figures", "img[src*='image/png']"), ("Tables", "iframe[src*='text/html']")]:
+        for category, what in [("Figures", "application/pdf"), ("Claims and provenance", "text/html")]:
             show(category)[0].click()
-            assert wait.until(lambda _, shown=shown: browser.find_elements(By.CSS_SELECTOR, shown))
+            frame = f"iframe[src*='{what}']"
+            assert wait.until(lambda _, frame=frame: browser.find_elements(By.CSS_SELECTOR, frame))
         browser.get(report.as_uri())
         assert wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a[href='explorer.html']"))
         asked = asked_for(browser)

@@ -31,15 +31,11 @@ if note := os.environ.get("EFFECTIVE_LR_BUILD"):
 
 SCALE = f"--scale {CONFIG.scale_name} --metrics {CONFIG.metrics}"
 
-# What reaches the jobs this way changes no result, so Snakemake must not compare it. The allocator keeps its memory between
-# steps.
+# The allocator keeps its memory between steps.
 os.environ.update(
     PATH=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     PYTHONPATH=str(ROOT.resolve() / "workflow"),
-    EFFECTIVE_LR_DEVICE=CONFIG.device,
-    EFFECTIVE_LR_GPU_SLOTS=str(CONFIG.gpu_slots),
-    EFFECTIVE_LR_CHECKPOINT_SECONDS=str(CONFIG.checkpoint_seconds),
-    EFFECTIVE_LR_RETRAIN="yes" if CONFIG.retrain else "",
+    **{grid.JOB_CONFIG: CONFIG.model_dump_json(include={"device", "gpu_slots", "checkpoint_seconds", "retrain"})},
     MALLOC_MMAP_THRESHOLD_="4000000000",
     MALLOC_TRIM_THRESHOLD_="8000000000",
 )

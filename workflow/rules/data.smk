@@ -14,7 +14,7 @@ rule data:
         "../../environment.yml"
     params:
         folder=CONFIG.data_folder,
-        optional=lambda wildcards: "--optional" if LAYOUT.is_optional(wildcards.dataset) else "",
+        optional=lambda wildcards: "--is-optional" if LAYOUT.is_optional(wildcards.dataset) else "",
         code=code.sources(["prepare.catalog"]),
     shell:
         "python -m effective_lr prepare --name {wildcards.dataset} --folder {params.folder:q} {params.optional}"

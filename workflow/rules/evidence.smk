@@ -7,6 +7,7 @@ rule checks:
         f"{RESULTS}/{{study}}/checks.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/checks.log",
+    priority: 10_000  # they wait for nothing, and are the longest jobs of a small scale
     conda:
         "../../environment.yml"
     params:
@@ -27,6 +28,15 @@ rule chapter:
     output:
         claims=f"{RESULTS}/{{study}}/claims.json",
         runs=f"{RESULTS}/{{study}}/runs.csv",
+        pages=[
+            report(
+                f"{RESULTS}/{{study}}/{page}.html",
+                caption="../report/page.rst",
+                category="Claims and provenance",
+                labels={"page": page, "study": "{study}"},
+            )
+            for page in ("verdicts", "provenance")
+        ],
         macros=f"{BUILD}/{{study}}/numbers.tex",
         tables=directory(f"{BUILD}/{{study}}/tables"),
     log:

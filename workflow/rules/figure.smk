@@ -9,7 +9,12 @@ rule figure:
         ),
         style=ROOT / "workflow/effective_lr/document/style.mplstyle",
     output:
-        f"{BUILD}/{{study}}/{{figure}}.pdf",
+        report(
+            f"{BUILD}/{{study}}/{{figure}}.pdf",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}", "study": "{study}"},
+        ),
     log:
         f"{RESULTS}/{{study}}/logs/figure-{{figure}}.log",
     priority: 9000  # as soon as its trainings are done

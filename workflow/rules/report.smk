@@ -1,4 +1,4 @@
-# On demand: notebooks, the explorer, and the pages of `snakemake report --report`.
+# On demand: notebooks and the explorer.
 
 
 rule notebook:
@@ -53,42 +53,3 @@ rule explorer:
         ),
     shell:
         "python -m effective_lr explore {params.scale} --output {output:q} 2>&1 | tee -i {log:q}"
-
-
-# A rule for each study, since their figures and tables differ.
-PAGES = {
-    study: [
-        *(("figure", name, BUILD / study / f"{name}.png") for name in CHAPTERS[study].contents.figures),
-        *(("table", name, BUILD / study / f"{name}.html") for name in CHAPTERS[study].contents.tables),
-        *(("page", name, BUILD / study / f"page_{name}.html") for name in ("claims", "provenance")),
-    ]
-    for study in CHAPTERS
-}
-for study in CHAPTERS:
-
-    rule:
-        name:
-            f"{study}_pages"
-        input:
-            tables=LAYOUT.tables(study),
-            claims=LAYOUT.claims(study),
-        output:
-            [
-                report(
-                    path,
-                    caption=f"../report/{kind}.rst",
-                    category={"figure": "Figures", "table": "Tables"}.get(kind, "Claims and provenance"),
-                    labels={kind: name.replace("_", " "), "number": MANUSCRIPT.number_of(study, name), "study": study},
-                )
-                for kind, name, path in PAGES[study]
-            ],
-        log:
-            RESULTS / study / "logs/pages.log",
-        conda:
-            "../../environment.yml"
-        params:
-            study=study,
-            scale=SCALE,
-            code=CODE[study]["figure"] + CODE[study]["chapter"],
-        shell:
-            "python -m effective_lr pages --study {params.study} {params.scale} 2>&1 | tee -i {log:q}"

@@ -28,9 +28,9 @@ TARGETS = {
     "notebooks": ("The notebooks, executed", [*EXECUTED, *EVERYTHING]),
     "explore": ("The explorer of runs, curves and claims, one HTML page", [*rules.explorer.output, *EVERYTHING]),
 }
-SHOWN = [path for pages in PAGES.values() for *_, path in pages]
-SHOWN += [path for _, files in TARGETS.values() for path in files]
-TARGETS["report"] = ("All that the HTML report shows: `make report` writes it", SHOWN)
+DRAWN = [BUILD / study / f"{name}.pdf" for study, chapter in CHAPTERS.items() for name in chapter.contents.figures]
+SHOWN = [path for _, files in TARGETS.values() for path in files]
+TARGETS["report"] = ("All that the HTML report shows: `make report` writes it", [*DRAWN, *SHOWN])
 NAMES = contents.target_names(CHAPTERS)
 for study, chapter in CHAPTERS.items():
     written = expand(rules.chapter.output, study=study)

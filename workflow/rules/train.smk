@@ -3,17 +3,17 @@
 
 KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
-# The jobs of the first two figures come before all others: who waits for the paper has something to look at.
+# The longest first, in minutes; before all others the jobs of the first two figures, so that who waits for the paper has
+# something to look at.
 FIRST = [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
 FIRST_TABLES = {
     path for one in FIRST for path in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
 }
-
-
-def order(wildcards):
-    """The priority of a job: the longest first, in minutes."""
-    is_first = RESULTS / wildcards.study / "jobs" / f"{wildcards.job}.parquet" in FIRST_TABLES
-    return LAYOUT.minutes(wildcards.study, wildcards.job) + 5000 * is_first
+PRIORITIES = {
+    (study, job): LAYOUT.minutes(study, job) + 5000 * (RESULTS / study / "jobs" / f"{job}.parquet" in FIRST_TABLES)
+    for study, chapter in CHAPTERS.items()
+    for job in chapter.jobs
+}
 
 
 rule train:
@@ -24,7 +24,7 @@ rule train:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
-    priority: order
+    priority: lambda wildcards: PRIORITIES[wildcards.study, wildcards.job]
     conda:
         "../../environment.yml"
     threads: 1

@@ -1,6 +1,7 @@
-"""A chapter in one process: the verdicts, macros and tables of a study, and its pages for the report."""
+"""A chapter in one process: the verdicts, macros and tables of a study, and two pages for the report."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from effective_lr.document import common_tables, report
 from effective_lr.document.macros import macros_of, to_latex
@@ -9,7 +10,7 @@ from effective_lr.engine.inputs import Layout
 from effective_lr.engine.storage import read_json, write_json
 from effective_lr.errors import UserError
 from effective_lr.evidence import tidy
-from effective_lr.evidence.verdicts import decide_all
+from effective_lr.evidence.verdicts import as_text, decide_all
 
 
 def results_of(layout: Layout, study: str) -> Results:
@@ -27,16 +28,29 @@ def results_of(layout: Layout, study: str) -> Results:
 
 
 def write_chapter(layout: Layout, study: str) -> None:
-    """Write claims.json and runs.csv among the results, numbers.tex and tables/*.tex beside the paper."""
+    """Write claims.json, runs.csv and pages among the results, numbers.tex and tables/*.tex beside the paper."""
     chapter, build, results = layout.chapters[study], layout.build / study, results_of(layout, study)
+    folder, runs = layout.results(study), results.tables.runs()
     (build / "tables").mkdir(parents=True, exist_ok=True)
     write_json(results.claims, layout.claims(study))
-    results.tables.runs().to_csv(layout.results(study) / "runs.csv", index=False)
+    runs.to_csv(folder / "runs.csv", index=False)
+    (folder / "verdicts.html").write_text(report.claims_to_html(results.claims), encoding="utf-8")
+    (folder / "provenance.html").write_text(report.provenance_to_html(runs), encoding="utf-8")
     captions = {name: item.caption for name, item in chapter.contents.shown.items()}
     macros = to_latex(study, macros_of(results, layout.config.scale_name), captions)
     (build / "numbers.tex").write_text(macros, encoding="utf-8")
     for name, table in tables_of(layout, study, results):
         (build / "tables" / f"{name}.tex").write_text(table.latex(), encoding="utf-8")
+
+
+def write_claim(layout: Layout, study: str, name: str, output: Path) -> str:
+    """Decide on one claim by its own runs; returns the verdict as text."""
+    chapter = layout.chapters[study]
+    experiments = chapter.claims[name].experiments
+    tables = tidy.read(chapter, layout.tables(study, experiments), experiments)
+    decided = decide_all(chapter, tables, tidy.read_checks(layout.checks(study)), layout.options)[name]
+    write_json(decided, output)
+    return as_text(decided)
 
 
 def tables_of(layout: Layout, study: str, results: Results) -> Iterator[tuple[str, Table]]:
@@ -54,23 +68,3 @@ def tables_of(layout: Layout, study: str, results: Results) -> Iterator[tuple[st
             measured=measured[0] if measured else None,
         )
         yield name, make(shown)
-
-
-def write_pages(layout: Layout, study: str) -> None:
-    """Write a picture of each figure, and pages of the tables, of the claims and of the provenance of the runs."""
-    from effective_lr.document.figures import picture  # imports matplotlib
-
-    chapter, build, results = layout.chapters[study], layout.build / study, results_of(layout, study)
-    build.mkdir(parents=True, exist_ok=True)
-    pages = {
-        "page_claims": report.claims_to_html(results.claims),
-        "page_provenance": report.provenance_to_html(results.tables.runs()),
-    }
-    for name, table in tables_of(layout, study, results):
-        item = chapter.contents.tables[name]
-        pages[name] = report.table_page(table, item.title, item.caption)
-    for name, text in pages.items():
-        (build / f"{name}.html").write_text(text, encoding="utf-8")
-    for name, item in chapter.contents.figures.items():
-        shown = results.tables.only(chapter.experiments_of(item))
-        (build / f"{name}.png").write_bytes(picture(chapter.study, name, shown))

@@ -3,8 +3,7 @@
 The tools are jupytext, papermill and nbconvert, in one process: to start each of them takes longer than their work.
 """
 
-import base64
-import copy
+import json
 import re
 import shutil
 import textwrap
@@ -14,10 +13,9 @@ from typing import Any
 
 import jupytext  # type: ignore[import-untyped]
 import papermill  # type: ignore[import-untyped]
+from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 
-from effective_lr.document.figures import quantized
-from effective_lr.document.notation import mathml
 from effective_lr.errors import UserError
 
 # nbconvert's page, without the programs that it would load from the net, and no wider than is easy to read.
@@ -31,11 +29,18 @@ TEMPLATE = """
 {%- endblock -%}
 """
 FORMULA = re.compile(r"\$\$(?P<block>.+?)\$\$|\$(?P<inline>.+?)\$", re.DOTALL)
+NORM = "<mo>&#x02016;</mo>"  # which shall not grow with what stands beside it
 
 
 def with_formulas(text: str) -> str:
-    """Markdown with its formulas, in dollars, as MathML."""
-    return FORMULA.sub(lambda found: mathml(found[str(found.lastgroup)], str(found.lastgroup)), text)
+    """Markdown with its formulas, in dollars, as MathML, which browsers show by themselves."""
+
+    def mathml(found: re.Match[str]) -> str:
+        display = str(found.lastgroup)
+        elements: str = convert(found[display].strip(), display=display)
+        return elements.replace(NORM, NORM.replace("<mo>", '<mo stretchy="false">'))
+
+    return FORMULA.sub(mathml, text)
 
 
 def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
@@ -63,25 +68,21 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
         raise UserError(f"{source}: cell {error.exec_count} failed ({why}); {executed} shows where") from error
 
 
-def page(notebook: Any, name: str) -> str:
-    """The page of an executed notebook: nbconvert's, with formulas as MathML and pictures of few colors."""
-    notebook = copy.deepcopy(notebook)
+def page_of(notebook: Any, name: str) -> str:
+    """The page of an executed notebook: nbconvert's, with formulas as MathML."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_formulas(cell.source)
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if "image/png" in data:
-                data["image/png"] = base64.b64encode(quantized(base64.b64decode(data["image/png"]))).decode()
     exporter = HTMLExporter(raw_template=TEMPLATE)  # type: ignore[no-untyped-call]
     text, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
     return text
 
 
-def run(source: Path, parameters: dict[str, str], executed: Path, notebook: Path, page_file: Path) -> str:
-    """Execute a notebook and write it and its page, these two only when no cell fails; returns a line about it."""
+def run(source: Path, parameters: str, executed: Path, notebook: Path, page: Path) -> str:
+    """Execute a notebook with parameters in JSON and write it and its page, these two only when no cell fails; returns
+    a line about it."""
     start = time.monotonic()
-    done = execute(source, parameters, executed)
-    page_file.write_text(page(done, source.stem))
+    done = execute(source, json.loads(parameters), executed)
+    page.write_text(page_of(done, source.stem), encoding="utf-8")
     shutil.copyfile(executed, notebook)
     return f"{source}: executed in {time.monotonic() - start:.0f} s"

@@ -1,14 +1,9 @@
 """The explorer: one HTML file, opened from disk, with every run, its curves beside the theory, and all claims.
 
-A study may have these functions in its explorer.py:
+A study may have these functions in its explorer.py; without the second, all that was measured is drawn:
 
     view(tables)     the first view, from the tables of the figure that contents.yaml names as `first_view`
     curves(tables)   what is drawn of a run, and what theory predicts of that
-
-Without the first, the page shows the figure itself; without the second, all that was measured at several steps.
-
-The page is explorer.html, beside this file: plain JavaScript that draws SVG. A plotting library would be many times its
-script, and marks that the keyboard reaches, and curves of one run over those of another, would still be ours to write.
 """
 
 import base64
@@ -26,9 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from effective_lr.document import style
-from effective_lr.document.figures import picture
 from effective_lr.document.report import evidence_to_html, verdict
-from effective_lr.document.table import to_html
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.inputs import Layout, data_of
 from effective_lr.engine.storage import read_json
@@ -216,7 +209,8 @@ def fill(template: str, **content: str) -> str:
 
 def write(layout: Layout, output: Path) -> None:
     """Write the page: explorer.html, whose part between two marks is that of one study."""
-    before, template, after = Path(__file__).with_name("explorer.html").read_text().split("<!--study-->\n")
+    page = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
+    before, template, after = page.split("<!--study-->\n")
     titles = {name: html.escape(chapter.study.title) for name, chapter in layout.chapters.items()}
     links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
     scale = f"{'published' if layout.is_published else 'own'} results, scale {layout.config.scale_name}"
@@ -241,15 +235,8 @@ def section(layout: Layout, chapter: Chapter, template: str) -> str:
     ids = [run["id"] for run in runs]
     curves = (study.find("explorer", "curves") or all_curves)(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
     item = chapter.contents.figures[name] if name else None
-    view, image = View("", []), ""
-    if name and item and ids:
-        shown = tables.only(chapter.experiments_of(item))
-        if find_view := study.find("explorer", "view"):
-            view = find_view(shown)
-        else:
-            source = base64.b64encode(picture(study, name, shown)).decode()
-            image = f'<img src="data:image/png;base64,{source}" alt="{html.escape(item.title)}">'
-            image += f'<p class="note">{to_html(item.caption)}</p>'
+    make = study.find("explorer", "view")
+    view = make(tables.only(chapter.experiments_of(item))) if make and item and ids else View("", [])
     lines, packed = columns(curves, ids)
     data = {
         "runs": runs,
@@ -267,7 +254,6 @@ def section(layout: Layout, chapter: Chapter, template: str) -> str:
         follows=html.escape(study.follows),
         view=html.escape(item.title) if item else "",
         note=html.escape(view.note),
-        picture=image,
         claims="\n".join(claim_html(study.name, one, claim) for one, claim in claims.items()),
         count=f"{len(runs):,}",
         runs="\n".join(run_row(study.name, run) for run in runs),

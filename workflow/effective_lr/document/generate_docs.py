@@ -3,12 +3,10 @@
 README.md                           how many of the published claims have which verdict, and the scales
 docs/results.md                     these verdicts, and the targets with their cost
 results/published/*/*.claims.json   the verdicts with all their numbers
-config/README.md                    the table of the keys of the config
 config/<study>/README.md            every setting of a run of the study
 environment.yml                     the pins of requirements.lock
 """
 
-import json
 import re
 from functools import cache
 from pathlib import Path
@@ -61,18 +59,11 @@ def allowed(schema: dict[str, Any]) -> str:
         return " or ".join(allowed(part) for part in schema["anyOf"])
     if "const" in schema or "enum" in schema:
         return ", ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "boolean":
+        return "true, false"
     bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
     return " ".join([schema["type"], ", ".join(limits)]).strip()
-
-
-def keys_table() -> str:
-    """The keys of the config."""
-    rows = [
-        [f"`{key}`", schema["description"], allowed(schema), json.dumps(schema["default"]), schema["change"]]
-        for key, schema in grid.Config.model_json_schema()["properties"].items()
-    ]
-    return markdown(["key", "meaning", "values", "default", "when to change"], rows)
 
 
 def settings_page(study: Study) -> str:
@@ -99,11 +90,11 @@ def settings_page(study: Study) -> str:
 
 def environment() -> str:
     """environment.yml with the pins of the lock in it: conda and Snakemake copy this file alone."""
-    lock = (ROOT / "requirements.lock").read_text()
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     pins = re.findall(r"^([A-Za-z0-9_.\[\]-]+==[^\s\\;]+)( ; [^\\\n]*?)?\s*\\?$", lock, flags=re.MULTILINE)
     lines = [f'      - "{name}{marker.rstrip()}"' if marker else f"      - {name}" for name, marker in pins]
     path = ROOT / "environment.yml"
-    before = path.read_text().split("  - pip:\n")[0]
+    before = path.read_text(encoding="utf-8").split("  - pip:\n")[0]
     return "\n".join([f"{before}  - pip:", *lines, ""])
 
 
@@ -215,11 +206,10 @@ def generated() -> dict[Path, str]:
             "verdicts": verdicts_table(claims, chapters),
             "speed": speed(),
         },
-        "config/README.md": {"keys": keys_table()},
     }
     found = {ROOT / "environment.yml": environment()}
     for name, contents_of in sections.items():
-        text = (ROOT / name).read_text()
+        text = (ROOT / name).read_text(encoding="utf-8")
         for mark, content in contents_of.items():
             text = section(text, mark, content)
         found[ROOT / name] = text
@@ -233,4 +223,4 @@ def write() -> None:
         for study in layout.chapters:
             write_claims(layout, study)
     for path, text in generated().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How the paper writes numbers and text, in figures and tables alike, and how pages show its formulas."""
+"""How the paper writes numbers and text, in figures and tables alike, and how pages show its labels."""
 
 import re
 
@@ -43,20 +43,3 @@ def plain(latex: str) -> str:
     for command, letter in PLAIN.items():
         text = text.replace(command, letter)
     return re.sub(r"(?<=[= ])-(?=\d)", "−", text)
-
-
-# Norms do not grow with what stands beside them, a slash needs no space, and a sign is not a difference.
-BETTER = {
-    "<mo>&#x02016;</mo>": '<mo stretchy="false">&#x02016;</mo>',
-    "<mo>&#x0002F;</mo>": '<mo lspace="0" rspace="0">&#x0002F;</mo>',
-}
-
-
-def mathml(formula: str, display: str = "inline") -> str:
-    """A formula of LaTeX as MathML, which browsers show by themselves; `display` is inline or block."""
-    from latex2mathml.converter import convert  # only pages need it
-
-    elements: str = convert(re.sub(r"(?<=[\[ ])(-[\d.]+)", r"{\1}", formula.strip()), display=display)
-    for plain_form, better in BETTER.items():
-        elements = elements.replace(plain_form, better)
-    return elements

@@ -46,8 +46,8 @@ def write_paper(layout: Layout) -> None:
         **count_verdicts(*claims.values()),
     }
     (build / FRAME / "tables").mkdir(parents=True, exist_ok=True)
-    (build / "chapters.tex").write_text(chapters_tex(paper, studies, "".join(watermarks[:1])))
-    (build / FRAME / "numbers.tex").write_text(to_latex(FRAME, numbers, CAPTIONS))
-    (build / FRAME / "tables" / "overview.tex").write_text(overview(claims).latex())
+    (build / "chapters.tex").write_text(chapters_tex(paper, studies, "".join(watermarks[:1])), encoding="utf-8")
+    (build / FRAME / "numbers.tex").write_text(to_latex(FRAME, numbers, CAPTIONS), encoding="utf-8")
+    (build / FRAME / "tables" / "overview.tex").write_text(overview(claims).latex(), encoding="utf-8")
     require_known_numbers(paper, studies, build, layout.root)
     typeset(paper / "main.tex", build)

@@ -1,6 +1,7 @@
 """The figures of the paper around its chapters: every test at a glance."""
 
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from effective_lr.document import style
+from effective_lr.document.figures import save_pdf
+from effective_lr.document.overview import read_claims
 from effective_lr.document.style import PALETTE, TEXT_WIDTH
+from effective_lr.engine.inputs import Layout
 from effective_lr.engine.study import Study, load
 from effective_lr.evidence.verdicts import (
     IN_PART,
@@ -53,6 +57,11 @@ def verdicts(claims: dict[str, Claims]) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def write_verdicts(layout: Layout, output: Path) -> None:
+    """Draw every test of every claim."""
+    save_pdf(verdicts(read_claims(layout)), output)
 
 
 def lines_of(study: Study, decided: dict[str, dict[str, Any]]) -> list[Line]:

@@ -1,14 +1,10 @@
-"""The tables, the claims and the provenance as a browser shows them, for the workflow's report.
-
-Each page stands alone: no script, no link to a file. Formulas become MathML, which browsers show by themselves.
-"""
+"""The claims and the provenance as a browser shows them, for the workflow's report: pages without scripts or links."""
 
 import html
 from typing import Any
 
 import pandas as pd
 
-from effective_lr.document.table import Table, to_html
 from effective_lr.evidence.verdicts import value_text, within_text
 
 STYLE = """
@@ -27,11 +23,6 @@ def page(title: str, *body: str) -> str:
     """A whole HTML page."""
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     return "\n".join(["<!DOCTYPE html>", f'<html lang="en"><head>{head}</head><body>', *body, "</body></html>", ""])
-
-
-def table_page(table: Table, title: str, caption: str) -> str:
-    """A table of the paper, with its caption."""
-    return page(title, f"<h1>{html.escape(title)}</h1>", table.html(), f"<p>{to_html(caption)}</p>")
 
 
 def verdict(text: str) -> str:

@@ -22,8 +22,8 @@ PALETTE = (
 
 
 def use() -> None:
-    """Draw in the style from here on."""
-    plt.style.use(Path(__file__).with_name("style.mplstyle"))
+    """Draw in the style from here on, and in nothing of a matplotlibrc of the user."""
+    plt.style.use(["default", Path(__file__).with_name("style.mplstyle")])
 
 
 def sequential(count: int) -> list[tuple[float, ...]]:

@@ -1,15 +1,12 @@
 """Checks that changed training code of a study gives the same results, so that trained runs keep their key.
 
-The code of the last certified commit is unpacked beside this one, and both train the same sample of runs, on this
-machine, one after another: every kind of run that the scales of the study have, at the sizes of its smoke scale, from
-the first step to the last, and each once more with an interruption and a checkpoint. Where all rows and weights are
-equal bit for bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old
-one, in `code.lock` beside the code.
-
-A sample does not cover every setting: the lock records when, on which machine and against which commit, and a full
-retrain stays the audit (`--config retrain=true`, then `make compare`).
+The code of the last certified commit and this one train the same sample: every kind of run that the scales of the study
+have, at the sizes of its smoke scale, and each once more with an interruption. Where all rows and weights are equal bit
+for bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
+`code.lock` beside the code. A sample is no proof: that is to train everything again (`--config retrain=true`).
 """
 
+import itertools
 import json
 import os
 import platform
@@ -31,27 +28,29 @@ RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
 PACKAGE = "workflow/effective_lr"  # in the repository
 
 
-def certify(root: Path, name: str, data_folder: str) -> str:
-    """Add the present code of a study to its lock; returns a line about the comparison.
+def certify(study: str) -> str:
+    """Check that changed training code of a study gives the same results, and add it to its lock; returns a line about
+    the comparison.
 
     Raises UserError, and leaves the lock as it is, where a result differs, or there is nothing to compare with.
     """
-    study, lock = load(name), root / PACKAGE / "studies" / name / "code.lock"
-    tree, known = tree_at(root, study), code.read_lock(lock)
+    loaded, root = load(study), code.PACKAGE.parents[1]
+    lock = root / PACKAGE / "studies" / study / "code.lock"
+    tree, known = tree_at(root, loaded), code.read_lock(lock)
     if tree in known:
-        return f"{name}: {tree} is certified already, with the key {known[tree]}"
-    runs = sample(root, study)
+        return f"{study}: {tree} is certified already, with the key {known[tree]}"
+    runs = sample(root, loaded)
     if not runs:
-        raise UserError(f"{name}: no scale has a run of the steps in the defaults of {SAMPLE_SCALE}, or fewer")
+        raise UserError(f"{study}: no scale has a run of the steps in the defaults of {SAMPLE_SCALE}, or fewer")
     with tempfile.TemporaryDirectory() as scratch:
-        base = last_commit(root, study, known, Path(scratch))
+        base = last_commit(root, loaded, known, Path(scratch))
         before = Path(scratch, base)
-        data = prepared(study, runs, data_folder, Path(scratch))
-        traces = [trace(checkout, name, runs, data) for checkout in (before, root)]
-        old_tree = tree_at(before, study)
+        data = prepared(loaded, runs, grid.load_config(root, {}).data_folder, Path(scratch))
+        traces = [trace(checkout, study, runs, data) for checkout in (before, root)]
+        old_tree = tree_at(before, loaded)
     if difference := first_difference(*traces):
         raise UserError(
-            f"{name}: the training code gives other results than at {base}: {difference}; nothing was certified"
+            f"{study}: the training code gives other results than at {base}: {difference}; nothing was certified"
         )
     key = known.get(old_tree, old_tree)
     resumed = sum(one.endswith(RESUMED) for one in traces[0])
@@ -60,9 +59,9 @@ def certify(root: Path, name: str, data_folder: str) -> str:
         f"{len(traces[0]) - resumed} runs, {resumed} of them resumed too, on {platform.machine()} with Python "
         f"{platform.python_version()}"
     )
-    with lock.open("a") as file:
+    with lock.open("a", encoding="utf-8") as file:
         file.write(f"{tree} {key} {how}\n")
-    return f"{name}: {tree} has the key {key}: {how}"
+    return f"{study}: {tree} has the key {key}: {how}"
 
 
 def tree_at(checkout: Path, study: Study) -> str:
@@ -131,7 +130,7 @@ def trace(checkout: Path, study: str, runs: list[BaseRun], data: dict[str, str])
     environment = {**os.environ, "PYTHONPATH": str(checkout / "workflow")}
     command = [sys.executable, "-P", str(Path(__file__).with_name("tracer.py"))]
     given = json.dumps(task)
-    result = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, cwd=checkout)
+    result = subprocess.run(command, input=given, env=environment, capture_output=True, encoding="utf-8", cwd=checkout)
     if result.returncode:
         raise UserError(f"{study}: the training code at {checkout} fails on the sample: {result.stderr.strip()[-500:]}")
     return json.loads(result.stdout.splitlines()[-1])
@@ -143,16 +142,12 @@ def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     if not before:
         return "the code before knows none of the runs"
     for name, old in before.items():
-        if name not in after:
-            return f"{name}: its settings are refused now"
+        new = after.get(name, {"rows": [], "weights": "none"})
         known = {quantity for _, _, quantity, _ in old["rows"]}
-        new = after[name]
-        new["rows"] = [row for row in new["rows"] if row[2] in known]
-        for one, other in zip(old["rows"], new["rows"], strict=False):
+        rows = [row for row in new["rows"] if row[2] in known]
+        for one, other in itertools.zip_longest(old["rows"], rows):
             if one != other:
-                return f"{name}: row {tuple(other)}, before {tuple(one)}"
-        if len(old["rows"]) != len(new["rows"]):
-            return f"{name}: {len(new['rows'])} rows, before {len(old['rows'])}"
+                return f"{name}: row {other}, before {one}"
         if old["weights"] != new["weights"]:
             return f"{name}: the final weights differ, though all rows are equal"
     return ""
@@ -160,7 +155,7 @@ def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 def git(root: Path, *words: str) -> str:
     """What git prints. Raises UserError where it fails."""
-    result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+    result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, encoding="utf-8")
     if result.returncode:
         raise UserError(f"git {' '.join(words[:2])} failed: {result.stderr.strip()}; certify in a git repository")
     return result.stdout

@@ -2,10 +2,8 @@
 
 Snakemake plans a job again when the code that it runs has changed: `sources` hashes the files. A run trains again when
 the code that decides its result has: its key is of the import closure of the training module within the folder of its
-study. That is hashed as syntax trees, without what cannot change a result: comments, formatting, docstrings,
-descriptions and sources of settings, messages of errors, and the differences between the trees of Python's versions.
-`code.lock` in the folder gives a tree the key of another one that was found to train the same numbers bit for bit
-(certify.py); an unknown tree is its own key, and trains anew.
+study, as syntax trees without what cannot change a result. `code.lock` in the folder gives a tree the key of another
+one that trains the same numbers (certify.py); an unknown tree is its own key.
 """
 
 import ast
@@ -91,7 +89,7 @@ def training_key(study: Study, studies: Path = STUDIES) -> str:
 
 def read_lock(path: Path) -> dict[str, str]:
     """The keys of certified syntax trees by their hashes."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     entries = [line.split(maxsplit=2) for line in lines if line.strip() and not line.startswith("#")]
     if any(len(entry) < 3 for entry in entries):
         raise UserError(f"{path}: expected lines of a tree, a key, and how that was certified; restore the file")

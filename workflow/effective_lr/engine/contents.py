@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from effective_lr.engine import grid
 from effective_lr.engine.grid import Config, Experiments, Scale
@@ -28,13 +28,12 @@ class _Strict(BaseModel):
 class Item(_Strict):
     """A figure or a table: the function of its name in the study's figures.py or tables.py makes it."""
 
-    title: str = Field(description="what it shows, in a few words")
-    experiments: Names = Field(default=[], description="the experiments whose runs it shows; or all")
-    claims: Names = Field(default=[], description="the claims whose verdicts and numbers it shows; or all")
-    checks: bool = Field(default=False, description="whether it shows the float64 checks")
-    published: bool = Field(default=False, description="whether it shows the verdicts of the published scales, too")
-    file: str | list[str] = Field(default=[], description="a JSON file that it shows: of several, the first found")
-    caption: str = Field(description="LaTeX; states the prediction")
+    title: str
+    experiments: Names = []  # whose runs it shows
+    claims: Names = []  # whose verdicts and numbers it shows
+    checks: bool = False  # whether it shows the float64 checks
+    file: str | list[str] = []  # in JSON, which it shows: of several, the first found
+    caption: str  # LaTeX; states the prediction
 
     @property
     def files(self) -> list[str]:
@@ -44,19 +43,19 @@ class Item(_Strict):
 class Notebook(_Strict):
     """A notebook, notebooks/<study>/<name>.py."""
 
-    title: str = Field(description="what it is for, in a few words")
-    experiments: Names = Field(default=[], description="the experiments whose tables and claims it reads; or all")
-    data_of: str | None = Field(default=None, description="the experiment whose prepared data it trains on")
+    title: str
+    experiments: Names = []  # whose tables and claims it reads
+    data_of: str | None = None  # the experiment whose prepared data it trains on
 
 
 class Contents(_Strict):
     """What a study shows: paper/<study>/contents.yaml."""
 
-    order: int = Field(description="place of the chapter in the paper")
+    order: int  # of the chapter in the paper
     figures: dict[str, Item] = {}
     tables: dict[str, Item] = {}
     notebooks: dict[str, Notebook] = {}
-    first_view: str | None = Field(default=None, description="the figure that the explorer opens the study with")
+    first_view: str | None = None  # the figure whose experiments the explorer opens the study with
 
     @property
     def shown(self) -> dict[str, Item]:
@@ -107,7 +106,7 @@ class Part(Measurement):
 
     within: Annotated[tuple[float, float], AfterValidator(_rises)]
     planned: Planned | None = None
-    seeds_from: int | None = Field(default=None, description="the first seed that decides, where it is not the claim's")
+    seeds_from: int | None = None  # the first seed that decides, where it is not the claim's
 
 
 class Claim(_Strict):
@@ -120,9 +119,7 @@ class Claim(_Strict):
     shown: str
     parts: list[Part]
     reason: str
-    seeds_from: int = Field(
-        default=0, description="the first seed that decides: earlier ones were seen before its rule"
-    )
+    seeds_from: int = 0  # the first seed that decides: earlier ones were seen before its rule
     explored: list[Measurement] = []  # shown to explain, and no part of the verdict
 
 
@@ -252,10 +249,13 @@ def published_scales(root: Path, study: str) -> list[str]:
     return sorted(path.stem for path in tables if path.stem != "checks")
 
 
-def load_chapters(root: Path, config: Config) -> dict[str, Chapter]:
-    """The studies that have the scale, or published it, in the order of the paper. Raises UserError where none has."""
+def load_chapters(root: Path, config: Config, study: str = "") -> dict[str, Chapter]:
+    """The studies that have the scale, or published it, in the order of the paper, or this one alone. Raises UserError
+    where none has it."""
     scale, chosen = config.scale_name, "metrics = 'published', " if config.metrics == "published" else ""
-    known = {name: grid.scales(config_folder(root, name)) for name in names()}
+    if study not in ("", *names()):
+        raise UserError(f"STUDY = '{study}': expected one of {', '.join(names())}")
+    known = {name: grid.scales(config_folder(root, name)) for name in names() if study in ("", name)}
     if chosen:
         known = {name: [one for one in published_scales(root, name) if one in own] for name, own in known.items()}
     chapters = [load_chapter(root, name, scale) for name, own in known.items() if scale in own]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effective_lr.errors import UserError
+from effective_lr.errors import UserError, reason
 
 if TYPE_CHECKING:  # a job that finds all its runs finished never imports torch
     import torch
@@ -50,6 +50,8 @@ def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
             except BlockingIOError:
                 os.close(lock)
                 continue
+            except OSError as error:  # a disk without locks: nothing counts the jobs on a device
+                print(f"{path}: cannot be locked ({reason(error)}); more than {slots} jobs may share a GPU", flush=True)
             try:
                 yield index
                 return

@@ -6,62 +6,49 @@ The Snakefile imports it: nothing here imports torch.
 import hashlib
 import itertools
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from os.path import expanduser, expandvars
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from effective_lr.engine.resources import CPU_SPEED
 from effective_lr.engine.study import BaseRun, PositiveFloat, Study
 from effective_lr.engine.validation import explain, nearest, read_yaml
 from effective_lr.errors import UserError
 
+JOB_CONFIG = "EFFECTIVE_LR_CONFIG"  # an environment variable: what changes no result, which Snakemake must not compare
 Experiments = dict[str, list[BaseRun]]  # the runs of each experiment, each once
 
 
-def key(default: Any, description: str, change: str) -> Any:
-    """A key of the config; `change` is when to change it."""
-    return Field(default=default, description=description, json_schema_extra={"change": change})
+TAKEN = {"checks", "data", "published"}  # names that files and folders of results have
+
+
+def _names_a_scale(name: str | None) -> str | None:
+    """It becomes the name of files, folders and targets, and stands in commands and in LaTeX."""
+    if name is not None and (not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name.startswith("published-")):
+        raise ValueError(f"scale = '{name}': expected letters, digits, _ and -; give its file another name")
+    if name in TAKEN:
+        raise ValueError(f"scale = '{name}': results have a folder or a file of that name; give its file another one")
+    return name
 
 
 class Config(BaseModel):
-    """The keys of config/config.yaml, all of which `snakemake --config key=value` may override."""
+    """The keys of config/config.yaml, all of which `snakemake --config key=value` may override: config/README.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scale: str | None = key(
-        None,
-        "what to train, a file of config/<study>: smoke (minutes), laptop (30 to 70 minutes), study (hours), cifar "
-        "(as laptop), paper (GPUs); null is laptop, and study with metrics = published",
-        "to try everything quickly, to decide on the claims, or for a grid of your own",
-    )
-    metrics: Literal["recompute", "published"] = key(
-        "recompute",
-        "recompute trains what is missing; published trains nothing and redraws everything from the committed results "
-        "of the scale",
-        "to see the published study, or to change how it is shown",
-    )
-    data_folder: str = key(
-        "data",
-        "folder that is looked at first for the data files, and that downloads go to",
-        "where the data lie elsewhere, or this disk is too small (CIFAR-10 needs 0.4 GB)",
-    )
-    device: Literal["auto", "cpu", "cuda"] = key(
-        "auto", "where to train; auto takes a GPU where one is visible", "to keep off a GPU, or to insist on one"
-    )
-    gpu_slots: PositiveInt = key(
-        1, "training jobs that share a GPU", "raise it until the GPU is busy; lower it when its memory is full"
-    )
-    checkpoint_seconds: PositiveFloat = key(
-        60, "seconds between checkpoints, all that a kill can cost a run", "raise it on a slow disk"
-    )
-    retrain: bool = key(
-        False,
-        "train every planned run again, though the run cache may hold it",
-        "to measure costs anew, with --forcerun train",
-    )
+    scale: Annotated[str | None, AfterValidator(_names_a_scale)] = None
+    metrics: Literal["recompute", "published"] = "recompute"
+    data_folder: Annotated[str, AfterValidator(lambda text: expandvars(expanduser(text)))] = "data"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpu_slots: PositiveInt = 1
+    checkpoint_seconds: PositiveFloat = 60
+    retrain: bool = False
 
     @property
     def scale_name(self) -> str:
@@ -78,11 +65,9 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    about: str = Field(description="what the experiment is for")
-    grid: dict[str, Any] = Field(default={}, description="settings; every combination of the values in lists is run")
-    cases: list[dict[str, Any]] = Field(
-        default=[{}], description="settings that go together; the grid is run with each case in turn"
-    )
+    about: str
+    grid: dict[str, Any] = {}
+    cases: list[dict[str, Any]] = [{}]
 
 
 class Scale(BaseModel):
@@ -90,10 +75,10 @@ class Scale(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    about: str = Field(description="what the scale is for, and what it costs")
-    watermark: str = Field(default="", description="a line printed across every page of the paper")
-    defaults: dict[str, Any] = Field(description="settings that all runs share unless an experiment overrides them")
-    experiments: dict[str, Experiment] = Field(description="the experiments by name")
+    about: str
+    watermark: str = ""  # across every page of the paper
+    defaults: dict[str, Any]  # settings that all runs share unless an experiment overrides them
+    experiments: dict[str, Experiment]
 
     def runs(self, model: type[BaseRun]) -> Experiments:
         """The runs of each experiment, without repetition within one; experiments may share runs.
@@ -135,11 +120,15 @@ class Scale(BaseModel):
 
 
 def load_config(root: Path, chosen: dict[str, Any]) -> Config:
-    """The config: these keys over those of config/config.yaml. Raises UserError with a sentence for each problem."""
+    """The config: these keys over those of config/config.yaml. Raises UserError with a sentence for each problem.
+
+    A job of Snakemake finds in its environment what the user chose on the command line of that.
+    """
     own = Path.cwd() / "config" / "config.yaml"  # of a working directory elsewhere
     path = own if own.exists() else root / "config" / "config.yaml"
     try:
-        return Config(**{**read_yaml(path, "keys of the config"), **chosen})
+        of_job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
+        return Config(**{**read_yaml(path, "keys of the config"), **of_job, **chosen})
     except ValidationError as error:
         texts = explain(error, Config.model_fields)
         raise UserError("\n".join(f"config: {text}" for text in texts)) from None
@@ -194,6 +183,7 @@ def unique(experiments: Experiments) -> list[BaseRun]:
 
 
 JOB_SECONDS = 60  # of arithmetic, which a job should hold at least: its start takes seconds
+TINY_SECONDS = 0.25  # as at the smoke scale
 MOST_JOBS = 8  # of one group of experiments: longer jobs at larger scales, not more
 
 
@@ -201,7 +191,7 @@ def jobs(study: Study, experiments: Experiments, figures: Mapping[str, Collectio
     """The runs by training job, <first experiment>-<number>; which job has which depends on the runs alone.
 
     The runs of a job need the same data, and are shown by the same figures (`figures` of each experiment): so a figure
-    trains the runs that it shows, and no others.
+    trains the runs that it shows, and no others. Only runs of tiny jobs are put together all the same.
     """
     members: dict[str, list[str]] = {}
     for name, runs in experiments.items():
@@ -211,14 +201,29 @@ def jobs(study: Study, experiments: Experiments, figures: Mapping[str, Collectio
     for run in sorted(unique(experiments), key=lambda run: run.run_id):
         shown_by = frozenset(figure for name in members[run.run_id] for figure in figures[name])
         groups.setdefault((shown_by, study.data(run)), []).append(run)
+    packed: list[list[BaseRun]] = []
+    tiny: dict[str | None, list[BaseRun]] = {}  # the last of them, by data
+    for (_, data), runs in groups.items():
+        is_tiny = _seconds(study, runs) < TINY_SECONDS
+        if is_tiny and data in tiny and _seconds(study, tiny[data]) < TINY_SECONDS:
+            tiny[data] += runs
+            continue
+        packed.append(runs)
+        if is_tiny:
+            tiny[data] = runs
     found: dict[str, list[BaseRun]] = {}
     count: Counter[str] = Counter()
-    for runs in groups.values():
+    for runs in packed:
         name = min(members[run.run_id][0] for run in runs)
         for part in _parts(study, runs):
             count[name] += 1
             found[f"{name}-{count[name]}"] = part
     return found
+
+
+def _seconds(study: Study, runs: list[BaseRun]) -> float:
+    """Of arithmetic, at the speed that is assumed of a core."""
+    return sum(map(study.operations, runs)) / CPU_SPEED
 
 
 def _parts(study: Study, runs: list[BaseRun]) -> list[list[BaseRun]]:

@@ -1,8 +1,7 @@
 """The studies at one scale, and where their files lie: what the rules of the workflow and the commands ask for.
 
-Sources are found from the place of the repository, and what is made lies in the working directory. So the workflow runs
-with `snakemake -s .../Snakefile --directory elsewhere`, and as a module of another one. The Snakefile imports this:
-nothing here imports torch or pandas.
+Sources are found from the place of the repository, and what is made lies in the working directory. The Snakefile
+imports this: nothing here imports torch or pandas.
 """
 
 import json
@@ -49,10 +48,11 @@ class Layout:
     chapters: dict[str, Chapter]
 
     @classmethod
-    def load(cls, root: Path, **chosen: Any) -> "Layout":
-        """By config/config.yaml and these keys. Raises UserError with one sentence for each problem."""
+    def load(cls, root: Path, study: str = "", /, **chosen: Any) -> "Layout":
+        """By config/config.yaml and these keys, of one study or of all. Raises UserError with one sentence for each
+        problem."""
         config = load_config(root, {key: value for key, value in chosen.items() if value not in (None, "")})
-        return cls(root, config, load_chapters(root, config))
+        return cls(root, config, load_chapters(root, config, study))
 
     @property
     def is_published(self) -> bool:

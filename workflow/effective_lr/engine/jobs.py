@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,8 +22,11 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from effective_lr.engine import grid
+from effective_lr.engine.code import training_key
 from effective_lr.engine.devices import choose_device, on_device
-from effective_lr.engine.inputs import recorded
+from effective_lr.engine.grid import Config
+from effective_lr.engine.inputs import Layout, data_of, recorded
 from effective_lr.engine.storage import (
     SCHEMA,
     Provenance,
@@ -255,14 +259,21 @@ def describe(study: Study, run: BaseRun, table: pa.Table, provenance: Provenance
     return f"{run.run_id}: {result} ({provenance.seconds:.1f} s, {provenance.examples_per_second:,} {study.unit}/s)"
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a job trains; none of it changes a result."""
-
-    device: str = "auto"
-    gpu_slots: int = 1
-    checkpoint_seconds: float = 60
-    retrain: bool = False  # every run, whatever the cache holds
+def train_job(
+    layout: Layout, study: str, output: Path, job: str = "", run: str = "", runs_hash: str = "", code: str = ""
+) -> int:
+    """Train the runs of a job, or one run alone, which leaves the run cache as it is."""
+    chapter, name = layout.chapters[study], run or job
+    runs = [one for one in chapter.runs if one.run_id == run] if run else chapter.jobs.get(job, [])
+    if not runs:
+        raise UserError(f"{name}: no such job or run of {study} at the scale {layout.config.scale_name}")
+    if runs_hash not in ("", grid.runs_hash(runs)):
+        raise UserError(f"{name}: its runs changed since this job was planned; start the workflow again")
+    data = data_of(chapter.study, runs[0])
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if run else layout.results(study) / "runs"
+        cache = RunCache(folder, code or training_key(chapter.study), recorded(data, "sha256"))
+        return run_job(name, chapter.study, runs, cache, data, output, layout.config)
 
 
 def run_job(
@@ -272,7 +283,7 @@ def run_job(
     cache: RunCache,
     data: tuple[Path, Path] | None,
     output: Path,
-    options: Options,
+    config: Config,
 ) -> int:
     """Write the table of a job, and train what is missing for it; returns the exit code.
 
@@ -292,19 +303,19 @@ def run_job(
 
     try:
         for run in runs:
-            if not options.retrain and (result := cache.finished(run)):
+            if not config.retrain and (result := cache.finished(run)):
                 finish(run, result)
         if missing := [run for run in runs if run not in results]:
             from effective_lr.prepare.dataset import load
 
-            chosen = choose_device(options.device)
+            chosen = choose_device(config.device)
             print(f"{name}: {len(missing)} of {len(runs)} runs to train, on {chosen}", flush=True)
             tensors = load(*data) if data else {}
-            with on_device(chosen, options.gpu_slots, name) as device:
-                progress = Progress(name, stop, cache, options.checkpoint_seconds, study.unit, runs, missing)
+            with on_device(chosen, config.gpu_slots, name) as device:
+                progress = Progress(name, stop, cache, config.checkpoint_seconds, study.unit, runs, missing)
                 while missing:
                     stop.deferred = True
-                    result = train(study, missing[0], tensors, device, cache, progress, reuse=not options.retrain)
+                    result = train(study, missing[0], tensors, device, cache, progress, reuse=not config.retrain)
                     stop.deferred = False
                     finish(missing.pop(0), result)
                     if stop.number:

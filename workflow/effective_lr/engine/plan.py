@@ -1,4 +1,4 @@
-"""The runs of a scale as a whole: what is left to train and how long it takes, and what is unused."""
+"""What is left to train of a scale, and how long it takes."""
 
 import itertools
 import time
@@ -12,12 +12,10 @@ from effective_lr.engine.code import training_key
 from effective_lr.engine.inputs import Layout, data_of, recorded
 from effective_lr.engine.jobs import RunCache, duration
 from effective_lr.engine.resources import CPU_SPEED
-from effective_lr.engine.study import BaseRun
-from effective_lr.engine.study import load as load_study
-from effective_lr.errors import UserError
+from effective_lr.engine.study import BaseRun, load
 
 MEASURED_STEPS, MEASURED_SECONDS = 40, 2.0  # of each kind of run, whichever ends first
-PARTIAL_FILE_AGE = 3600.0  # seconds after which nobody can be writing a file any more
+START_SECONDS = 4.0  # of a job, to import PyTorch and read the data
 
 
 def caches(layout: Layout, study: str) -> dict[BaseRun, RunCache]:
@@ -38,27 +36,22 @@ def speed_kind(run: BaseRun) -> tuple[object, ...]:
     return tuple(value for key, value in run if key != "seed" and not isinstance(value, float))
 
 
-def measure(name: str, runs: list[BaseRun]) -> tuple[float, list[float | None]]:
-    """Seconds that this process takes to start, and operations per second of each run, from its first steps here.
-
-    None where the data of a run is not prepared.
-    """
-    start = time.perf_counter()
+def measure(name: str, runs: list[BaseRun]) -> list[float]:
+    """Operations per second of each run, from its first steps here; CPU_SPEED where its data is not prepared."""
     import torch
 
-    from effective_lr.prepare.dataset import load
+    from effective_lr.prepare.dataset import load as load_tensors
 
-    study = load_study(name)
-    training = study.module("training")
-    start_seconds = time.perf_counter() - start
+    study = load(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    speeds: list[float | None] = []
+    speeds = []
     for run in runs:
-        data = data_of(study, run)
-        is_ready = data is None or data.tensors.exists()
-        tensors = load(*data) if data and is_ready else {}
-        speeds.append(study.operations(run) * runs_per_second(training, run, tensors, device) if is_ready else None)
-    return start_seconds, speeds
+        data, speed = data_of(study, run), CPU_SPEED
+        if data is None or data.tensors.exists():
+            tensors = load_tensors(*data) if data else {}
+            speed = study.operations(run) * runs_per_second(study.module("training"), run, tensors, device)
+        speeds.append(speed)
+    return speeds
 
 
 def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
@@ -85,41 +78,37 @@ class _Enough(Exception):
     """The speed is known."""
 
 
-def plan(layout: Layout, study: str, cores: int, gpu_speed: float) -> tuple[str, float]:
-    """What is left to train, and how long it takes by the speed that is measured here, with all cores at work.
+def plan(layout: Layout, cores: int = 1) -> str:
+    """Print what is left to train, and how long it takes by the speed that is measured here with all cores at work."""
+    texts, seconds = zip(*(plan_study(layout, study, cores) for study in layout.chapters), strict=True)
+    total = f"{layout.config.scale_name}: about {duration(sum(seconds) / cores)} with {cores} jobs at a time"
+    return "\n\n".join([*texts, total])
 
-    The text, and seconds of one core.
-    """
+
+def plan_study(layout: Layout, study: str, cores: int) -> tuple[str, float]:
+    """The same of one study, and seconds of one core."""
     chapter, missing = layout.chapters[study], unfinished(layout, study)
-    operations = {run.run_id: chapter.study.operations(run) for run in missing}
-    left = [[run.run_id for run in runs if run.run_id in operations] for runs in chapter.jobs.values()]
-    jobs = [sum(operations[run_id] for run_id in own) for own in left if own]
-    planned = f"{study}: {len(chapter.runs)} runs in {len(chapter.jobs)} jobs"
-    text = f"{planned}; {len(missing)} runs in {len(jobs)} jobs to train"
+    operations, left = chapter.study.operations, {run.run_id for run in missing}
+    jobs = [name for name, runs in chapter.jobs.items() if any(run.run_id in left for run in runs)]
+    text = f"{study}: {len(missing)} of {len(chapter.runs)} runs to train, in {len(jobs)} of {len(chapter.jobs)} jobs"
     if not missing:
         return text, 0.0
     kinds = {speed_kind(run): run for run in missing}
     with ProcessPoolExecutor(cores) as pool:
-        calls = [pool.submit(measure, study, list(kinds.values())) for _ in range(cores)]
-        starts, measured = zip(*(call.result() for call in calls), strict=True)
-    speeds = dict(zip(kinds, zip(*measured, strict=True), strict=True))
+        measured = pool.map(measure, [study] * cores, [list(kinds.values())] * cores)
+        speeds = dict(zip(kinds, map(mean, zip(*measured, strict=True)), strict=True))
     seconds: defaultdict[str, list[float]] = defaultdict(list)
     for run in missing:
-        found = [speed for speed in speeds[speed_kind(run)] if speed]
-        seconds[group(run)].append(operations[run.run_id] / (mean(found) if found else CPU_SPEED))
-    in_all = sum(map(sum, seconds.values())) + mean(starts) * len(jobs)
-    is_assumed = None in itertools.chain(*measured)
+        seconds[group(run)].append(operations(run) / speeds[speed_kind(run)])
+    in_all = sum(map(sum, seconds.values())) + START_SECONDS * len(jobs)
     lines = [
         text,
         "",
         f"{'runs':>6}  {'a run':>8}  {'all':>8}",
         *(f"{len(of):6}  {duration(mean(of)):>8}  {duration(sum(of)):>8}  {name}" for name, of in seconds.items()),
         "",
-        f"About {duration(in_all / cores)} with {cores} jobs at a time ({in_all / 3600:.2f} hours of one), each of "
-        f"{len(jobs)} taking {mean(starts):.1f} s to start, at the speed measured just now"
-        + (f", or {CPU_SPEED:.0e} operations per second where the data is not prepared." if is_assumed else "."),
-        f"By arithmetic {sum(jobs):.1e} floating point operations: {sum(jobs) / gpu_speed / 3600:,.1f} GPU "
-        f"hours if a GPU does {gpu_speed / 1e12:g} TFLOP/s, the longest job {duration(max(jobs) / gpu_speed)}.",
+        f"{sum(map(operations, missing)):.1e} floating point operations, {duration(in_all)} of one core at the speed "
+        f"measured just now ({CPU_SPEED:.0e} a second where the data is not prepared)",
     ]
     return "\n".join(lines), in_all
 
@@ -127,28 +116,3 @@ def plan(layout: Layout, study: str, cores: int, gpu_speed: float) -> tuple[str,
 def group(run: BaseRun) -> str:
     """Runs that a plan counts together: their stem without numbers."""
     return "-".join(part for part in run.stem.split("-") if "_" not in part) or run.stem
-
-
-def clean(layout: Layout, study: str, remove: bool) -> str:
-    """List what no run of the scale, as it is configured and coded now, can use; and delete it where `remove`."""
-    used, folder = set(), layout.results(study) / "runs"
-    for run, cache in caches(layout, study).items():
-        data = data_of(layout.chapters[study].study, run)
-        if data and not cache.data_sha256:
-            raise UserError(
-                f"{data.record}: missing, so the runs in use are not known; prepare the data first "
-                "(`snakemake --cores 1 --until data`)"
-            )
-        used |= {cache.table_path(run).name, cache.checkpoint_path(run).name}
-    unused = [
-        path
-        for path in folder.glob("*")
-        if path.name not in used
-        and not (path.name.startswith(".") and time.time() - path.stat().st_mtime < PARTIAL_FILE_AGE)  # being written
-    ]
-    size = sum(path.stat().st_size for path in unused) / 1e6
-    if remove:
-        for path in unused:
-            path.unlink()
-    what = "removed" if remove else "would remove"
-    return f"{folder}: {what} {len(unused)} files that the present config and code do not use ({size:.1f} MB)"

@@ -1,6 +1,7 @@
 """Sentences about what pydantic and YAML find wrong: the key, what was found, what was expected."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,25 @@ def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(problems.values()))
 
 
+NOT_DECIMAL = re.compile(r"[-+]?(0[0-9_]+|0[xb][0-9a-f_]+|[0-9_]+(:[0-9_.]+)+)", re.IGNORECASE)
+
+
 class _Loader(yaml.CSafeLoader):  # the fast one: each start of Snakemake reads some twenty files
-    """YAML without keys that stand twice in one mapping, the first of which PyYAML forgets silently."""
+    """YAML without what PyYAML reads silently in another way than people do.
+
+    Of keys that stand twice in one mapping it forgets the first; 0100 is 64 for it, 08 a text, and 1:40 is 100.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
+            for value in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
+                if isinstance(value, yaml.ScalarNode) and not value.style and NOT_DECIMAL.fullmatch(value.value):
+                    raise yaml.MarkedYAMLError(
+                        problem=f"{key_node.value}: {value.value} is no decimal number; write it without leading zeros "
+                        "and colons, or as a text in quotes",
+                        problem_mark=value.start_mark,
+                    )
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if key in seen:
                 raise yaml.MarkedYAMLError(
@@ -58,7 +72,7 @@ class _Loader(yaml.CSafeLoader):  # the fast one: each start of Snakemake reads 
 def read_yaml(path: Path, expected: str) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError where there is none, or a key stands twice."""
     try:
-        content = yaml.load(path.read_text(), Loader=_Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; expected a file with {expected}") from None
     except yaml.MarkedYAMLError as error:

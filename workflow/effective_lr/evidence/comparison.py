@@ -1,8 +1,7 @@
 """A user's run beside the published one: which numbers lie where a repetition should, which verdicts differ.
 
-A published number has a prediction interval: where, with CONFIDENCE, a repetition lies that has other seeds. It is its
-own interval, √(1 + n/m) times as wide, for n published seeds and m of the user's: the variance of a difference is that
-of both.
+The prediction interval of a published number is its own interval, √(1 + n/m) times as wide, for n published seeds and m
+of the user's: the variance of a difference is that of both.
 """
 
 from typing import NamedTuple
@@ -78,12 +77,14 @@ def compared_verdicts(mine: Claims, published: Claims) -> tuple[list[str], bool]
     return lines, agree
 
 
-def compare_with_published(layout: Layout, study: str) -> tuple[str, bool]:
-    """A scale, as far as it is trained, beside its published results; and whether all verdicts agree."""
+def compare(layout: Layout, study: str) -> int:
+    """Print a scale, as far as it is trained, beside its published results; 1 where a verdict differs."""
     if not layout.published(study).exists():
-        return f"{study}: not compared, since nothing is published at the scale {layout.config.scale_name}", True
+        print(f"{study}: not compared, since nothing is published at the scale {layout.config.scale_name}")
+        return 0
     if not any(path.exists() for path in layout.tables(study)):
         raise UserError(f"{layout.results(study)}/jobs: no training of this scale; run it first")
     mine, published = decide_whole(layout, study), read_claims(layout, study)
     verdicts, agree = compared_verdicts(mine, published)
-    return "\n".join([f"{study}:", *compared_numbers(predictions(mine, published)), "", *verdicts]), agree
+    print("\n".join([f"{study}:", *compared_numbers(predictions(mine, published)), "", *verdicts, ""]))
+    return int(not agree)

@@ -1,8 +1,7 @@
 """Published results: written from the run cache, taken into one, and their verdicts.
 
-Those of a study at one scale are one table of all its runs in the form of a job's (jobs.py): tidy rows, with the
-provenance of each run and a checksum inside. So whatever reads the tables of jobs reads them too. Beside it lies what
-it decides, <scale>.claims.json.
+Those of a study at one scale are one table of all its runs in the form of a job's (jobs.py), so whatever reads those
+reads it too. Beside it lies what it decides, <scale>.claims.json.
 """
 
 import math
@@ -21,7 +20,7 @@ from effective_lr.evidence import tidy
 from effective_lr.evidence.verdicts import Claims, decide_all
 
 
-def publish(layout: Layout, study: str, partial: bool) -> str:
+def publish(layout: Layout, study: str, partial: bool = False) -> str:
     """Write the finished runs of a scale as one table. Unless `partial`, every run must be there."""
     output, runs = layout.published(study), caches(layout, study)
     found = [result for run, cache in runs.items() if (result := cache.finished(run)) is not None]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.storage import Provenance, read_table
-from effective_lr.engine.study import Study
+from effective_lr.engine.study import Study, load
 from effective_lr.errors import UserError
 
 
@@ -51,6 +51,14 @@ def read(chapter: Chapter, paths: Iterable[Path], experiments: Iterable[str] | N
 def read_checks(path: Path) -> pd.DataFrame:
     """The float64 checks; an empty table where none were made."""
     return pd.read_parquet(path) if path.exists() else pd.DataFrame(columns=["check", "subject", "value"])
+
+
+def write_checks(study: str, output: Path) -> str:
+    """Evaluate the exact statements of a study, which need not have any, in float64; returns them as text."""
+    rows = load(study).find("checks", "rows")
+    table = pd.DataFrame(rows() if rows else [], columns=["check", "subject", "holds", "value", "seed"])
+    table.to_parquet(output, index=False)
+    return table.groupby(["check", "subject"], sort=False)["value"].agg(["min", "max"]).to_string()
 
 
 _read_once = cache(read_table)  # every experiment of a published study is in one table

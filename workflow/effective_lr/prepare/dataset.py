@@ -1,7 +1,6 @@
 """A prepared dataset: one file of tensors, and a record of them that depends on their content alone.
 
-The record, not the tensors, is what a training job names as its input: it does not depend on where the raw files came
-from or on the machine. Every reader checks the tensors against it.
+A training job names the record as its input, and checks the tensors against it.
 """
 
 import hashlib
@@ -30,7 +29,7 @@ def load(tensors: Path, record: Path) -> Tensors:
     """The tensors of a prepared file; UserError if it is unreadable or not the one that the record describes."""
     remedy = f"delete {tensors} and {record} and prepare the data again"
     try:
-        expected = json.loads(record.read_text())["sha256"]
+        expected = json.loads(record.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {remedy}") from error
     try:
@@ -65,4 +64,4 @@ def write(name: str, prepared: Prepared, tensors: Path, record: Path) -> None:
     with whole_file(tensors) as partial:
         torch.save(prepared.tensors, partial)
         with whole_file(record) as text:
-            text.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+            text.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -92,7 +92,11 @@ CIFAR10 = Source(
 
 def local_file(folder: Path, *names: str) -> Path | None:
     """The first file of these names, in `folder`, in the folder that `FOLDER_VARIABLE` names, or in Debian's."""
-    folders = [folder, *map(Path, filter(None, [os.environ.get(FOLDER_VARIABLE)])), DEBIAN_FOLDER]
+    folders = [
+        folder,
+        *map(Path, filter(None, [os.path.expanduser(os.environ.get(FOLDER_VARIABLE, ""))])),
+        DEBIAN_FOLDER,
+    ]
     return next((place / name for place in folders for name in names if (place / name).is_file()), None)
 
 
@@ -109,16 +113,17 @@ def obtain(source: Source, folder: Path) -> tuple[bytes, Path]:
     """
     path = locate(source, folder)
     if path is not None:
-        return checked(path.read_bytes(), source, str(path)), path
+        remedy = ": delete it, and prepare the data again or put the right file there"
+        return checked(path.read_bytes(), source, str(path), remedy), path
     home, path = source.url or source.command, folder / source.path
     try:
         raw = download(source)
-    except (OSError, HTTPException, ValueError, subprocess.SubprocessError) as error:
+        content = checked(raw, source, "what came")  # a page of a portal, or another build of a package
+    except (OSError, HTTPException, ValueError, subprocess.SubprocessError, UserError) as error:
         raise Missing(
             f"{source.path} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}, and could not be had "
             f"from {home} ({reason(error)}): put the file with sha256 {source.sha256} into {folder}"
         ) from error
-    content = checked(raw, source, home)
     with whole_file(path) as partial:
         partial.write_bytes(raw)
     return content, path
@@ -135,17 +140,14 @@ def download(source: Source) -> bytes:
         return Path(scratch, source.inside).read_bytes()
 
 
-def checked(raw: bytes, source: Source, where: str) -> bytes:
+def checked(raw: bytes, source: Source, where: str, remedy: str = "") -> bytes:
     """The content of a file. Raises UserError where it is not what is expected."""
     content = raw
     if source.is_packed:
         with suppress(OSError, EOFError, zlib.error):  # it is unpacked already, or damaged
             content = gzip.decompress(raw)
     if (found := hashlib.sha256(content).hexdigest()) != source.sha256:
-        raise UserError(
-            f"{where}: {len(raw)} bytes with sha256 {found}, expected {source.sha256}: delete it, and prepare the data "
-            "again or put the right file there"
-        )
+        raise UserError(f"{where}: {len(raw)} bytes with sha256 {found}, expected {source.sha256}{remedy}")
     return content
 
 

@@ -7,6 +7,7 @@ residuals must be large. `norm_exponent` gives exponents instead. The images are
 
 import copy
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def synthetic_splits(seed: int) -> Splits:
 
 
 class Trained:
-    """Losses (steps,), held-out logits by the statistics of the held-out images, and sums over steps for each group."""
+    """Losses (steps,), and held-out logits by the statistics of the held-out images."""
 
     def __init__(self, run: Run, splits: Splits, affine_eps: float | None = None) -> None:
         self.run, self.splits = run, splits
@@ -92,7 +93,6 @@ class Trained:
         self.optimizer.affine.eps = run.optimizer_eps if affine_eps is None else affine_eps
         self.layers = [layer for _, layer in normalized_layers(self.network)]
         self.start = self.norms_squared()
-        self.slopes = [torch.zeros_like(norms) for norms in self.start]  # Σ‖g_t‖²
         losses = []
         for t, batch in enumerate(batches(run, torch.device("cpu"))):
             self.before_step(t)
@@ -112,8 +112,6 @@ class Trained:
         loss = F.cross_entropy(self.network(self.splits.train_images[batch]), self.splits.train_labels[batch])
         self.optimizer.zero_grad()
         loss.backward()
-        for layer, slopes in zip(self.layers, self.slopes, strict=True):
-            slopes += layer.group_norms(layer.weight.grad).square()
         self.optimizer.step()
         if self.run.projected:
             project(self.network)
@@ -122,6 +120,12 @@ class Trained:
     def distance(self, other: "Trained") -> float:
         """The largest difference in losses and logits, relative to the largest value."""
         return max(relative(self.losses, other.losses), relative(self.logits, other.logits))
+
+
+@cache
+def reference(run: Run, splits: Splits) -> Trained:
+    """The run itself, with which several checks compare others."""
+    return Trained(run, splits)
 
 
 def relative(x: Tensor, y: Tensor) -> float:
@@ -145,9 +149,8 @@ def rescaled(run: Run, a: float, keep: str = "") -> Run:
 
 def symmetry(run: Run, splits: Splits, scales: tuple[float, ...] = SCALES, keep: str = "") -> float:
     """(w, η, λ, ε) → (aw, a²η, λ/a², a²ε) for SGD and momentum, aη for Adam and RMSProp, aη and λ/a for AdamW."""
-    plain = Trained(run, splits)
     others = [Trained(rescaled(run, a, keep), splits, affine_eps=run.optimizer_eps) for a in scales]
-    return max(plain.distance(other) for other in others)
+    return max(reference(run, splits).distance(other) for other in others)
 
 
 def invariance(normalization: str, seed: int, splits: Splits) -> float:
@@ -199,9 +202,17 @@ def affine_invariance(normalization: str, layer_name: str, seed: int, splits: Sp
 
 def pythagoras(run: Run, splits: Splits) -> float:
     """‖w_T‖² = ‖w₀‖² + η² Σ‖g_t‖² in every scale group, for SGD with λ = 0."""
-    trained = Trained(run, splits)
-    groups = zip(trained.norms_squared(), trained.start, trained.slopes, strict=True)
-    return max(relative(end, start + run.lr**2 * slopes) for end, start, slopes in groups)
+    squares: list[list[Tensor]] = []
+
+    class Watched(Trained):
+        def step(self, batch: Tensor) -> float:
+            loss = super().step(batch)
+            squares.append([layer.group_norms(layer.weight.grad).square() for layer in self.layers])
+            return loss
+
+    trained = Watched(run, splits)
+    groups = zip(trained.start, trained.norms_squared(), zip(*squares, strict=True), strict=True)
+    return max(relative(end, start + run.lr**2 * sum(of_steps)) for start, end, of_steps in groups)
 
 
 def growing_lr(run: Run, splits: Splits) -> float:
@@ -214,7 +225,7 @@ def growing_lr(run: Run, splits: Splits) -> float:
             for layer in self.layers:
                 layer.eps = run.norm_eps * shrink ** (-2 * t)
 
-    return Trained(run, splits).distance(Growing(run.model_copy(update={"l2": 0.0}), splits))
+    return reference(run, splits).distance(Growing(run.model_copy(update={"l2": 0.0}), splits))
 
 
 def norm_transfer(run: Run, splits: Splits) -> float:
@@ -240,7 +251,7 @@ def norm_transfer(run: Run, splits: Splits) -> float:
 def projected_penalty(run: Run, splits: Splits, shrunk: bool = True) -> float:
     """SGD projected to ‖w‖ = 1 with (η, λ) is SGD projected with (η/(1−2ηλ), 0)."""
     lr = run.lr / (1 - 2 * run.lr * run.l2) if shrunk else run.lr
-    return Trained(run, splits).distance(Trained(run.model_copy(update={"l2": 0.0, "lr": lr}), splits))
+    return reference(run, splits).distance(Trained(run.model_copy(update={"l2": 0.0, "lr": lr}), splits))
 
 
 def norm_exponent(run: Run, splits: Splits) -> float:

@@ -11,7 +11,7 @@ assumption of that third party), derived, ours.
 """
 
 import itertools
-from typing import Annotated, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -106,8 +106,7 @@ class Run(BaseRun):
     named_axes: ClassVar[tuple[str, ...]] = ("truth", "part")
 
     kind: Kind = setting(
-        "what is trained: linear (closed forms), network (ReLU, no normalization), bridge (batch normalization), walk "
-        "(random gradients), tuned (the reported penalties, by cross-validation), theorem (Monte Carlo)",
+        "kind of run: linear model, network, bridge (batch normalization), random walk, tuned networks, theorem",
         {"tuned": "3rd", "theorem": "3rd"},
     )
     data: Data = setting(
@@ -116,36 +115,35 @@ class Run(BaseRun):
         default="simulated",
     )
     correlation: Literal["ar1", "block", "equal"] = setting(
-        "simulated inputs: covariance rho^|i-j|, rho within blocks of 10, or rho among the first `support` inputs",
+        "covariance of inputs: rho^|i-j|, rho in blocks of 10, or in the first k",
         {"equal": "3rd"},
         default="ar1",
     )
     rho: Annotated[float, Field(gt=-1, lt=1)] = setting(
-        "correlation of neighbouring inputs, or of any two that are equally correlated",
+        "correlation rho of neighbouring inputs, or of equal ones",
         {0.25: "3rd", 0.75: "3rd"},
         default=0.0,
     )
     inputs: Annotated[int, Field(ge=2)] = setting(
-        "number of inputs p of simulated data; reported: 20, 200, 2000", {2000: "3rd"}, default=50
+        "simulated inputs p; reported: 20, 200, 2000", {2000: "3rd"}, default=50
     )
     truth: Literal["sparse", "dense", "high", "low", "prior", "data", "linear", "sine"] = setting(
-        "true weights: a few inputs, w = z, V d z, V z/d, V z over root d, z normal; linear, sine: Σ θ_j x_j or Σ θ_j "
-        "sin x_j over the first `support` inputs, θ normal; data: as the data have it",
+        "true weights: few, z, V d z, V z/d, V z over root d, z normal; linear, sine: z on k inputs x or sin x",
         {"linear": "3rd", "sine": "3rd"},
         default="data",
     )
     support: PositiveInt = setting(
-        "inputs that a sparse truth, or a linear or sine one (k), uses", {10: "3rd", 100: "3rd"}, default=5
+        "inputs k that a sparse, linear or sine truth uses", {10: "3rd", 100: "3rd"}, default=5
     )
     snr: PositiveFloat = setting("variance of the signal over that of the noise", "ours", default=4.0)
     noise: PositiveFloat = setting(
-        "deviation σ of the noise, of a linear or sine truth", {0.1: "3rd", 2.0: "3rd"}, default=1.0
+        "deviation of the noise of a linear or sine truth", {0.1: "3rd", 2.0: "3rd"}, default=1.0
     )
 
     split: Literal["drawn", "random", "disjoint", "stratified"] = setting(
-        "how training, validation and test samples are chosen", {"random": "3rd", "stratified": "3rd"}, default="drawn"
+        "how samples are split", {"random": "3rd", "stratified": "3rd"}, default="drawn"
     )
-    part: Annotated[int, Field(ge=0)] = setting("which of the disjoint training sets of one shuffle", "ours", default=0)
+    part: Annotated[int, Field(ge=0)] = setting("number of the disjoint training set in a shuffle", "ours", default=0)
     train_size: Annotated[int, Field(ge=2)] = setting(
         "training samples n; reported: 75 % of all", dict.fromkeys((150, 750, 375, 576, 48), "3rd"), default=100
     )
@@ -154,49 +152,52 @@ class Run(BaseRun):
         "test samples; reported: 25 % of all", dict.fromkeys((50, 250, 125, 192, 16), "3rd"), default=1000
     )
     folds: Annotated[int, Field(ge=0)] = setting(
-        "folds of a cross-validation within the training samples, to choose l by; 0: the validation samples",
+        "folds of the cross-validation that chooses l; 0: validation samples",
         "ours",
         default=0,
     )
     genes: PositiveInt = setting("genes of largest ANOVA F that enter", {2000: "3rd"}, default=2000)
     selection: Literal["training", "all"] = setting(
-        "samples by which genes are selected: those that train, or all, which leaks", "ours", default="training"
+        "samples that select the genes: of training, or all", "ours", default="training"
     )
-    shuffled: bool = setting("shuffle the classes, so that nothing can be predicted", "ours", default=False)
+    shuffled: bool = setting("shuffled classes, which nothing can predict", "ours", default=False)
 
     arms: str = setting(
-        "penalties and strengths, such as 'none: 0; l2 car: 0.01 0.1': each penalty at each strength, a penalty of two "
-        "strengths at all pairs",
+        "penalties and strengths, 'none: 0; l2 car: 0.01 0.1': all combinations",
         "ours",
         "widen a grid whose ends are chosen",
     )
     shrinkage: Annotated[float, Field(ge=0, le=1)] = setting(
-        "e in S_e = (1-e)·S + e·tr(S)/p·I, the covariance of the penalties", "ours", default=0.05
+        "e in S_e = (1-e)·S + e·tr(S)/p·I of a penalty", "ours", default=0.05
     )
-    delta: NonNegative = setting("δ in C = H'H/n + δI", {1e-4: "3rd, assumed"}, default=1e-4)
+    delta: NonNegative = setting("delta in C = H'H/n + delta·I", {1e-4: "3rd, assumed"}, default=1e-4)
 
     hidden: PositiveInt = setting("hidden units m", {64: "3rd"}, default=8)
-    second: PositiveInt = setting(
-        "units of the second hidden layer of tuned networks", {32: "3rd", 4: "3rd"}, default=32
-    )
+    second: PositiveInt = setting("hidden units of the second layer, tuned", {32: "3rd", 4: "3rd"}, default=32)
     start_gain: PositiveFloat = setting("variance of the starting W1, times p", "ours", default=2.0)
     lr: PositiveFloat = setting("learning rate η", {0.001: "3rd, assumed"}, default=0.02)
-    other_lr: PositiveFloat = setting("learning rate of what is not penalised, in the bridge", "ours", default=0.03)
+    other_lr: PositiveFloat = setting("learning rate of what the bridge does not penalise", "ours", default=0.03)
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting("momentum of heavy ball", "ours", default=0.9)
     lr_drop: PositiveFloat = setting("factor on η after `drop_at` of the steps; 1: none", "ours", default=0.1)
     drop_at: Fraction = setting("when η drops, as a fraction of the steps", "ours", default=0.7)
-    clip: NonNegative = setting("norm at which a network's gradient is clipped; 0: none", "ours", default=5.0)
+    clip: NonNegative = setting("norm at which a gradient is clipped; 0: none", "ours", default=5.0)
     batch_size: PositiveInt = setting("samples per step; at most n", {16: "3rd"}, default=32)
     steps: PositiveInt = setting("training steps; epochs of tuned networks", {500: "3rd"}, default=1)
     patience: Annotated[int, Field(ge=0)] = setting(
-        "epochs without a lower held-out loss after which a fold ends; 0: none", {10: "3rd"}, default=0
+        "epochs without a lower held-out loss that end a fold; 0: none", {10: "3rd"}, default=0
     )
     late_fraction: Fraction = setting("late part, as a fraction of the steps", "ours", default=0.4)
     held: bool = setting("bridge: hold the norm of each unit's weights at 1", "ours", default=True)
     walkers: PositiveInt = setting("random walks per arm, or draws of a Monte Carlo", "ours", default=64)
     scaling: Literal["root", "slow"] = setting(
-        "theorem: strengths fall as n^(-1/2), as it asks, or as n^(-1/4)", {"root": "3rd"}, default="root"
+        "theorem: strengths fall as n^(-1/2), or n^(-1/4)", {"root": "3rd"}, default="root"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drops_former(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Records of earlier runs have the setting `baselines`, which no run has any more."""
+        return {key: value for key, value in values.items() if key != "baselines"}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Run":

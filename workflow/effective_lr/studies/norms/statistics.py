@@ -134,11 +134,6 @@ def covridge_to_ridge(evidence: Evidence, subject: str) -> Estimate:
     return simulated(evidence, subject, "covridge", ("ridge",))
 
 
-@statistic(LABEL.format("Covridge", "the best standard penalty with 5 strengths"), 3)
-def covridge_as_reported(evidence: Evidence, subject: str) -> Estimate:
-    return simulated(evidence, subject, "covridge", REPORTED)
-
-
 @statistic(LABEL.format("Covridge on all layers", "the best standard penalty"), 3)
 def covridge_all_ratio(evidence: Evidence, subject: str) -> Estimate:
     return simulated(evidence, subject, "covridge-all")
@@ -152,11 +147,6 @@ def sparridge_ratio(evidence: Evidence, subject: str) -> Estimate:
 @statistic(LABEL.format("Sparridge", "the lasso with 25 strengths"), 3)
 def sparridge_to_lasso(evidence: Evidence, subject: str) -> Estimate:
     return simulated(evidence, subject.removesuffix("_lasso"), "sparridge", ("lasso+",))
-
-
-@statistic(LABEL.format("Sparridge", "the best standard penalty with 5 strengths"), 3)
-def sparridge_as_reported(evidence: Evidence, subject: str) -> Estimate:
-    return simulated(evidence, subject, "sparridge", REPORTED)
 
 
 @statistic(LABEL.format("Sparridge on all layers", "the best standard penalty"), 3)

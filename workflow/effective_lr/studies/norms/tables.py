@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from effective_lr.document import common_tables
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Span, Table, fixed, only_line
 from effective_lr.evidence.estimates import Undecidable
@@ -17,27 +18,30 @@ Rows = list[list[str | Span]]
 
 
 def mse(results: Results) -> Table:
-    """Mean squared error on the test rows by penalty (rows) and cell of D1 (columns); the weights over all cells."""
+    """Mean squared error on the test rows by penalty (rows) and cell of D1 (columns), in a block for each truth, with
+    the weights averaged over its cells."""
     table = tuned(results.tables, "simulated", "simulated_all")
     table = table[table["inputs"] == table["inputs"].min()]
-    columns = dict(cells(table))
     rows: Rows = []
-    for penalty in TUNED:
-        mine = table[table["penalty"] == penalty]
-        if mine.empty:
-            continue
-        errors = [cell.loc[cell["penalty"] == penalty, "test_mse"] for cell in columns.values()]
-        weights = [
-            f"{mine['nonzeros'].mean():.0f}",
-            f"{mine['w1_squared'].mean():.3g}",
-            rf"{100 * mine['at_end'].mean():.0f}\,\%",
-        ]
-        rows.append([NAMES[penalty], *(mean_and_deviation(one) for one in errors), *weights])
-    names = [SUBJECTS.get(name, name).split(", ", 1) for name in columns]
-    header = ["", *(", ".join(parts[1:]) for parts in names), "nonzeros", r"$\|W_1\|^2$", "at end"]
-    half = sum(parts[0] == names[0][0] for parts in names)
-    groups = [(names[0][0], 2, half + 1)] + ([(names[-1][0], half + 2, len(names) + 1)] if half < len(names) else [])
-    return Table("l" + "r" * (len(header) - 1), header, rows, groups)
+    widest = max(table[table["truth"] == truth].groupby(["rho", "noise"]).ngroups for truth in table["truth"].unique())
+    for truth, of_truth in table.groupby("truth"):
+        columns = dict(cells(of_truth))
+        empty = [""] * (widest - len(columns))
+        titles = [SUBJECTS.get(name, name).split(", ", 1)[-1] for name in columns]
+        rows += [[]] if rows else []
+        rows.append([rf"\textbf{{{str(truth).capitalize()}}}", *titles, *empty, "nonzeros", r"$\|W_1\|^2$", "at end"])
+        for penalty in TUNED:
+            mine = of_truth[of_truth["penalty"] == penalty]
+            if mine.empty:
+                continue
+            errors = [cell.loc[cell["penalty"] == penalty, "test_mse"] for cell in columns.values()]
+            weights = [
+                f"{mine['nonzeros'].mean():.0f}",
+                f"{mine['w1_squared'].mean():.3g}",
+                rf"{100 * mine['at_end'].mean():.0f}\,\%",
+            ]
+            rows.append([NAMES[penalty], *(mean_and_deviation(one) for one in errors), *empty, *weights])
+    return Table("l" + "r" * (widest + 3), [""] * (widest + 4), rows)
 
 
 def mean_and_deviation(values: pd.Series) -> str:
@@ -45,7 +49,7 @@ def mean_and_deviation(values: pd.Series) -> str:
         return "--"
     digits = 3 if values.mean() < 1 else 2
     spread = f" ({values.std(ddof=1):.{digits}f})" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
+    return f"${values.mean():.{digits}f}${spread}"
 
 
 REAL = {
@@ -56,11 +60,15 @@ REAL = {
 }
 
 
+def title_of(experiment: str) -> str:
+    return NAMES[experiment][0].upper() + NAMES[experiment][1:]
+
+
 def real(results: Results) -> Table:
     """Losses by penalty on each data set; what the selection of genes adds."""
     rows: Rows = []
     for name, measured in REAL.items():
-        title = NAMES[name][0].upper() + NAMES[name][1:]
+        title = title_of(name)
         rows += [[]] if rows else []
         try:
             table = tuned(results.tables, name)
@@ -78,7 +86,7 @@ def real(results: Results) -> Table:
         leak = tuned(results.tables, "leak")
     except Undecidable:
         return Table("lrrrrr", [""] * 6, rows)
-    rows += [[], [rf"\textbf{{{NAMES['leak'].capitalize()}}}", "log-loss", "balanced accuracy", "", "", ""]]
+    rows += [[], [rf"\textbf{{{title_of('leak')}}}", "log-loss", "balanced accuracy", "", "", ""]]
     for selection, words in (("training", "genes of training samples"), ("all", "genes of all samples")):
         mine = leak[leak["selection"] == selection]
         rows.append([words, *(mean_and_deviation(mine[q]) for q in ("loss", "balanced_accuracy")), "", "", ""])
@@ -155,6 +163,25 @@ def mean_of(mine: pd.DataFrame, quantity: str, whole: bool) -> str:
         return "--"
     mean = mine[quantity].mean()
     return thousands(round(mean)) if whole else f"{mean:.3g}"
+
+
+def verdicts_reported(results: Results) -> Table:
+    """The verdicts on the reported penalties: all claims together are longer than a page."""
+    return common_tables.verdicts(results)
+
+
+def first_registration(results: Results) -> Table:
+    """The claims of the first registration with the verdicts of then, which a committed file has, and what the claim of
+    that name asks and decides now."""
+    header = ["", "Claim then", "Verdict then", "Claim now", "Verdict now"]
+    if results.measured is None:
+        return only_line("lllll", header, "nothing is published here")
+    rows = []
+    for name, claim in results.claims.items():
+        then = results.measured["claims"].get(name, {"title": "--", "verdict": "--"})
+        titles = [latex(then["title"]), latex(claim["title"] if claim["title"] != then["title"] else "the same")]
+        rows.append([name, titles[0], then["verdict"], titles[1], claim["verdict"]])
+    return Table("lllll", header, rows)
 
 
 def readings(results: Results) -> Table:
