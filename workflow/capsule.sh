@@ -3,6 +3,9 @@
 # Started by the Makefile, in the root of the repository and in its environment. setup.sh installs from it.
 set -euo pipefail
 
+[ "$(git rev-parse --show-toplevel 2>/dev/null)" -ef . ] || # a repository around this folder is another one
+    { echo "$PWD: git finds no repository here, and a capsule holds its last commit; make it in a clone of your own" >&2; exit 1; }
+
 version=$(sed -n 's/^version: //p' CITATION.cff)
 name=effective-lr-$version-capsule
 root=dist/$name

@@ -194,6 +194,7 @@ def test_a_claim_opens_its_evidence() -> None:
 
 
 def test_a_study_without_an_explorer_shows_all_it_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    decided(STABILITY.name, "study")  # with all of its code
     monkeypatch.setattr(type(STABILITY.study), "find", lambda *names: None)
     found = Section.of(tmp_path, STABILITY)
     assert found.table["panels"] == [] and len(found.columns["run"])

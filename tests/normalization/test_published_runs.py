@@ -12,7 +12,7 @@ from effective_lr.engine import grid
 from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import published_table
 from effective_lr.engine.storage import Provenance, read_table
-from effective_lr.prepare import catalog, dataset, images
+from effective_lr.prepare import catalog, dataset, sources
 from effective_lr.studies.normalization.settings import Run
 from effective_lr.studies.normalization.training import Training, batches, load
 from shared import CPU, ROOT, STUDY
@@ -46,7 +46,7 @@ def test_published_runs_are_of_one_clean_code(published: Any) -> None:
 
 def test_a_fresh_run_begins_as_the_published_one(published: Any, tmp_path: Path) -> None:
     """The first steps of three published runs, trained again. The tolerance is for other processors and libraries."""
-    if not images.DEBIAN_FOLDER.exists():
+    if not sources.DEBIAN_FOLDER.exists():
         pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
     files = tmp_path / "data.pt", tmp_path / "data.json"
     catalog.prepare("fashion-mnist-14", tmp_path, *files)

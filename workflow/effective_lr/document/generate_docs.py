@@ -188,7 +188,8 @@ def outcome(claims: dict[str, Claims]) -> str:
     central = claims[study][name]
     return (
         f"Of {count['count']} claims {count['reproduced']} are reproduced, {count['reproduced_in_part']} in part, "
-        f"{count['not_reproduced']} not, and {count['undecided']} are undecided.\n"
+        f"{count['not_reproduced']} not, {count['undecided']} are undecided, and {count['shown']} is shown without a "
+        "test.\n"
         f"The central claim, {name} (*{central['title']}*), is **{central['verdict']}**; the test that decided it: "
         f"{deciding_test(study, central)}."
     )

@@ -12,17 +12,7 @@ from typing import Any
 
 from effective_lr.document.notation import latex, number, thousands
 from effective_lr.document.table import Results, fixed, interval
-from effective_lr.evidence.verdicts import (
-    IN_PART,
-    NEEDS_STUDY,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SHOWN,
-    UNDECIDED,
-    Claims,
-    estimate_of,
-    label_of,
-)
+from effective_lr.evidence.verdicts import VERDICTS, Claims, estimate_of, label_of
 
 
 def macros_of(results: Results, scale: str) -> dict[str, str]:
@@ -36,8 +26,7 @@ def macros_of(results: Results, scale: str) -> dict[str, str]:
 def count_verdicts(*claims: Claims) -> dict[str, str]:
     """How many claims there are, and how many of each verdict."""
     verdicts = [claim["verdict"] for decided in claims for claim in decided.values()]
-    kinds = (REPRODUCED, IN_PART, NOT_REPRODUCED, NEEDS_STUDY, UNDECIDED, SHOWN)
-    counts = {f"claims/{kind.replace(' ', '_')}": str(verdicts.count(kind)) for kind in kinds}
+    counts = {f"claims/{kind.replace(' ', '_')}": str(verdicts.count(kind)) for kind in VERDICTS}
     return {"claims/count": str(len(verdicts)), **counts}
 
 

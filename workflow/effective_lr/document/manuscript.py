@@ -43,12 +43,6 @@ class Manuscript:
         placed = [float_ for float_ in self.floats if float_.kind == kind]
         return {f"{kind}_{number}": float_ for number, float_ in enumerate(placed, start=1)}
 
-    def number_of(self, study: str, item: str) -> str:
-        """The number that the PDF prints for an item; a dash where the text does not place it."""
-        numbered = [pair for kind in ("figure", "table") for pair in self.numbered(kind).items()]
-        found = [name.split("_")[1] for name, one in numbered if (one.study, one.item) == (study, item)]
-        return found[0] if found else "–"
-
 
 def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
     """Follow the sources from `paper`/main.tex through the chapters of these studies, and find the floats.

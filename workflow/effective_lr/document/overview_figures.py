@@ -97,9 +97,11 @@ def draw_column(axis: Axes, lines: list[Line], rows: int) -> None:
         if not line.tests:
             weight = "bold" if line.text.startswith("**") else "normal"
             text = line.text.lstrip("*")
-            axis.text(-REACH * 3.1, row, text, fontsize=6, va="center", weight=weight, color=line.color, clip_on=False)
+            axis.text(
+                -REACH * 3.1, row, text, fontsize=5.5, va="center", weight=weight, color=line.color, clip_on=False
+            )
             continue
-        axis.text(-REACH * 1.06, row, line.text, fontsize=5, va="center", ha="right", color=line.color, clip_on=False)
+        axis.text(-REACH * 1.06, row, line.text, fontsize=4.5, va="center", ha="right", color=line.color, clip_on=False)
         for part in line.tests:
             draw_interval(axis, row, part)
     axis.set(xlim=(-REACH, REACH), ylim=(rows - 0.5, -0.5), yticks=[], xticks=[-1, 0, 1])

@@ -1,9 +1,9 @@
 """Checks that changed training code of a study gives the same results, so that trained runs keep their key.
 
 The code of the last certified commit and this one train the same sample: every kind of run that the scales of the study
-have, at the sizes of its smoke scale, and each once more with an interruption. Where all rows and weights are equal bit
-for bit, but for quantities that the old code does not record, the new syntax tree gets the key of the old one, in
-`code.lock` beside the code. A sample is no proof: that is to train everything again (`--config retrain=true`).
+have, at the sizes of its smoke scale. Where all rows and weights are equal bit for bit, but for quantities that the old
+code does not record, the new syntax tree gets the key of the old one, in `code.lock` beside the code. A sample is no
+proof: that is to train everything again (`--config retrain=true`).
 """
 
 import itertools
@@ -24,7 +24,6 @@ from effective_lr.engine.study import BaseRun, Study, load
 from effective_lr.errors import UserError
 
 SAMPLE_SCALE = "smoke"  # whose sizes the sample has
-RESUMED = ", resumed"  # at the end of the name of such a run (tracer.py)
 PACKAGE = "workflow/effective_lr"  # in the repository
 
 
@@ -53,11 +52,9 @@ def certify(study: str) -> str:
             f"{study}: the training code gives other results than at {base}: {difference}; nothing was certified"
         )
     key = known.get(old_tree, old_tree)
-    resumed = sum(one.endswith(RESUMED) for one in traces[0])
     how = (
         f"{datetime.now(UTC):%Y-%m-%d} equal to commit {base}, bit for bit, in all rows and weights of "
-        f"{len(traces[0]) - resumed} runs, {resumed} of them resumed too, on {platform.machine()} with Python "
-        f"{platform.python_version()}"
+        f"{len(traces[0])} runs, on {platform.machine()} with Python {platform.python_version()}"
     )
     with lock.open("a", encoding="utf-8") as file:
         file.write(f"{tree} {key} {how}\n")

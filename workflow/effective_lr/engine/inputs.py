@@ -107,12 +107,13 @@ class Layout:
         return {scale: path for scale, path in paths.items() if path.exists()}
 
     def measured(self, item: Item) -> list[Path]:
-        """The first file of an item that exists. Published ones are in the repository; measured here, in the working
-        directory, and left out of what is published."""
+        """The first file of an item that exists: in the repository, published or beside the paper, or measured here, in
+        the working directory, and left out of what is published."""
+        of_repository = ("results/published/", "paper/")
         places = [
-            self.root / name if name.startswith("results/published/") else Path(name)
+            self.root / name if name.startswith(of_repository) else Path(name)
             for name in item.files
-            if name.startswith("results/published/") or not self.is_published
+            if name.startswith(of_repository) or not self.is_published
         ]
         return [path for path in places if path.exists()][:1]
 

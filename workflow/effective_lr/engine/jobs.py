@@ -4,6 +4,7 @@ It trains only what is missing. Finished runs lie in the run cache, each under i
 a run that was interrupted. A signal saves and stops; a kill loses at most the time since the last checkpoint.
 """
 
+import os
 import platform
 import resource
 import signal
@@ -38,7 +39,7 @@ from effective_lr.engine.storage import (
     write_table,
 )
 from effective_lr.engine.study import BaseRun, Study
-from effective_lr.errors import UserError
+from effective_lr.errors import UserError, reason
 
 if TYPE_CHECKING:  # a job that finds all its runs finished never imports torch: it takes two seconds
     import torch
@@ -171,12 +172,26 @@ def duration(seconds: float) -> str:
 
 @once_per_process
 def commit() -> str:
-    """The commit of this repository, '-dirty' added where files differ from it, or 'unknown' without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """The commit of this repository, '-dirty' added where files differ from it.
+
+    Without git that of the archive; where that is not known either, 'unknown', and a line that says why.
+    """
+    package = Path(__file__).resolve().parents[1]
+    root = package.parents[1]
+    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # of the repository whose hook started this
+    environment = {name: value for name, value in os.environ.items() if name not in others}
+    environment["GIT_CEILING_DIRECTORIES"] = str(root.parent)  # a repository around this one is not it
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-    except FileNotFoundError:
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+        found, why = done.stdout.strip(), " ".join(done.stderr.split())
+    except OSError as error:
+        found, why = "", reason(error)
+    archived = (package / "commit.txt").read_text(encoding="utf-8").strip()  # git archive fills it in (.gitattributes)
+    if not found and "$" in archived:
+        print(f"{root}: runs record the commit 'unknown', since git finds none ({why}); a clone has one", flush=True)
         return "unknown"
+    return found or archived[:12]
 
 
 def train(

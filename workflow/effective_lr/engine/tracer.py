@@ -15,10 +15,6 @@ from pydantic import ValidationError
 from effective_lr.engine.study import load
 
 
-class Interrupted(Exception):
-    """The run was stopped on purpose, to be resumed."""
-
-
 def digest(weights: dict[str, torch.Tensor]) -> str:
     """A checksum of weights by name."""
     total = hashlib.sha256()
@@ -28,23 +24,11 @@ def digest(weights: dict[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
-def result(training: Any) -> dict[str, Any]:
-    rows = [[step, layer, quantity, float(value).hex()] for step, layer, quantity, value in training.rows]
-    return {"rows": rows, "weights": digest(training.weights)}
-
-
 def main() -> None:
     task = json.loads(sys.stdin.read())
     study = load(task["study"])
     training = study.module("training")
     found: dict[str, Any] = {}
-    saved: list[bytes] = []
-
-    def interrupt(state: Any) -> None:
-        if state.step >= state.steps // 2:
-            saved.append(state.save())
-            raise Interrupted
-
     for settings in task["runs"]:
         try:
             run = study.run(**settings)
@@ -52,12 +36,9 @@ def main() -> None:
             continue  # a setting that this checkout does not know
         needed = study.data(run)
         tensors = torch.load(task["data"][needed], weights_only=True) if needed else {}
-        data = training.load(tensors, run, torch.device("cpu"))
-        found[run.run_id] = result(training.train(run, data))
-        try:
-            training.train(run, data, after_step=interrupt)
-        except Interrupted:
-            found[f"{run.run_id}, resumed"] = result(training.train(run, data, saved=saved.pop()))
+        done = training.train(run, training.load(tensors, run, torch.device("cpu")))
+        rows = [[step, layer, quantity, float(value).hex()] for step, layer, quantity, value in done.rows]
+        found[run.run_id] = {"rows": rows, "weights": digest(done.weights)}
     print(json.dumps(found))
 
 

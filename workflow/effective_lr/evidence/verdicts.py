@@ -22,6 +22,7 @@ REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecid
 IN_PART = "reproduced in part"
 NEEDS_STUDY = "needs the scale study"  # where a statistic, whose reason ends so, has no value at a smaller scale
 SHOWN = "shown"  # numbers of a claim without tests
+VERDICTS = (REPRODUCED, IN_PART, NOT_REPRODUCED, NEEDS_STUDY, UNDECIDED, SHOWN)
 NO_INTERVAL = "too few values for an interval"
 ONE_SEED = "one seed"
 
