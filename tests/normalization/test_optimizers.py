@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 import plain_pytorch
-from effective_lr.prepare import catalog, dataset, images
+from effective_lr.prepare import catalog, dataset, sources
 from effective_lr.studies.normalization.data import Splits, splits_for
 from effective_lr.studies.normalization.networks import build_network, normalized_layers
 from effective_lr.studies.normalization.optimizers import Optimizer
@@ -133,7 +133,7 @@ def test_errors_in_float32_are_those_of_the_script(tmp_path: Path) -> None:
         {"normalization": "batch", "optimizer": "adam", "lr": 0.009, "l2": 0.00081, "affine_lr": 0.003},
         {"normalization": "none", "optimizer": "nesterov", "lr": 0.02, "l2": 0.0, "affine_lr": 0.02},
     ]
-    if not images.DEBIAN_FOLDER.exists():
+    if not sources.DEBIAN_FOLDER.exists():
         pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
     plain_float32()
     files = tmp_path / "data.pt", tmp_path / "data.json"
