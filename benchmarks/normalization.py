@@ -53,7 +53,7 @@ from effective_lr.studies.normalization.training import Training, batches, load
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-PLAIN = runpy.run_path(str(ROOT / "tests/normalization/plain_pytorch.py"))  # the study without the package
+PLAIN = runpy.run_path(str(ROOT / "tests/plain_pytorch.py"))  # the study without the package
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000"}  # as training jobs have it
 SIZES = (14, 28)
 ROUNDS, WINDOW = 5, 3.0  # seconds
@@ -93,11 +93,9 @@ def plain(run: Run) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The network and the optimizer from PyTorch's modules, from the same start."""
     start = [layer.weight.detach().contiguous().numpy() for _, layer in normalized_layers(build_network(run))]
     settings = run.model_dump()
-    model, weights = PLAIN["build"](settings, DATASETS[run.dataset].channels, start, torch.float32)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = 0.1  # the usual one; a cumulative mean would stop the compiler at each layer
-    return model, PLAIN["optimizer"](settings, model, weights)
+    model, parameters = PLAIN["build"](settings, DATASETS[run.dataset].channels, torch.float32)
+    PLAIN["begin"](parameters, start)
+    return model, PLAIN["optimizer_of"](settings, parameters)
 
 
 def usual_loader(run: Run) -> Any:

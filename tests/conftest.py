@@ -2,6 +2,8 @@
 in shared.py."""
 
 import json
+import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,15 @@ from effective_lr.studies.normalization.data import Splits
 from shared import SMALL, STUDY, Trainer, tensors_of
 
 torch.set_num_threads(1)  # as in training: sums of floats depend on the number of threads
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """Give pytest its handlers of signals back, which a job replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

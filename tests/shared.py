@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
@@ -78,9 +77,6 @@ def copy_repository(folder: Path, config: dict[str, Any] | None = None) -> Path:
     return folder
 
 
-# Runs of a fraction of a second
-
-
 def make_run(**changes: Any) -> Run:
     """A small run with these settings changed."""
     return Run(**{**SMALL, **changes})
@@ -129,9 +125,6 @@ def train_or_reuse(
     )
 
 
-# Training jobs
-
-
 class Trainer:
     """Training jobs with one run cache and one table; `prepared` holds data.pt and data.json."""
 
@@ -142,7 +135,6 @@ class Trainer:
     def train(self, runs: list[Run], **options: Any) -> tuple[int, str, str]:
         """A job in this process: its exit code, and what it writes to both streams."""
         out, err = StringIO(), StringIO()
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with redirect_stdout(out), redirect_stderr(err):
                 cache = RunCache(self.cache, "code", recorded(self.data, "sha256"))
@@ -150,9 +142,6 @@ class Trainer:
         except UserError as error:
             code = 1
             err.write(f"{error}\n")
-        finally:  # a job replaces those of pytest
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
         return code, out.getvalue(), err.getvalue()
 
     def start(self, runs: list[Run], **options: Any) -> ForkProcess:
@@ -173,7 +162,18 @@ def rows_of(table: pa.Table, run: Run) -> list[Row]:
     return list(zip(*(written[key].to_pylist() for key in SCHEMA.names[1:]), strict=True))
 
 
-# Published results
+def part_of(value: float | None = 0.5, low: float | None = None, high: float | None = None, **changes: Any) -> Any:
+    """A part of a claim as it was decided, or explored where it has no verdict."""
+    about = {"subject": "sgd", "statistic": "angle_slope", "unit": "", "definition": "", "within": [0.4, 0.6]}
+    about |= {"value": value, "low": low, "high": high, "freedom": None, "why": ""}
+    return {**about, **changes}
+
+
+def claim_of(*parts: Any, verdict: str = "reproduced", **changes: Any) -> dict[str, Any]:
+    """A claim as it was decided."""
+    texts = dict.fromkeys(("claim", "original", "shown", "reason", "why", "command"), "")
+    about = {"title": "Equilibrium", "verdict": verdict, "seeds": 3, "runs": 9, "experiments": [], "explored": []}
+    return {**texts, **about, "parts": list(parts or [part_of()]), **changes}
 
 
 @cache

@@ -1,19 +1,22 @@
-"""The documentation: its links lead somewhere, its commands exist, its versions agree; a bundle of it draws."""
+"""The documentation: links, commands and versions; what is generated, is so; and a bundle of the repository draws."""
 
 import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from checkouts import Checkout
-from effective_lr.document import manuscript
+from effective_lr.document import generate_docs, manuscript
+from effective_lr.document.generate_docs import deciding_test, section
 from effective_lr.engine import contents, grid
+from effective_lr.engine.grid import Config
 from effective_lr.engine.inputs import Layout
-from effective_lr.engine.study import names
-from shared import ROOT
+from effective_lr.engine.study import load, names
+from shared import ROOT, part_of
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/**/*.md")]
 
@@ -54,7 +57,7 @@ def test_commands_exist() -> None:
 def test_versions_agree() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert citation["version"] == version
+    assert citation["version"] == version and {"cff-version", "message", "title", "authors"} <= citation.keys()
     changed = re.search(r"^## (\S+) \((\S+)\)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert changed and changed.groups() == (version, str(citation["date-released"]))
 
@@ -65,17 +68,62 @@ def test_what_was_not_run_is_listed_with_its_resource() -> None:
     assert marked and all(f"| {resource} | {what} |" in page for resource, what in marked)
 
 
-def test_citation_has_what_the_format_asks_for() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
-    assert citation["references"][0]["url"] == "https://arxiv.org/abs/1706.05350"
-
-
 def test_pull_requests_run_the_test_command_and_compare_what_is_drawn() -> None:
     text = (ROOT / ".github/workflows/ci.yml").read_text()
     assert {"run": "make test"} in yaml.safe_load(text)["jobs"]["test"]["steps"]
     drawn = grid.load_config(ROOT, {"metrics": "published"}).results
     assert set(re.findall(r"paper/build/([\w-]+)", text)) == {drawn}
+
+
+def test_every_generated_file_is_as_its_source_makes_it() -> None:
+    for path, text in generate_docs.generated().items():
+        assert path.read_text() == text, f"{path}: type `make docs`"
+
+
+def test_a_section_is_replaced_between_its_marks() -> None:
+    text = "before\n<!-- scales: written by `make docs` -->\nold\n<!-- end of scales -->\nafter\n"
+    new = section(text, "scales", "new")
+    assert new == text.replace("old", "new")
+    assert section(new, "scales", "new") == new
+
+
+def test_every_setting_has_a_line_with_its_source_and_every_key_of_the_config_one() -> None:
+    keys = (ROOT / "config" / "README.md").read_text()
+    for key, field in Config.model_fields.items():
+        assert f"| `{key}` |" in keys and (field.default is None or f"`{str(field.default).lower()}`" in keys)
+    for study in names():
+        page = (ROOT / "config" / study / "README.md").read_text()
+        for key in load(study).run.model_fields:
+            [line] = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
+            *_, source, _, _ = (cell.strip() for cell in line.split("|"))
+            assert source, key
+
+
+def part(subject: str, verdict: str, *estimate: float, **changes: Any) -> Any:
+    about = {"statistic": "symmetry_error", "unit": "points", "within": [0, 1.5]}
+    return part_of(*estimate, subject=subject, verdict=verdict, **about | changes)
+
+
+def test_a_verdict_is_shown_with_the_test_that_decided_it() -> None:
+    passed, close = part("batch", "reproduced", 0.5, 0.3, 0.7), part("weight", "reproduced", 1.0, 0.7, 1.4)
+    open_, failed = part("layer", "undecided", 2, 0.1, 3.8), part("none", "not reproduced", 4, 3, 5)
+    for verdict, parts, shown in [
+        ("reproduced", [passed, close], "weight, symmetry error: 1.0 [0.7, 1.4] points, within 0 to 1.5"),
+        ("undecided", [passed, open_], "layer, symmetry error: 2.0 [0.1, 3.8] points, within 0 to 1.5"),
+        ("reproduced in part", [passed, open_, failed], "none, symmetry error: 4.0 [3.0, 5.0] points, within 0 to 1.5"),
+    ]:
+        claim = {"verdict": verdict, "parts": parts}
+        assert deciding_test("normalization", claim) == shown
+    exact = part("batch", "reproduced", 1e-14, 2e-15, 1.48e-14, statistic="invariance", unit="")
+    assert "1e-14 [2e-15, 1.5e-14]" in deciding_test("normalization", {"verdict": "reproduced", "parts": [exact]})
+
+
+def test_the_pages_are_short() -> None:
+    readme, pages = (ROOT / "README.md").read_text(), sorted((ROOT / "docs").glob("*.md"))
+    assert [page.name for page in pages] == ["artifact.md", "developers.md", "results.md", "usage.md"]
+    assert len(readme.splitlines()) <= 90
+    words = " ".join([readme, *(page.read_text() for page in pages)]).replace("|", " ").split()
+    assert sum(any(map(str.isalnum, word)) for word in words) <= 5000
 
 
 def test_the_archive_unpacks_and_draws(tmp_path: Path) -> None:

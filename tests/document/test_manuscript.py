@@ -47,17 +47,12 @@ def scanned(paper: Path, *studies: str) -> list[str]:
     return [str(Path(source).relative_to(paper)) for source in manuscript.sources]
 
 
-def test_sources_are_followed_through_the_chapters(paper: Path) -> None:
-    chapter = ["first/text.tex", "first/theory.tex"]
-    assert scanned(paper, "first", "second") == [
-        "main.tex",
-        "preamble.tex",
-        *chapter,
-        "second/text.tex",
-        "references.bib",
-        "first/appendix.tex",
-    ]
-    assert "second/text.tex" not in scanned(paper, "first")
+def test_sources_are_followed_through_the_chapters_and_a_circle_ends(paper: Path) -> None:
+    first, last = ["main.tex", "preamble.tex", "first/text.tex", "first/theory.tex"], ["references.bib"]
+    assert scanned(paper, "first", "second") == [*first, "second/text.tex", *last, "first/appendix.tex"]
+    assert scanned(paper, "first") == [*first, *last, "first/appendix.tex"]
+    (paper / "first/theory.tex").write_text("\\input{first/text}\n")
+    assert scanned(paper, "first").count("first/text.tex") == 1
 
 
 def test_floats_are_numbered_in_their_order_over_all_chapters(paper: Path) -> None:
@@ -86,19 +81,8 @@ def test_a_name_that_leads_nowhere_or_twice_is_refused_with_its_place(paper: Pat
     }.items():
         text = refusal(paper, line, lambda: scan(paper, ["first"], paper.parent))
         assert text.startswith(f"paper/first/text.tex:4: {line}: ") and expected in text
-
-
-def test_a_paper_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"paper/main\.tex"):
-        scan(tmp_path / "paper", [], tmp_path)
-
-
-def test_inclusion_in_a_circle_ends(paper: Path) -> None:
-    (paper / "first/theory.tex").write_text("\\input{first/text}\n")
-    assert scanned(paper, "first").count("first/text.tex") == 1
-
-
-# Numbers
+    with pytest.raises(UserError, match=r"nowhere/main\.tex"):
+        scan(paper.parent / "nowhere", [], paper.parent)
 
 
 @pytest.fixture
@@ -122,9 +106,6 @@ def test_an_unknown_number_is_refused_with_its_place(paper: Path, build: Path) -
         text = refusal(paper, f"% \\num{{old}}\nIt is {number}.", check)
         assert text.startswith(f"paper/first/text.tex:5: {number}: ")
         assert f"{'second' if '[' in number else 'first'}/numbers.tex" in text
-
-
-# How it is typeset
 
 
 @pytest.fixture

@@ -92,11 +92,6 @@ TRAINING = "workflow/effective_lr/studies/toy/training.py"
 LOCK = "workflow/effective_lr/studies/toy/code.lock"
 
 
-def git(root: Path, *words: str) -> str:
-    person = ["-c", "user.name=A person", "-c", "user.email=person@example.org", "-c", "commit.gpgsign=false"]
-    return subprocess.check_output(["git", "-C", str(root), *person, *words], text=True)
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package with a toy for its only study, committed and certified."""
@@ -107,9 +102,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    git(root, "init", "--quiet")
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "A toy")
+    commit = "git -c user.name=A -c user.email=a@example.org -c commit.gpgsign=false commit --quiet --message=Toy"
+    subprocess.run(f"git init --quiet && git add --all && {commit}", shell=True, cwd=root, check=True)
     assert run(root, "-m", "effective_lr", "certify", "--study", "toy").returncode == 0
     return root
 

@@ -1,4 +1,4 @@
-"""The key of training code: what changes it, what does not, what it covers, and what the lock makes of it."""
+"""The key of training code: what changes it, what it covers, what the lock makes of it; and who may import whom."""
 
 import ast
 import importlib
@@ -112,7 +112,17 @@ def test_every_python_gives_the_same_keys() -> None:
         assert found == [keys, whole], python
 
 
-# What the key covers
+def study_of(path: Path) -> str | None:
+    """The study whose folder a file is in."""
+    return path.relative_to(code.STUDIES).parts[0] if path.is_relative_to(code.STUDIES) else None
+
+
+def test_no_file_imports_a_study_but_its_own() -> None:
+    files, start = sorted(code.PACKAGE.rglob("*.py")), "effective_lr.studies."
+    assert {study_of(path) for path in files} >= set(names()) != set()
+    for path in files:
+        imported = {name.removeprefix(start).split(".")[0] for name in code.imports(path) if name.startswith(start)}
+        assert imported <= {study_of(path)} & set(names()), path
 
 
 def test_imports_are_those_of_the_syntax_tree() -> None:

@@ -1,5 +1,6 @@
-"""Training jobs: the run cache, signals, the command line. Their faults are in test_faults.py."""
+"""Training jobs: their tables and run cache, signals, the command line. Their faults are in test_faults.py."""
 
+import hashlib
 import inspect
 import json
 import os
@@ -7,11 +8,12 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,7 +23,7 @@ from effective_lr.engine import grid, jobs, storage
 from effective_lr.engine.contents import load_chapter
 from effective_lr.engine.inputs import recorded
 from effective_lr.engine.jobs import Progress, RunCache, Training
-from effective_lr.engine.storage import Result
+from effective_lr.engine.storage import SCHEMA, Result
 from effective_lr.engine.study import BaseRun
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.data import Splits
@@ -38,18 +40,6 @@ from shared import (
     train_or_reuse,
     train_rows,
 )
-
-# The run cache
-
-
-def test_the_other_runs_of_a_job_and_their_order_change_nothing(single: Splits, tmp_path: Path) -> None:
-    runs = [make_run(optimizer="momentum", l2=l2) for l2 in (0, 0.01)]
-    runs += [make_run(normalization=normalization) for normalization in ("layer", "none")]
-    with_another = [*runs[:2], diverging_run(), *runs[2:]]
-    one = {run: train_or_reuse(run, single, tmp_path / "one")[0] for run in with_another}
-    other = {run: train_or_reuse(run, single, tmp_path / "other")[0] for run in reversed(runs)}
-    assert all(one[run].equals(other[run]) for run in runs)
-    assert not one[runs[0]].equals(one[runs[1]])
 
 
 @pytest.fixture
@@ -68,7 +58,7 @@ def test_finished_run_is_reused(cached: Callable[..., Result], tmp_path: Path) -
     again, provenance_again = cached()
     assert again.equals(table)
     assert provenance == provenance_again.model_copy(update={"reused": False}) and provenance_again.reused
-    assert table.schema.equals(storage.SCHEMA)
+    assert table.schema.equals(SCHEMA)
     assert set(table["run_id"].to_pylist()) == {provenance.run_id}
     assert provenance.versions["torch"] == torch.__version__
     assert Run(**provenance.run).run_id == provenance.run_id
@@ -134,6 +124,57 @@ def test_interrupted_write_leaves_nothing(
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_table_of_another_version_of_the_package_is_not_called_damaged(
+    cached: Callable[..., Result], tmp_path: Path
+) -> None:
+    path, record = tmp_path / "old.parquet", cached()[1]
+    for changes, keys in [({"colour": "red"}, "colour"), ({"seconds": "soon"}, "seconds")]:
+        text = json.dumps([{**record.model_dump(by_alias=True), **changes}])
+        table = SCHEMA.empty_table()
+        metadata = {"provenance": text, "sha256": storage._sha256(table, text)}
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+        for read in (storage.read_table, storage.read_provenance):
+            with pytest.raises(UserError) as error:
+                read(path)
+            assert f"{path}: whole, but written by another version of this package" in str(error.value)
+            assert f"differs in {keys})" in str(error.value) and "damaged" not in str(error.value)
+
+
+def test_files_keep_the_former_names_of_hashes(cached: Callable[..., Result], tmp_path: Path) -> None:
+    path, record = tmp_path / "table.parquet", cached()[1]
+    storage.write_table(storage.with_provenance(SCHEMA.empty_table(), [record]), path)
+    [stored] = json.loads(pq.read_schema(path).metadata[b"provenance"])
+    assert (stored["fingerprint"], stored["code"], stored["data"]) == (record.run_key, "code", "data")
+    assert storage.read_table(path)[1] == storage.read_provenance(path) == [record]
+
+
+def sha256_by_lists(table: pa.Table, text: str) -> str:
+    """The checksum as the first published tables have it, by lists of Python."""
+    digest = hashlib.sha256(text.encode())
+    for field, column in zip(table.schema, table.columns, strict=True):
+        is_text = pa.types.is_string(field.type)
+        content = "\n".join(column.to_pylist()).encode() if is_text else column.to_numpy().tobytes()
+        digest.update(f"{field.name} {field.type} {len(content)}".encode() + content)
+    return digest.hexdigest()
+
+
+def test_the_checksum_is_that_of_its_first_definition() -> None:
+    names = pa.array(["é", "", "a\nb", "λ"])
+    columns = [names, pa.array([1, 2, 3, 4], pa.int32()), names, names, pa.array([0.0, -0.0, float("nan"), 1e300])]
+    table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
+    in_chunks = pa.concat_tables([table.slice(0, 1), SCHEMA.empty_table(), table.slice(1)])
+    for one in (table, in_chunks, table.slice(2), SCHEMA.empty_table()):
+        assert storage._sha256(one, "text") == sha256_by_lists(one, "text")
+    assert storage._sha256(in_chunks, "text") == storage._sha256(table, "text")
+    paths = [path for path in (ROOT / "results/published").glob("*/*.parquet") if path.stem != "checks"]
+    assert paths
+    for path in paths:
+        table = pq.read_table(path)
+        stored = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        assert stored["sha256"] == sha256_by_lists(table, stored["provenance"])
+        assert stored["sha256"] == storage._sha256(table, stored["provenance"])
+
+
 def test_divergence_is_a_result(single: Splits, tmp_path: Path) -> None:
     run = diverging_run()
     table, provenance = train_or_reuse(run, single, tmp_path)
@@ -143,9 +184,6 @@ def test_divergence_is_a_result(single: Splits, tmp_path: Path) -> None:
     assert table.slice(len(table) - 1).to_pylist() == [last]
     assert f"diverged at step {step}" in jobs.describe(STUDY, run, table, provenance)
     assert train_or_reuse(run, single, tmp_path)[1].reused
-
-
-# Jobs
 
 
 def test_a_signal_saves_and_the_job_then_ends_as_an_undisturbed_one(
@@ -179,15 +217,6 @@ def test_a_signal_saves_and_the_job_then_ends_as_an_undisturbed_one(
             assert rows_of(table, run) == train_rows(run, single.to("cpu"))
 
 
-def test_added_run_is_the_only_one_that_is_trained(trainer: Trainer) -> None:
-    runs = [make_run(l2=l2) for l2 in (0, 0.01)]
-    trainer.train(runs)
-    _, out, _ = trainer.train([runs[0], make_run(l2=0.005), runs[1]])
-    assert ["reused" in line for line in out.splitlines() if line.startswith("[")] == [True, True, False]
-    _, provenances = storage.read_table(trainer.output)
-    assert [p.run["l2"] for p in provenances] == [0, 0.005, 0.01]
-
-
 def test_retrain_looks_at_neither_results_nor_checkpoints(trainer: Trainer, single: Splits) -> None:
     run = make_run(steps=60)
     trainer.train([run])
@@ -213,19 +242,6 @@ def test_runs_whose_optional_data_is_missing_are_skipped(trainer: Trainer, tmp_p
     assert len(trainer.rows) == 0 and storage.read_provenance(trainer.output) == []
 
 
-# What a job prints
-
-
-@pytest.fixture
-def own_signals() -> Iterator[None]:
-    """Give pytest its handlers of signals back, which a job replaces."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("own_signals")
 def test_a_line_of_progress_has_runs_steps_speed_and_time(tmp_path: Path) -> None:
     runs = [make_run(l2=l2, steps=60) for l2 in (0, 0.01, 0.1)]
     state: Any = SimpleNamespace(step=15, steps=60, seconds=1.5, examples=240)
@@ -233,9 +249,6 @@ def test_a_line_of_progress_has_runs_steps_speed_and_time(tmp_path: Path) -> Non
     assert progress.line(runs[1], state) == "job: run 2 of 3, step 15 of 60, 160 images/s, 0:10 left"
     texts = {0.2: "0:00", 61: "1:01", 3599.6: "1:00:00", 36061: "10:01:01"}
     assert {seconds: jobs.duration(seconds) for seconds in texts} == texts
-
-
-# The command line
 
 
 @pytest.mark.usefixtures("own_signals")

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from effective_lr.engine import grid, plan, resources
+from effective_lr.engine import grid, plan, resources, storage
 from effective_lr.engine.code import training_key
+from effective_lr.engine.contents import published_table
 from effective_lr.engine.jobs import duration
-from effective_lr.engine.study import load
+from effective_lr.engine.study import load, names
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
 from shared import ROOT, STUDY, chapter_of, layout_of, make_run, train_or_reuse
@@ -80,3 +81,14 @@ def test_limits_grow_with_the_work_and_with_each_attempt() -> None:
     assert ask(STUDY, [run], True, attempt=2) == 2 * ask(STUDY, [run], True)
     assert ask(STUDY, [make_run(steps=10**12)], False) == resources.LONGEST_MINUTES
     assert resources.memory_limit(STUDY, run, 2) == 2 * resources.memory_limit(STUDY, run) > 2 * STUDY.megabytes(run)
+
+
+def test_limits_follow_from_what_was_measured() -> None:
+    """Each published run took less than a job of its own would ask for, and more than a hundredth of its arithmetic."""
+    for study in map(load, names()):
+        for record in storage.read_provenance(published_table(ROOT, study.name, "study")):
+            run = study.run(**record.run)
+            expected = resources.SAFETY * study.operations(run) / resources.CPU_SPEED
+            limit = 60 * resources.time_limit(study, [run], is_gpu=False)
+            assert record.diverged or expected / 100 < record.seconds < limit
+            assert record.peak_memory_mb < resources.memory_limit(study, run)

@@ -7,12 +7,11 @@ import pytest
 
 from effective_lr.evidence.comparison import Prediction, compared_numbers, compared_verdicts, predictions
 from effective_lr.evidence.estimates import Estimate
+from shared import claim_of, part_of
 
 
-def claim(value: float | None, low: float | None = None, high: float | None = None, **changes: Any) -> dict[str, Any]:
-    part = {"subject": "sgd", "statistic": "angle_slope", "within": [0.4, 0.6]}
-    part |= {"value": value, "low": low, "high": high, "freedom": None}
-    return {"title": "Equilibrium", "verdict": "reproduced", "seeds": 3, "parts": [part], **changes}
+def claim(*estimate: float | None, **changes: Any) -> dict[str, Any]:
+    return claim_of(part_of(*estimate), **changes)
 
 
 def test_the_interval_of_a_statistic_is_its_own_made_wider_by_the_seeds_of_both() -> None:

@@ -50,14 +50,6 @@ def test_gathered_tables_hold_results_settings_and_the_effective_lr(trained: dic
         gather(STUDY, paths[:1], [RUNS[3].run_id])
 
 
-def test_a_damaged_table_is_refused(trained: dict[Run, Result], tmp_path: Path) -> None:
-    [path] = write([trained[RUNS[0]]], tmp_path)
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=f"{path}: damaged"):
-        gather(STUDY, [path], [RUNS[0].run_id])
-
-
 def test_runs_without_their_optional_data_leave_empty_tables(tmp_path: Path) -> None:
     path = tmp_path / "empty.parquet"
     storage.write_table(storage.with_provenance(storage.SCHEMA.empty_table(), []), path)

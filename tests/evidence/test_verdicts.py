@@ -16,10 +16,16 @@ from effective_lr.errors import UserError
 from effective_lr.evidence import estimates, verdicts
 from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, contrast, mean_interval, pooled_mean
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import NEEDS_STUDY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, Statistic
-from shared import ROOT, STUDY, chapter_of, make_run
-
-# Parts and claims
+from effective_lr.evidence.verdicts import (
+    IN_PART,
+    NEEDS_STUDY,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    UNDECIDED,
+    Evidence,
+    Statistic,
+)
+from shared import ROOT, STUDY, chapter_of, make_run, part_of
 
 
 def test_an_interval_across_the_bound_is_undecided() -> None:
@@ -47,16 +53,12 @@ def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_
         ({"sgd": [REPRODUCED, NOT_REPRODUCED]}, NOT_REPRODUCED, "why sgd is not reproduced"),
         ({"sgd": [UNDECIDED, NOT_REPRODUCED, REPRODUCED]}, NOT_REPRODUCED, "why sgd is not reproduced"),
         ({"sgd": [REPRODUCED, UNDECIDED, UNDECIDED]}, UNDECIDED, "why sgd is undecided"),  # once
-        (
-            {"sgd": [REPRODUCED], "adam": [NOT_REPRODUCED]},
-            "reproduced in part",
-            "reproduced: sgd; not reproduced: adam",
-        ),
+        ({"sgd": [REPRODUCED], "adam": [NOT_REPRODUCED]}, IN_PART, "reproduced: sgd; not reproduced: adam"),
         ({"sgd": [REPRODUCED], "adam": [UNDECIDED]}, UNDECIDED, "reproduced: sgd; undecided: adam"),
         ({"sgd": [UNDECIDED], "adam": [NOT_REPRODUCED]}, UNDECIDED, "undecided: sgd; not reproduced: adam"),
         ({"sgd": [REPRODUCED], "adam": [NEEDS_STUDY]}, NEEDS_STUDY, f"reproduced: sgd; {NEEDS_STUDY}: adam"),
         ({"sgd": [UNDECIDED], "adam": [NEEDS_STUDY]}, UNDECIDED, f"{NEEDS_STUDY}: adam; undecided: sgd"),
-        (one_of_each, verdicts.IN_PART, "reproduced: adamw; undecided: sgd; not reproduced: adam"),
+        (one_of_each, IN_PART, "reproduced: adamw; undecided: sgd; not reproduced: adam"),
     ]:
         parts = [part(subject, kind) for subject, kinds in found.items() for kind in kinds]
         assert verdicts.summarize(parts) == (verdict, why)
@@ -64,16 +66,15 @@ def test_a_claim_follows_from_its_parts_with_the_reasons_of_those_that_have_its_
 
 
 def test_the_part_that_decided_a_claim_is_that_nearest_to_another_verdict() -> None:
-    def of(verdict: str, value: float | None, low: float | None, high: float | None, within: Any) -> dict[str, Any]:
-        estimate = {"value": value, "low": low, "high": high, "freedom": None}
-        return {"subject": "", "verdict": verdict, **estimate, "within": within}
+    def of(verdict: str, value: float | None, low: float | None, high: float | None, within: Any) -> Any:
+        return part_of(value, low, high, verdict=verdict, within=within)
 
     inside = [of(REPRODUCED, 1, 0.9, 1.1, [0, 2]), of(REPRODUCED, 1, 0.1, 1.9, [0, 2])]
     large = of(REPRODUCED, 900, 890, 910, [800, 1000])  # in units of its tolerance as far inside as the first
     assert verdicts.worst_part({"verdict": REPRODUCED, "parts": [*inside, large]}) is inside[1]
     across, outside = of(UNDECIDED, 1, 0.5, 2.5, [0, 2]), of(NOT_REPRODUCED, 4, 3, 5, [0, 2])
     assert verdicts.worst_part({"verdict": UNDECIDED, "parts": [*inside, across]}) is across
-    assert verdicts.worst_part({"verdict": verdicts.IN_PART, "parts": [*inside, across, outside]}) is outside
+    assert verdicts.worst_part({"verdict": IN_PART, "parts": [*inside, across, outside]}) is outside
     without = of(UNDECIDED, None, None, None, [0, None])
     assert verdicts.worst_part({"verdict": UNDECIDED, "parts": [across, without]}) is without
     one_sided = [of(REPRODUCED, 3, 2.2, 4, [2, None]), of(REPRODUCED, 1, 0.5, 1.5, [None, 2])]
@@ -82,9 +83,6 @@ def test_the_part_that_decided_a_claim_is_that_nearest_to_another_verdict() -> N
     exact = [of(REPRODUCED, 0, 0, 0, [0, 0]), of(NOT_REPRODUCED, 3, 2, 4, [0, 0])]  # a tolerance of one value
     assert [verdicts.margin(one) for one in exact] == [0, -4]
     assert verdicts.worst_part({"verdict": verdicts.SHOWN, "parts": []}) is None
-
-
-# From a claim and tables to a verdict
 
 
 def mean_value(evidence: Evidence, subject: str) -> Estimate:
@@ -213,17 +211,6 @@ def test_the_content_of_claims_json_has_definitions_runs_seeds_and_commands(monk
     text = verdicts.as_text(found["X1"])
     assert text.startswith("X1 : REPRODUCED\n")
     assert "  a, mean_value: 1 [0.973, 1.04], within 0.9 to 1.1: reproduced" in text
-
-
-def test_statistics_and_checks_have_labels_and_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = type("module", (), {"CHECKS": {"exact": ("error", 3)}, "mean_value": STATISTICS["mean_value"]})
-    monkeypatch.setattr(type(STUDY), "module", lambda study, name: module)
-    assert verdicts.label_of(STUDY, "mean_value") == ("mean", 2)
-    assert verdicts.label_of(STUDY, "exact") == ("error", 3)
-    assert verdicts.label_of(STUDY, "symmetry") == ("residual", None)
-
-
-# Estimates
 
 
 def test_the_interval_of_a_mean_is_that_of_student() -> None:

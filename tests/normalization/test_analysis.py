@@ -1,6 +1,7 @@
 """The statistics of the paper, on tables whose answer is known."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,33 +15,16 @@ from effective_lr.studies.normalization import analysis, figures, statistics, th
 
 
 def plane(
-    optimizer: str, lrs: list[float], penalties: list[float], error: object, seeds: tuple[int, ...] = (100,)
+    optimizer: str, lrs: list[float], penalties: list[float], error: Any, seeds: tuple[int, ...] = (100,)
 ) -> pd.DataFrame:
     """Runs of one optimizer over a plane, with the test error `error(lr, l2, seed)`."""
-    assert callable(error)
-    return pd.DataFrame(
-        [
-            {
-                "run_id": f"{lr}-{l2}-{seed}",
-                "optimizer": optimizer,
-                "lr": lr,
-                "l2": l2,
-                "seed": seed,
-                "momentum": 0.9,
-                "initial_norm": 1.0,
-                "steps": 1000,
-                "late_fraction": 0.3,
-                "width": 16,
-                "starts_at_equilibrium": False,
-                "diverged": np.nan,
-                "test_error": error(lr, l2, seed),
-                "validation_error": error(lr, l2, seed),
-            }
-            for lr in lrs
-            for l2 in penalties
-            for seed in seeds
-        ]
-    )
+    cells = list(itertools.product(lrs, penalties, seeds))
+    usual = {"optimizer": optimizer, "momentum": 0.9, "initial_norm": 1.0, "steps": 1000, "late_fraction": 0.3}
+    usual |= {"width": 16, "starts_at_equilibrium": False, "diverged": np.nan}
+    runs = pd.DataFrame(cells, columns=["lr", "l2", "seed"]).assign(**usual)
+    runs["run_id"] = ["-".join(map(str, cell)) for cell in cells]
+    runs["test_error"] = runs["validation_error"] = [error(*cell) for cell in cells]
+    return runs
 
 
 PLANES = {
@@ -70,19 +54,7 @@ def test_contour_slope_is_that_of_the_contours(optimizer: str, tilt: float) -> N
     assert found.low <= found.value <= found.high
 
 
-def test_contour_slope_uses_the_mean_of_seeds_and_no_cell_that_diverged() -> None:
-    def error(lr: float, l2: float, seed: int) -> float:
-        return float(1 / (1 + np.exp(2 - 0.1 * np.log(lr * (l2 or 1e-30)))))
-
-    runs = plane("sgd", *PLANES["sgd"], error, seeds=(100, 101))
-    hit = runs[analysis.on_contours(runs)].index[0]
-    whole = len(analysis.contour_cells(runs))
-    runs.loc[hit, ["diverged", "test_error"]] = [25.0, 0.5]
-    assert len(analysis.contour_cells(runs)) == whole - 1
-    assert slope_of(runs).value == pytest.approx(1, rel=1e-6)
-
-
-def test_contour_slope_counts_cells_that_have_every_seed() -> None:
+def test_contour_slope_counts_cells_that_have_every_seed_and_none_that_diverged() -> None:
     def error(lr: float, l2: float, seed: int) -> float:
         return float(1 / (1 + np.exp(2 - 0.1 * np.log(lr * (l2 or 1e-30)))))
 
@@ -90,8 +62,11 @@ def test_contour_slope_counts_cells_that_have_every_seed() -> None:
     cells = analysis.contour_cells(runs)
     lr, l2 = cells[["lr", "l2"]].iloc[0]
     lone = (runs["lr"] == lr) & (runs["l2"] == l2) & (runs["seed"] == 201)
-    found = analysis.contour_cells(runs[~lone])
-    assert len(found) == len(cells) - 1 and not ((found["lr"] == lr) & (found["l2"] == l2)).any()
+    diverged = runs.assign(diverged=runs["diverged"].mask(lone, 25.0), test_error=runs["test_error"].mask(lone, 0.5))
+    for fewer in (runs[~lone], diverged):
+        found = analysis.contour_cells(fewer)
+        assert len(found) == len(cells) - 1 and not ((found["lr"] == lr) & (found["l2"] == l2)).any()
+    assert slope_of(diverged).value == pytest.approx(1, rel=1e-6)
     assert slope_of(runs).freedom == len(cells) - 4  # intercept, u, u², v
 
 
@@ -133,14 +108,12 @@ def test_equilibrium_ratio_is_one_where_the_theory_holds() -> None:
     rows = []
     for run in runs[runs["l2"] > 0].itertuples():
         for layer, g in grad.items():
-            predicted = float(theory.equilibrium_effective_lr("sgd", run.lr, run.l2, g, 1.0))
-            rows.append((run.run_id, 1000, layer, "late_g_squared", g**2))
-            rows.append((run.run_id, 1000, layer, "late_effective_lr", predicted))
-            norm = float(theory.equilibrium_norm("sgd", run.lr, run.l2, g, 1.0))
-            rows.append((run.run_id, 1000, layer, "late_norm_squared", norm**2))
-            angle = float(theory.equilibrium_angle("sgd", run.lr, run.l2, g, 1.0))
-            rows.append((run.run_id, 1000, layer, "late_angle_squared", angle**2))
-            rows.append((run.run_id, 1000, layer, "group_size", 9.0))
+            point = ("sgd", run.lr, run.l2, g, 1.0)
+            found = {"late_g_squared": g**2, "group_size": 9.0}
+            found["late_effective_lr"] = float(theory.equilibrium_effective_lr(*point))
+            found["late_norm_squared"] = float(theory.equilibrium_norm(*point)) ** 2
+            found["late_angle_squared"] = float(theory.equilibrium_angle(*point)) ** 2
+            rows += [(run.run_id, 1000, layer, what, value) for what, value in found.items()]
     metrics = pd.DataFrame(rows, columns=["run_id", "step", "layer", "quantity", "value"])
     found = analysis.equilibrium_by_layer(metrics, runs)
     # At the smaller λ, 8ηλt is 0.2: that run is still on its way.
@@ -211,12 +184,9 @@ def test_what_counts_as_settled_follows_from_settings() -> None:
     assert not analysis.settled(runs.assign(starts_at_equilibrium=True, width=32)).any()  # whose widest layer has more
 
 
-@pytest.mark.parametrize(
-    ("steps", "late_fraction", "first"), [(5000, 0.3, 3500), (40, 0.3, 28), (1, 0.3, 0), (7, 0.5, 4)]
-)
-def test_the_first_late_step_is_that_of_training(steps: int, late_fraction: float, first: int) -> None:
-    runs = pd.DataFrame({"steps": [steps], "late_fraction": [late_fraction]})
-    assert analysis.first_late_step(runs).tolist() == [first] == [min(round(steps * (1 - late_fraction)), steps - 1)]
+def test_the_first_late_step_is_that_of_training() -> None:
+    runs = pd.DataFrame({"steps": [5000, 40, 1, 7], "late_fraction": [0.3, 0.3, 0.3, 0.5]})
+    assert analysis.first_late_step(runs).tolist() == [3500, 28, 0, 4]
 
 
 SIZES = {"conv1": 9.0, "conv2": 144.0, "conv3": 288.0}

@@ -1,7 +1,11 @@
-"""The benchmark: what it compares trains as the study does, and what is published is a real measurement."""
+"""The benchmarks: the usual script trains as the study does, and benchmarks/gpu.py as far as a CPU can show it."""
 
 import json
+import math
+import re
 import runpy
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -9,9 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from effective_lr.studies.normalization.data import Splits
-from shared import ROOT, STUDY, train_rows
+from shared import ENVIRONMENT, ROOT, STUDY, train_rows
 
-BENCHMARK = runpy.run_path(str(ROOT / "benchmarks" / "normalization.py"))
+BENCHMARK, GPU = runpy.run_path(str(ROOT / "benchmarks/normalization.py")), ROOT / "benchmarks/gpu.py"
 
 
 def test_published_measurement_is_a_real_one() -> None:
@@ -37,3 +41,35 @@ def test_usual_script_trains_as_ours_does(small_splits: Splits) -> None:
         losses.append(float(loss.detach()))
     rows = train_rows(run, replace(small_splits, train_images=images, train_labels=labels), torch.float64)
     assert [value for _, _, what, value in rows if what == "train_loss"] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_it_names_the_option_that_tries_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(GPU)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(GPU))["main"]()
+    assert "--cpu" in capsys.readouterr().err
+
+
+def test_a_difference_is_found() -> None:
+    difference = runpy.run_path(str(GPU))["difference"]
+    rows = [(1, "", "train_loss", 2.0), (1, "conv1", "norm_squared", 4.0), (1, "conv1", "beta_norm", 0.0)]
+    assert difference(rows, rows) == 0
+    assert difference([*rows[:1], (1, "conv1", "norm_squared", 5.0), *rows[2:]], rows) == 0.25
+    assert difference([(1, "", "train_loss", math.nan), *rows[1:]], rows) == math.inf
+
+
+@pytest.mark.slow
+def test_it_compares_all_optimizers_and_measures_jobs_that_share_a_device() -> None:
+    words = [sys.executable, GPU, "--cpu"]
+    result = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for normalization in ("batch", "weight", "layer"):
+        [line] = re.findall(rf"^{normalization} .*", result.stdout, re.MULTILINE)
+        assert [float(value) for value in line.split()[1:]] == [0.0] * 6
+    speeds = re.findall(r"^ +(\d+) +([\d,]+) +(\S+)$", result.stdout, re.MULTILINE)
+    assert [jobs for jobs, *_ in speeds] == ["1", "2"]
+    assert all(float(operations) > 0 for *_, operations in speeds)
+    assert "gpu_slots: " in result.stdout and "operations per second" in result.stdout

@@ -4,10 +4,8 @@ import pandas as pd
 import pytest
 
 from effective_lr.studies.normalization import checks, theory
-from effective_lr.studies.normalization.checks import RATES, relative, rescaled, small_run, symmetry, synthetic_splits
+from effective_lr.studies.normalization.checks import RATES, relative, small_run, symmetry, synthetic_splits
 from effective_lr.studies.normalization.data import Splits
-from effective_lr.studies.normalization.networks import build_network
-from effective_lr.studies.normalization.optimizers import Optimizer
 from effective_lr.studies.normalization.tables import STATEMENTS
 
 
@@ -55,16 +53,6 @@ def test_unscaled_optimizer_eps_ends_the_symmetry(optimizer: str, splits: Splits
     run = small_run(optimizer, normalization="weight", optimizer_eps=1e-5, steps=20)
     assert symmetry(run, splits, (1e3,)) < 1e-9
     assert symmetry(run, splits, (1e3,), keep="optimizer_eps") > 1e-2
-
-
-@pytest.mark.parametrize("optimizer", RATES)
-def test_learning_rate_of_gamma_and_beta_is_not_rescaled(optimizer: str) -> None:
-    """They are not scale invariant: theirs must stay when that of the weights is rescaled."""
-    run = small_run(optimizer)
-    for chosen in (run, rescaled(run, 10.0)):
-        made = Optimizer(chosen, build_network(chosen))
-        assert (made.weights.lr, made.affine.lr) == (chosen.lr, run.affine_lr)
-        assert (made.weights.penalties, made.affine.penalties) == ([chosen.l2] * 4, [0] * 8)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

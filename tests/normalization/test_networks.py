@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -20,9 +20,9 @@ from effective_lr.studies.normalization.networks import (
     layer_penalties,
     normalized_layers,
 )
-from effective_lr.studies.normalization.optimizers import Optimizer
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 from shared import INVARIANT, NORMALIZATIONS, OPTIMIZERS, make_run
+from twins import twin_layer, twin_network
 
 ROUNDING: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-12}
 both_kinds = pytest.mark.parametrize("convolution", [False, True], ids=["linear", "convolution"])
@@ -42,9 +42,9 @@ def random_input(convolution: bool, batch: int = 8) -> Tensor:
     return torch.randn(batch, 3, *[6, 6] * convolution, dtype=torch.float64, requires_grad=True)
 
 
-def random_network(normalization: str, eps: float) -> Conv4:
+def random_network(normalization: str, eps: float, leak: float = 0.0) -> Conv4:
     """Every unit with a norm, γ and β of its own."""
-    network = build_network(make_run(normalization=normalization, norm_eps=eps), torch.float64)
+    network = build_network(make_run(normalization=normalization, norm_eps=eps, leak=leak), torch.float64)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -74,12 +74,9 @@ def groups(layer: NormalizedLayer) -> list[slice]:
     return [slice(None)] if layer.normalization == "layer" else [slice(unit, unit + 1) for unit in range(units)]
 
 
-# Layers and network against PyTorch's modules
-
-
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 @both_kinds
-def test_layer_is_that_of_pytorch(normalization: str, convolution: bool, twin_layer: Any) -> None:
+def test_layer_is_that_of_pytorch(normalization: str, convolution: bool) -> None:
     layer = random_layer(normalization, convolution)
     twin, pairs = twin_layer(layer)
     for training in (True, True, False):  # a second batch, so that running statistics are means
@@ -97,32 +94,21 @@ def test_layer_is_that_of_pytorch(normalization: str, convolution: bool, twin_la
         assert_close(layer.running_var, twin[1].running_var, **ROUNDING)
 
 
-def test_layer_normalization_of_a_linear_layer_is_that_of_pytorch() -> None:
-    layer, x = random_layer("layer", convolution=False), random_input(convolution=False)
-    norm = nn.LayerNorm(5, eps=layer.eps).double()
-    assert layer.gamma is not None
-    norm.weight, norm.bias = layer.gamma, layer.beta
-    assert_close(layer(x), norm(x @ layer.weight.T), **ROUNDING)
-
-
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_network_is_convolution_normalization_relu_pooling(normalization: str, twin_network: Any) -> None:
-    network = random_network(normalization, eps=1e-5)
-    twin, pairs = twin_network(network)
+def test_network_is_convolution_normalization_relu_pooling() -> None:
     images, labels = images_and_labels()
-    for training in (True, False):
-        network.train(training), twin.train(training)
-        ours, theirs = network(images), twin(images)
-        assert ours.shape == (12, 10)
-        assert_close(ours, theirs, **ROUNDING)
-        our_gradients = torch.autograd.grad(F.cross_entropy(ours, labels), [p for p, _ in pairs])
-        their_gradients = torch.autograd.grad(F.cross_entropy(theirs, labels), [p for _, p in pairs])
-        for our, their in zip(our_gradients, their_gradients, strict=True):
-            assert_close(our, their.view_as(our), **ROUNDING)
-    assert len(pairs) == len(list(network.parameters()))
-
-
-# Scale groups
+    for normalization, leak in [*((name, 0.0) for name in NORMALIZATIONS), ("batch", 0.1)]:
+        network = random_network(normalization, eps=1e-5, leak=leak)
+        twin, pairs = twin_network(network, make_run(normalization=normalization, norm_eps=1e-5, leak=leak))
+        for training in (True, False):
+            network.train(training), twin.train(training)
+            ours, theirs = network(images), twin(images)
+            assert ours.shape == (12, 10)
+            assert_close(ours, theirs, **ROUNDING)
+            our_gradients = torch.autograd.grad(F.cross_entropy(ours, labels), [p for p, _ in pairs])
+            their_gradients = torch.autograd.grad(F.cross_entropy(theirs, labels), [p for _, p in pairs])
+            for our, their in zip(our_gradients, their_gradients, strict=True):
+                assert_close(our, their.view_as(our), **ROUNDING)
+        assert len(pairs) == len(list(network.parameters()))
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -145,14 +131,13 @@ def test_scale_groups(normalization: str, convolution: bool) -> None:
     assert_close(layer.weight.detach(), before * factor)
 
 
-@pytest.mark.parametrize("norm", [1.0, 0.25])
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_network_at_its_start(normalization: str, norm: float) -> None:
-    run = make_run(normalization=normalization, initial_norm=norm)
-    network = build_network(run, torch.float64)
-    other = build_network(make_run(normalization=normalization, lr=3, l2=0), torch.float64)
-    reseeded = build_network(make_run(normalization=normalization, seed=4), torch.float64)
-    layers = [dict(normalized_layers(n)) for n in (network, other, reseeded)]
+def test_network_at_its_start(normalization: str) -> None:
+    norm = 0.25
+    layers = [
+        dict(normalized_layers(build_network(make_run(normalization=normalization, **changes), torch.float64)))
+        for changes in ({"initial_norm": norm}, {"lr": 3, "l2": 0}, {"seed": 4})
+    ]
     assert list(layers[0]) == ["conv1", "conv2", "conv3", "linear"]
     for layer, same, different in zip(*(chosen.values() for chosen in layers), strict=True):
         assert_close(layer.group_norms().detach(), torch.full((len(groups(layer)),), norm, dtype=torch.float64))
@@ -177,38 +162,12 @@ def test_a_start_at_equilibrium_is_where_the_theory_puts_it(optimizer: str, laye
     assert min(penalties) == 0.3 and len(products) == (4 if layer_l2 == "equal" else 1)
 
 
-def test_a_leaky_network_is_the_same_with_another_activation(twin_network: Any) -> None:
-    network = build_network(make_run(leak=0.1), torch.float64)
-    twin, _ = twin_network(network)
-    images = torch.randn(16, 1, 14, 14, dtype=torch.float64)
-    assert (network(images) - twin(images)).abs().max() > 1e-3
-    leaky = nn.Sequential(*(nn.LeakyReLU(0.1) if isinstance(module, nn.ReLU) else module for module in twin))
-    assert_close(network(images), leaky(images), **ROUNDING)
-
-
 def test_the_pooling_before_the_classifier_keeps_channels_last() -> None:
     network, seen = build_network(make_run(width=4)), []
     network.conv3.register_full_backward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
     images = torch.randn(16, 1, 14, 14).to(memory_format=torch.channels_last)
     network(images).sum().backward()
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_scale_groups_are_found_by_type_not_by_name() -> None:
-    class Renamed(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Linear(3, 3)  # a decoy
-            self.gamma = nn.ModuleList([NormalizedLayer(3, 4, "batch", 1e-5, convolution=False)])
-            self.stem = NormalizedLayer(4, 2, "none", 1e-5, convolution=False)
-
-    network = Renamed()
-    assert [name for name, _ in normalized_layers(network)] == ["gamma.0", "stem"]
-    optimizer = Optimizer(make_run(), network)
-    assert [id(p) for p in optimizer.weights.parameters] == [id(network.gamma[0].weight), id(network.stem.weight)]
-    decoy = [network.weight.weight, network.weight.bias]
-    rest = [*decoy, network.gamma[0].gamma, network.gamma[0].beta, network.stem.beta]
-    assert {id(p) for p in optimizer.affine.parameters} == {id(p) for p in rest}
 
 
 # Scale invariance: y(αw) = y(w), ∇L(αw) = ∇L(w)/α, ⟨w, ∇L⟩ = 0

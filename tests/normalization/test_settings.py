@@ -1,16 +1,19 @@
-"""The settings of a run: what is possible, what it is called, where it comes from, and its arithmetic."""
+"""The settings of a run: what is possible, what it is called, its arithmetic, and the splits of its data."""
 
 import math
 import re
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 
 from effective_lr.engine.grid import scales
+from effective_lr.errors import UserError
+from effective_lr.studies.normalization.data import splits_for
 from effective_lr.studies.normalization.networks import build_network, normalized_layers
-from effective_lr.studies.normalization.settings import Run
+from effective_lr.studies.normalization.settings import VALIDATION_SIZE, Run
 from shared import ROOT, STUDY, make_run
 
 SCALES = ROOT / "config" / STUDY.name
@@ -20,17 +23,12 @@ def test_the_name_of_a_run_is_the_one_it_always_had() -> None:
     # Published tables and explorers know runs by this name.
     run = make_run(normalization="layer", optimizer="adam", projected=True, lr=0.003, l2=1e-5, seed=100)
     assert run.run_id == "layer-adam-projected-lr_0.003-l2_1e-05-seed_100-cee389"
-
-
-def test_names_of_large_numbers_have_no_plus() -> None:
-    run = make_run(lr=1e7, l2=2e9)
-    assert "lr_1e07-l2_2e09-" in run.run_id and "+" not in run.run_id
+    assert "lr_1e07-l2_2e09-" in make_run(lr=1e7, l2=2e9).run_id
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"momentum": 1}, ["momentum", "less than 1"]),
         ({"norm_eps": math.inf}, ["norm_eps", "finite"]),
         ({"projected": True, "normalization": "none"}, ["projected = true", "normalization = none"]),
         (
@@ -38,17 +36,13 @@ def test_names_of_large_numbers_have_no_plus() -> None:
             ["rescaled_at_drop = true", "optimizer = sgd", "projected = false"],
         ),
         ({"rescaled_at_drop": True}, ["rescaled_at_drop = true", "lr_drop"]),
-        ({"affine_l2": "first"}, ["affine_l2", "'none', 'hidden', 'last' or 'all'"]),
         ({"resolution": 10}, ["resolution = 10", "28", "14"]),
-        ({"dataset": "cifar10", "resolution": 28}, ["resolution = 28", "32", "16"]),
         ({"train_size": 55_001}, ["train_size = 55001", "55000"]),
         ({"test_size": 10_001}, ["test_size = 10001", "10000"]),
         ({"validation_size": 5001}, ["validation_size", "5000"]),
         ({"batch_size": 97}, ["batch_size = 97", "96"]),
         ({"statistics_size": 97}, ["statistics_size = 97", "96"]),
         ({"evaluations": 31}, ["evaluations = 31", "30 images", "evaluated = all"]),
-        ({"label_noise": 1.1}, ["label_noise", "less than or equal to 1"]),
-        ({"leak": 1}, ["leak", "less than 1"]),
         ({"affine_lr": "fixed"}, ["affine_lr", "'shared' or 'frozen'"]),
         *(
             ({"replay": "closed", **changes}, ["replay = closed", "optimizer = sgd", "l2 above 0"])
@@ -104,3 +98,45 @@ def test_operations_are_those_of_the_layers(dataset: dict[str, Any]) -> None:
     other = make_run(**dataset, normalization="weight")  # has no statistics to recompute
     fewer = run.evaluations * run.statistics_size / 3
     assert STUDY.operations(run) - STUDY.operations(other) == pytest.approx(image * fewer)
+
+
+TENSORS = {
+    name: torch.arange(float(size)).view(-1, 1, 1, 1).expand(size, 1, 2, 2) if "images" in name else torch.arange(size)
+    for name, size in {"train_images": 60 + VALIDATION_SIZE, "train_labels": 60 + VALIDATION_SIZE,
+                       "test_images": 20, "test_labels": 20}.items()
+}  # fmt: skip
+SIZES = {"batch_size": 4, "statistics_size": 4}
+
+
+def test_splits_are_the_first_images_and_validation_the_last_of_the_training_files() -> None:
+    splits = splits_for(TENSORS, make_run(train_size=7, validation_size=5, test_size=3, **SIZES))
+    assert splits.train_labels.tolist() == list(range(7)) and splits.test_labels.tolist() == [0, 1, 2]
+    assert splits.validation_labels.tolist() == [60, 61, 62, 63, 64]
+    assert splits.validation_images[:, 0, 0, 0].tolist() == splits.validation_labels.tolist()
+    moved = splits.to("cpu")
+    assert moved.train_images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(moved.test_images, splits.test_images)
+
+
+def test_a_split_with_fewer_images_is_refused() -> None:
+    fits = {"train_size": 7, "validation_size": 5, "test_size": 3, **SIZES}
+    for split, there in [("train", 60), ("test", 20)]:
+        with pytest.raises(UserError, match=f"{split}_size = {there + 1}: .*{there}"):
+            splits_for(TENSORS, make_run(**{**fits, f"{split}_size": there + 1}))
+
+
+def test_label_noise_redraws_its_share_from_the_seed() -> None:
+    tensors = {**TENSORS, "train_labels": torch.full_like(TENSORS["train_labels"], 3)}
+    sizes = {"train_size": 60, "validation_size": 5, "test_size": 3, **SIZES}
+
+    def changed(**settings: Any) -> list[int]:
+        splits = splits_for(tensors, make_run(**sizes, **settings))
+        assert (splits.validation_labels == 3).all()  # nor are those of the test images touched
+        return [k for k, label in enumerate(splits.train_labels.tolist()) if label != 3]
+
+    assert changed() == []
+    wrong = changed(label_noise=0.5)
+    assert 20 <= len(wrong) <= 30  # of 30 redrawn, a tenth by chance right
+    assert wrong == changed(label_noise=0.5, l2=0, lr=3, steps=7)
+    assert wrong != changed(label_noise=0.5, seed=4)
+    assert (tensors["train_labels"] == 3).all()

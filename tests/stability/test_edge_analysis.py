@@ -40,17 +40,12 @@ def derived(columns: dict[str, Any], run: dict[str, Any]) -> tuple[pd.DataFrame,
     return metrics, runs.iloc[0]
 
 
-@pytest.mark.parametrize(
-    ("edge", "first"), [(np.nan, 2680), (1000.0, 2680), (2000.0, 3040), (2600.0, 3640), (2680.0, None), (3500.0, None)]
-)
-def test_the_late_window_is_the_last_third_but_a_thousand_steps_after_the_edge(edge: float, first: int | None) -> None:
+def test_the_late_window_is_the_last_third_but_a_thousand_steps_after_the_edge() -> None:
     table = pd.DataFrame(probes()).set_index("step")
-    late = late_probes(table, STEPS, edge)
-    if first is None:
-        assert late.empty  # fewer than ten probes
-    else:
-        assert late.index[0] == first
-        assert len(late) >= FEWEST_PROBES
+    for edge, first in [(np.nan, 2680), (1000.0, 2680), (2000.0, 3040), (2600.0, 3640)]:
+        late = late_probes(table, STEPS, edge)
+        assert late.index[0] == first and len(late) >= FEWEST_PROBES
+    assert late_probes(table, STEPS, 2680.0).empty and late_probes(table, STEPS, 3500.0).empty  # fewer than ten probes
 
 
 def test_a_run_that_oscillates_is_at_the_edge_and_settled_whatever_its_force() -> None:
@@ -63,15 +58,14 @@ def test_a_run_that_oscillates_is_at_the_edge_and_settled_whatever_its_force() -
     assert run["late_force"] == pytest.approx(1 - 2 * 0.004 * 2 * (2 / LR - 0.008))
 
 
-@pytest.mark.parametrize(("force", "rests"), [(0.02, True), (-0.02, True), (0.05, False), (-0.05, False)])
-def test_below_the_edge_a_run_is_settled_where_the_force_would_hardly_move_it(force: float, rests: bool) -> None:
+def test_below_the_edge_a_run_is_settled_where_the_force_would_hardly_move_it() -> None:
     """Over 1,320 late steps of 0.05 the bound 0.05·S* is a force of 0.0303."""
-    still = np.full(100, 1e-9)
-    _, run = derived(probes(displacement=still, alpha_eff=np.full(100, force)), run_of(edge_step=np.nan))
-    assert not run["at_edge"]
-    assert run["settled"] == rests
-    assert run["edge_step"] == STEPS + 1
-    assert not run["reached_edge"]
+    for force, rests in [(0.02, True), (-0.02, True), (0.05, False), (-0.05, False)]:
+        still = probes(displacement=np.full(100, 1e-9), alpha_eff=np.full(100, force))
+        _, run = derived(still, run_of(edge_step=np.nan))
+        assert not run["at_edge"] and not run["reached_edge"]
+        assert run["settled"] == rests
+        assert run["edge_step"] == STEPS + 1
 
 
 def test_the_displacement_counts_relative_to_the_norm_of_the_weights() -> None:

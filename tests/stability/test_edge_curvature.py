@@ -12,15 +12,8 @@ from effective_lr.studies.stability import checks
 from effective_lr.studies.stability.curvature import Point, gradient, kernel, sharpness_gradient, top_pair, top_pairs
 from effective_lr.studies.stability.networks import Network
 
-NETWORKS = [
-    pytest.param({}, id="mlp"),
-    pytest.param({"network": "cnn"}, id="cnn"),
-    pytest.param({"normalization": "batch", "norm_eps": 1e-12}, id="batch"),
-    pytest.param({"normalization": "weight"}, id="weight"),
-    pytest.param({"network": "cnn", "normalization": "batch", "norm_eps": 1e-12}, id="cnn-batch"),
-    pytest.param({"network": "cnn", "normalization": "weight"}, id="cnn-weight"),
-    pytest.param({"loss": "cross-entropy"}, id="cross-entropy"),
-]
+NORMALIZED: list[dict[str, Any]] = [{}, {"normalization": "batch", "norm_eps": 1e-12}, {"normalization": "weight"}]
+NETWORKS = [{"network": kind, **how} for kind in ("mlp", "cnn") for how in NORMALIZED] + [{"loss": "cross-entropy"}]
 
 
 def plain_pytorch(network: Network, w: Tensor, images: Tensor) -> Tensor:
@@ -42,7 +35,7 @@ def plain_pytorch(network: Network, w: Tensor, images: Tensor) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("settings", NETWORKS)
+@pytest.mark.parametrize("settings", NETWORKS, ids=str)
 def test_networks_agree_with_plain_pytorch(settings: dict[str, Any]) -> None:
     network, _, w = checks.small_problem(checks.small_run(0, **settings))
     images = torch.randn(12, 1, 14, 14, dtype=torch.float64)
@@ -75,7 +68,7 @@ def test_other_images_are_normalized_by_the_statistics_of_the_batch() -> None:
     assert not torch.allclose(both[12:], network.outputs(w, other))
 
 
-@pytest.mark.parametrize("settings", NETWORKS)
+@pytest.mark.parametrize("settings", NETWORKS, ids=str)
 def test_the_largest_pairs_against_the_dense_hessian(settings: dict[str, Any]) -> None:
     _, loss, w = checks.small_problem(checks.small_run(0, width=2, second_width=2, **settings))
     values, vectors = torch.linalg.eigh(torch.autograd.functional.hessian(loss, w))

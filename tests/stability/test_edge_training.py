@@ -1,12 +1,14 @@
 """Training: plain gradient descent with decay, its probes, the kick, interruption, divergence and refusals."""
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from effective_lr.errors import UserError
@@ -52,6 +54,37 @@ def trained(**settings: Any) -> Trained:
     rows = pd.DataFrame(training.rows, columns=["step", "layer", "quantity", "value"])
     table = rows.pivot_table(index="step", columns="quantity", values="value")
     return Trained(training, table, [training.network.start(), *path], [training.network.start(), *tops])
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"batch_size": 64}, "batch_size = 64.*minibatches.*use batch_size = full"),
+    ({"momentum": 0.9}, "momentum = 0.9.*plain gradient descent.*use momentum = 0.0"),
+    ({"activation": "relu"}, "activation = relu.*kinks of ReLU.*use activation = tanh"),
+    ({"pooling": "max"}, "pooling = max.*kinks of a maximum.*use pooling = none"),
+    ({"precision": "float32"}, "precision = float32.*rounding.*use precision = float64"),
+    *(({key: -1}, "greater than") for key in ("lr", "steps", "probes", "train_size")),
+    ({"l2": -0.1}, "l2 = -0.1.*use 0 or more"),
+    ({"train_size": 60_001}, "train_size = 60001.*60000"),
+    ({"ntk_images": 11}, "ntk_images = 11.*10"),
+    ({"probes": 101}, "probes = 101.*100"),
+    ({"resolution": 15}, "resolution = 15.*14"),
+    ({"normalization": "batch", "ntk_images": 4}, "ntk_images = 4.*ntk_images = 0"),
+    ({"normalization": "batch", "train_size": 1}, "train_size = 1.*at least 2"),
+]
+
+
+def test_what_would_spoil_the_measurement_or_is_impossible_is_refused_with_the_reason() -> None:
+    for settings, reason in REFUSED:
+        with pytest.raises(ValidationError) as caught:
+            checks.small_run(0, **settings)
+        [error] = caught.value.errors()
+        assert re.search(reason, error["msg"]), error["msg"]
+
+
+def test_a_name_says_what_is_trained() -> None:
+    assert checks.small_run(3, normalization="weight", l2=0.002).run_id.startswith(
+        "mlp-weight-mse-lr_0.05-l2_0.002-seed_3-"
+    )
 
 
 SMALL_START: dict[str, Any] = {"width": 8, "second_width": 8, "initial_scale": 0.3}  # which sharpens
@@ -205,15 +238,16 @@ def test_batch_statistics_of_an_evaluation_are_those_of_the_training_images() ->
     assert Training(training.run, wild)._test_error(training.w) == 0.5
 
 
-@pytest.mark.parametrize(
-    ("stop", "settings"),
-    [
-        pytest.param(75, {}, id="before the edge"),
-        pytest.param(294, {"pairs_every": 4}, id="after the kick, among looks at several directions"),
-        pytest.param(25, {"normalization": "weight", "lr": 0.1, "l2": 0.02, "steps": 100, "probes": 10}, id="weight"),
-    ],
-)
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(stop: int, settings: dict[str, Any]) -> None:
+INTERRUPTED: dict[str, tuple[int, dict[str, Any]]] = {
+    "before the edge": (75, {}),
+    "after the kick, among looks at several directions": (294, {"pairs_every": 4}),
+    "weight": (25, {"normalization": "weight", "lr": 0.1, "l2": 0.02, "steps": 100, "probes": 10}),
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(when: str) -> None:
+    stop, settings = INTERRUPTED[when]
     run = checks.small_run(0, **AT_THE_EDGE | settings)
     data = load(tensors(), run, CPU)
     saved = b""

@@ -23,11 +23,8 @@ class Making:
     def __init__(self, checkout: Checkout, job: str) -> None:
         self.checkout = checkout
         results = checkout.root / "results/smoke/normalization"
-        self.output, self.log, self.cache = (
-            results / f"jobs/{job}.parquet",
-            results / f"logs/{job}.log",
-            results / "runs",
-        )
+        self.output, self.log = results / f"jobs/{job}.parquet", results / f"logs/{job}.log"
+        self.cache = results / "runs"
         (checkout.root / "workflow/setup.sh").write_text("")  # the environment is there
         self.item = str(self.output.relative_to(checkout.root))
 
@@ -94,9 +91,7 @@ def test_two_at_once_in_one_folder(making: Making) -> None:
     plain = making.checkout.snakemake(making.item, "--cores", "1")
     os.killpg(first.pid, signal.SIGCONT)
     assert second.returncode != 0
-    assert [line for line in printed.splitlines() if str(making.checkout.root) in line and "another run" in line], (
-        printed
-    )
+    assert [line for line in printed.splitlines() if str(making.checkout.root) in line and "another run" in line]
     assert plain.returncode == 1 and "cannot be locked" in plain.stdout + plain.stderr
     printed, _ = first.communicate(timeout=300)
     assert first.returncode == 0, printed

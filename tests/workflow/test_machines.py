@@ -207,7 +207,7 @@ def test_commands_read_and_print_the_same_in_every_locale(tmp_path: Path) -> Non
     words = ("-m", "effective_lr", "train", "--study", "norms", "--scale", "smoke", "--job", "η", "--output", "x")
     for options in ([], ["-OO"], ["-X", "utf8=0"]):
         done = run(sys.executable, *options, *words, folder=tmp_path, **ASCII)
-        assert done.returncode == 1 and done.stdout == "η: no such job or run of norms at the scale smoke\n", options
+        assert done.returncode == 1 and done.stdout == "η: no such job of norms at the scale smoke\n", options
 
 
 def test_ctrl_c_ends_a_command_with_one_line(tmp_path: Path) -> None:

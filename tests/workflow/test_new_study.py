@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from pypdf import PdfReader
 
 from checkouts import Checkout
@@ -17,7 +16,6 @@ from shared import ROOT
 
 EXAMPLE = ROOT / "tests" / "example_study"
 STUDY, TITLE = "quadratic", "Gradient descent on a noisy parabola"
-FOLDER = f"workflow/effective_lr/studies/{STUDY}"
 
 
 def add_study(checkout: Checkout) -> None:
@@ -26,28 +24,12 @@ def add_study(checkout: Checkout) -> None:
     shutil.copytree(EXAMPLE, checkout.root, dirs_exist_ok=True)
 
 
-@pytest.fixture
-def with_study(finished: Checkout) -> Checkout:
-    """A copy in which stand-ins made everything, the new study included."""
-    add_study(finished)
-    finished.build()
-    return finished
-
-
 def test_it_plans_its_own_jobs_and_what_shows_all_studies(finished: Checkout) -> None:
     add_study(finished)
     plan = finished.planned("paper")
     assert plan.keys() == {"train", "checks", "figure", "chapter", "verdicts_figure", "pdf", "paper"}
     assert {job.split("/")[0] for jobs in plan.values() for job in jobs} == {STUDY, ""}
     assert {rule for rule, jobs in plan.items() if "" in jobs} == {"verdicts_figure", "pdf", "paper"}
-
-
-def test_an_edit_plans_what_it_changes_of_this_study_alone(with_study: Checkout) -> None:
-    for file, rules in [("figures", {"figure"}), ("training", {"train", "figure", "chapter", "verdicts_figure"})]:
-        with_study.append(f"{FOLDER}/{file}.py", "EDITED = 1\n")
-        plan = with_study.planned()
-        assert plan.keys() == {*rules, "pdf", "all"}
-        assert {job.split("/")[0] for jobs in plan.values() for job in jobs} == {STUDY, ""}
 
 
 def test_it_appears_in_the_targets_and_in_the_paper(smoke: Checkout, tmp_path: Path) -> None:

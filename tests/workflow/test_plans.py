@@ -1,18 +1,15 @@
 """What Snakemake plans, before anything is made and after which change, in copies of the repository."""
 
-import contextlib
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from checkouts import Checkout, jobs_in, jobs_of, listed_jobs, plan_of, reasons_of
 from effective_lr.document import manuscript
 from effective_lr.engine import contents, grid, resources
-from effective_lr.engine.code import training_key
 from effective_lr.engine.contents import Chapter
-from effective_lr.engine.jobs import RunCache
-from effective_lr.engine.storage import SCHEMA, Provenance, read_provenance, with_provenance, write_table
 from shared import ROOT
 
 SCALES = sorted({scale for name in contents.names() for scale in grid.scales(ROOT / "config" / name)})
@@ -20,15 +17,15 @@ STUDIES = "workflow/effective_lr/studies"
 LONGEST_COMMAND = 4000  # of the 131,072 bytes that Linux allows for one argument
 
 
-def numbered(checkout: Checkout, kind: str) -> dict[str, manuscript.Float]:
+def numbered(checkout: Checkout, kind: str, scale: str = "smoke") -> dict[str, manuscript.Float]:
     """figure_1, ... or table_1, ... as the paper prints them."""
-    chapters = list(checkout.chapters())
+    chapters = list(checkout.chapters(scale))
     return manuscript.scan(checkout.root / "paper", chapters, checkout.root).numbered(kind)
 
 
-def placed_figures(checkout: Checkout) -> set[str]:
+def placed_figures(checkout: Checkout, scale: str = "smoke") -> set[str]:
     """<study>/<name> of those that the chapters show."""
-    placed = numbered(checkout, "figure").values()
+    placed = numbered(checkout, "figure", scale).values()
     return {f"{one.study}/{one.item}" for one in placed if one.study != manuscript.FRAME}
 
 
@@ -40,30 +37,7 @@ def of_study(plan: dict[str, set[str]], study: str) -> dict[str, set[str]]:
     return {rule: jobs for rule, jobs in found.items() if jobs}
 
 
-# Nothing made yet
-
-
-def test_plain_snakemake_plans_everything_from_the_data_to_the_paper(untouched: Checkout) -> None:
-    chapters = untouched.chapters()
-    assert untouched.planned() == {
-        "data": {chapter.study.data(run) for chapter in chapters.values() for run in chapter.runs} - {None},
-        "train": jobs_of(chapters),
-        "checks": set(chapters),
-        "figure": placed_figures(untouched),
-        "chapter": set(chapters),
-        "verdicts_figure": {""},
-        "pdf": {""},
-        "all": {""},
-    }
-
-
-def test_a_figure_trains_the_runs_that_it_shows_and_no_others(untouched: Checkout) -> None:
-    for scale in sorted({*SCALES} - {"smoke"}):  # whose jobs are tiny
-        for chapter in untouched.chapters(scale).values():
-            for name, item in chapter.contents.figures.items():
-                shown = chapter.experiments_of(item)
-                trained = {run.run_id for job in chapter.jobs_of(shown) for run in chapter.jobs[job]}
-                assert trained == {run.run_id for run in chapter.runs_of(shown)}, f"{scale}: {name}"
+def test_a_figure_plans_the_trainings_that_it_rests_on_and_no_others(untouched: Checkout) -> None:
     chapters = untouched.chapters()
     second = numbered(untouched, "figure")["figure_2"]
     for target, study, name in [("figure_2", second.study, second.item), ("plane", "normalization", "plane")]:
@@ -75,6 +49,16 @@ def test_a_figure_trains_the_runs_that_it_shows_and_no_others(untouched: Checkou
             "figure": {f"{study}/{name}"},
             target: {""},
         }
+
+
+def test_the_snakefile_is_read_without_libraries(untouched: Checkout) -> None:
+    """Every job on a cluster reads it again."""
+    words = ("-X", "importtime", "-m", "snakemake", "--dry-run", "--quiet", "--config", "scale=study")
+    done = untouched.run(sys.executable, *words)
+    modules = {name.split(".")[0] for name in re.findall(r"\| +(\S+)$", done.stderr, flags=re.MULTILINE)}
+    assert done.returncode == 0 and "effective_lr" in modules
+    slow = {"torch", "matplotlib", "seaborn", "statsmodels", "scipy", "sklearn", "pandas", "pyarrow"}
+    assert slow.isdisjoint(modules)
 
 
 def test_targets_are_what_the_contents_name_with_their_titles(untouched: Checkout) -> None:
@@ -95,31 +79,37 @@ def test_targets_are_what_the_contents_name_with_their_titles(untouched: Checkou
     assert {"all", "paper", "notebooks", "explore", "report"} <= titles.keys()
 
 
-def test_every_scale_plans_its_own_runs_by_short_commands_and_in_order(
-    untouched: Checkout,
-) -> None:
-    for scale in SCALES:
-        chapters = untouched.chapters(scale)
-        early = chapters["normalization"].jobs_of(
-            ["plane_sgd", "plane_nesterov", "plane_adam", "plane_rmsprop", "normalizations"]
-        )
-        text = untouched.dry_run("--config", f"scale={scale}")
-        assert plan_of(text)["train"] == jobs_of(chapters)
+def test_every_scale_plans_all_from_data_to_paper_by_short_commands_and_in_order(untouched: Checkout) -> None:
+    for number, scale in enumerate(SCALES):
+        is_gpu, chapters = number % 2 == 1, untouched.chapters(scale)
+        planes = ["plane_sgd", "plane_nesterov", "plane_adam", "plane_rmsprop"]
+        early = chapters["normalization"].jobs_of([*planes, "normalizations"])
+        text = untouched.dry_run("--config", f"scale={scale}", f"device={'cuda' if is_gpu else 'cpu'}")
+        assert plan_of(text) == {
+            "data": {chapter.study.data(run) for chapter in chapters.values() for run in chapter.runs} - {None},
+            "train": jobs_of(chapters),
+            "checks": set(chapters),
+            "figure": placed_figures(untouched, scale),
+            "chapter": set(chapters),
+            "verdicts_figure": {""},
+            "pdf": {""},
+            "all": {""},
+        }
         lowest = min(
             int(number)
             for number in re.findall(r"^(?:local)?rule data:\n(?:    .*\n)*?    priority: (\d+)", text, re.M)
         )
         for job in jobs_in(text):
+            [command] = re.findall(r"^Shell command: (.*)$", job, flags=re.MULTILINE)
+            assert len(command) <= LONGEST_COMMAND
             if job.startswith("train:"):
-                [command] = re.findall(r"^Shell command: (.*)$", job, flags=re.MULTILINE)
-                assert command.startswith("python -m effective_lr train ") and len(command) <= LONGEST_COMMAND
                 study, name = re.findall(r"wildcards: study=(\w+), job=(\S+)", job)[0]
                 runs, known = chapters[study].jobs[name], chapters[study].study
-                minutes = resources.time_limit(known, runs, is_gpu=False)
+                minutes = resources.time_limit(known, runs, is_gpu)
                 megabytes = max(resources.memory_limit(known, run) for run in runs)
                 first = minutes + 5000 * (study == "normalization" and name in early)
                 assert f"priority: {first}\n" in job and first < lowest
-                assert f"gpu=0, runtime={minutes}, mem_mb={megabytes}" in job
+                assert f"gpu={int(is_gpu)}, runtime={minutes}, mem_mb={megabytes}" in job
 
 
 def test_published_runs_are_redrawn_without_training(untouched: Checkout) -> None:
@@ -139,18 +129,17 @@ def test_the_whole_paper_needs_no_published_results(fresh: Checkout) -> None:
     assert plan_of(text)["pdf"] == {""} and "results/published/" not in text
 
 
-def test_what_is_measured_here_goes_before_what_is_published(fresh: Checkout) -> None:
-    with contextlib.chdir(fresh.root):
-        layout = fresh.layout(scale="smoke")
-        speed = layout.chapters["normalization"].contents.tables["speed"]
-        published = [fresh.root / "results/published/normalization/benchmark.json"]
-        assert layout.measured(speed) == published
-        Path("results/benchmark.json").write_text("{}")
-        assert layout.measured(speed) == [Path("results/benchmark.json")]
-        assert fresh.layout(scale="study", metrics="published").measured(speed) == published
-
-
-# From elsewhere
+def test_a_mistake_in_the_text_ends_snakemake_with_one_sentence(fresh: Checkout) -> None:
+    source = fresh.root / "paper/normalization/text.tex"
+    text = source.read_text()
+    for line, named in [(r"\widefigure{missing}", "contents.yaml"), (r"\input{missing}", "paper/missing.tex")]:
+        source.write_text(f"{text}{line}\n")
+        result = fresh.snakemake("--cores", "1")
+        assert result.returncode == 1
+        assert [path.name for path in (fresh.root / "results").iterdir()] == ["published"]
+        [sentence] = [one for one in result.stderr.splitlines() if not re.match("Using workflow|Config file", one)]
+        place = f"paper/normalization/text.tex:{len(text.splitlines()) + 1}: {line}: "
+        assert sentence.startswith(place) and named in sentence
 
 
 def test_it_runs_in_another_folder_by_the_snakefile_of_the_catalog(fresh: Checkout, tmp_path: Path) -> None:
@@ -183,8 +172,6 @@ rule mine:
     assert plan["theirs_train"] == expected
     assert "theirs_pdf" in plan and "mine" in plan
 
-
-# Changes after everything was made
 
 MADE = ("all", "notebooks", "explore")
 
@@ -325,22 +312,3 @@ def test_after_a_failed_training_every_target_still_asks_for_it(finished: Checko
     for target, jobs in expected.items():
         if jobs:  # what rests on none is finished
             assert listed_jobs(text, target) == jobs, target
-
-
-def test_a_job_of_a_thousand_runs_starts_and_writes_its_table(fresh: Checkout) -> None:
-    """Its runs are finished: what is tested is that they reach the job."""
-    linear = "  linear:\n    grid:\n      inputs: 20\n      train_size: 40\n      seed: "
-    fresh.edit("config/norms/smoke.yaml", f"{linear}[1000, 1001]", f"{linear}{[*range(100)]}")
-    chapter = fresh.chapters()["norms"]
-    [name] = chapter.jobs_of(["linear"])
-    cache = RunCache(fresh.root / "results/smoke/norms/runs", training_key(chapter.study), "")
-    about = dict.fromkeys(("commit", "finished", "device", "host"), "somewhere")
-    numbers = dict.fromkeys(("seconds", "gpu_seconds", "examples_per_second", "peak_memory_mb"), 1)
-    for run in chapter.jobs[name]:
-        keys = {"run_key": cache.table_path(run).stem, "code_key": cache.code_key, "data_sha256": ""}
-        settings = {"study": "norms", "run_id": run.run_id, "run": run.model_dump(), "diverged": None, "resumed": False}
-        record = Provenance(**settings, **keys, **about, **numbers, versions={"torch": "2", "python": "3"})
-        write_table(with_provenance(SCHEMA.empty_table(), [record]), cache.table_path(run))
-    fresh.build(f"results/smoke/norms/jobs/{name}.parquet")
-    runs = read_provenance(fresh.root / f"results/smoke/norms/jobs/{name}.parquet")
-    assert len(runs) == len(chapter.jobs[name]) >= 1000

@@ -19,9 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import Checkout, jobs_in, jobs_of
-from effective_lr.engine import contents, resources, storage
-from effective_lr.engine.study import load, names
+from checkouts import Checkout, jobs_of
+from effective_lr.engine import storage
 from shared import ROOT
 
 PROFILE = ROOT / "profiles" / "slurm" / "profile.yaml"
@@ -33,9 +32,6 @@ QUICK = ("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10
 plugin = pytest.mark.skipif(
     importlib.util.find_spec("snakemake_executor_plugin_slurm") is None, reason="needs the dependency group slurm"
 )
-
-
-# What jobs ask for
 
 
 @plugin
@@ -51,33 +47,12 @@ def test_the_profile_plans_without_a_cluster(untouched: Checkout) -> None:
     assert plan.returncode == 0 and "train" in plan.stdout, plan.stdout + plan.stderr
 
 
-def test_training_jobs_ask_for_a_gpu_where_one_is_wanted(untouched: Checkout) -> None:
-    """That they ask for time and memory is tested in test_plans.py."""
-    plan = untouched.dry_run("--config", "device=cuda")
-    jobs = [job for job in jobs_in(plan) if job.startswith("train:")]
-    assert len(jobs) == len(jobs_of(untouched.chapters()))
-    assert all("gpu=1, runtime=" in job for job in jobs)
-
-
 def test_only_training_goes_to_the_cluster() -> None:
     files = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
     [local] = [found for text in files for found in re.findall(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)]
     rules = [rule for text in files for rule in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]]
     working = {rule.partition(":")[0] for rule in rules if "    shell:\n" in rule}
     assert working - set(re.findall(r"\w+", local)) == {"train"}
-
-
-def test_limits_follow_from_what_was_measured() -> None:
-    """Each published run took less than the limit that a job of its own would ask for."""
-    for study in map(load, names()):
-        records = storage.read_provenance(contents.published_table(ROOT, study.name, "study"))
-        for record in records:
-            run = study.run(**record.run)
-            assert record.diverged or record.seconds < 60 * resources.time_limit(study, [run], is_gpu=False)
-            assert record.peak_memory_mb < resources.memory_limit(study, run)
-
-
-# A real Slurm
 
 
 @dataclass

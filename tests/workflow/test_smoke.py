@@ -211,7 +211,48 @@ def test_every_command_reads_the_config(smoke: Checkout, tmp_path: Path) -> None
     assert "The paper: paper/build/smoke/main.pdf" in built.stdout.splitlines(), built.stderr
 
 
-# Slow: what is made on demand
+# Runs commands in one process, and prints which of the libraries that take seconds each of them imported first.
+PROGRAM = """
+import sys
+from effective_lr.__main__ import main
+for words in sys.argv[1:]:
+    before = set(sys.modules)
+    if main(words.split()):
+        sys.exit(1)
+    heavy = {"matplotlib", "pandas", "scipy.stats", "seaborn", "sklearn", "statsmodels", "torch"}
+    print("imported:", *(set(sys.modules) - before) & heavy)
+"""
+
+
+def test_jobs_import_what_they_need(smoke: Checkout, tmp_path: Path) -> None:
+    checkout = smoke.copy(tmp_path / "copy")
+    studies = checkout.chapters().items()
+    figures = [
+        f"figure --study {study} --name {name} --output x.pdf"
+        for study, chapter in studies
+        for name in chapter.contents.figures
+    ]
+    finished = [f"train --study {study} --job {next(iter(one.jobs))} --output x.parquet" for study, one in studies]
+    for allowed, commands in [
+        ({"pandas"}, [*(f"chapter --study {study}" for study, _ in studies), "paper"]),
+        ({"pandas", "matplotlib", "seaborn"}, ["verdicts --output x.pdf", *figures]),
+        ({"pandas"}, finished),
+    ]:
+        path = str(checkout.root / "workflow")
+        done = checkout.run(sys.executable, "-c", PROGRAM, *commands, PYTHONPATH=path)
+        assert done.returncode == 0, done.stderr
+        libraries = re.findall(r"^imported:(.*)$", done.stdout, flags=re.MULTILINE)
+        for words, names_of in zip(commands, libraries, strict=True):
+            assert set(names_of.split()) <= allowed, words
+
+
+def test_an_unknown_number_ends_the_paper_with_its_place(smoke: Checkout, tmp_path: Path) -> None:
+    checkout, text = smoke.copy(tmp_path / "copy"), "paper/normalization/text.tex"
+    line = len((checkout.root / text).read_text().splitlines()) + 1
+    checkout.append(text, "\\num{contour_slope/nobody}\n")
+    result = checkout.command("paper")
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"{text}:{line}: \\num{{contour_slope/nobody}}: ")
 
 
 @pytest.mark.slow
@@ -259,39 +300,23 @@ def test_the_report_in_a_browser(smoke: Checkout, tmp_path: Path) -> None:
     text = report.read_text()
     titles = [item.title for item in notebooks]
     assert not [title for title in titles if json.dumps(title)[1:-1] not in text and title not in text]
-
     with chromium() as browser:
         wait = WebDriverWait(browser, 20)
 
         def show(category: str) -> list[Any]:
             """Open a category; the buttons that show its items."""
             browser.get(report.as_uri())
-            wait.until(lambda _: browser.find_elements(By.XPATH, f"//*[normalize-space(text())='{category}']"))[
-                0
-            ].click()
+            place = f"//*[normalize-space(text())='{category}']"
+            wait.until(lambda _: browser.find_elements(By.XPATH, place))[0].click()
             return wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a.inline-block"))[::2]
 
-        assert len(show("Figures")) == len(figures)
-        for number in range(len(figures)):
-            show("Figures")[number].click()
-            assert wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "iframe[src*='application/pdf']"))
-
-        def text_of(item: Any) -> str:
-            item.click()
-            frame = wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "iframe[src*='text/html']"))[0]
-            browser.switch_to.frame(frame)
-            text: str = wait.until(lambda _: browser.find_element(By.TAG_NAME, "body").text)
-            browser.switch_to.default_content()
-            return text
-
-        pages = [text_of(show("Claims and provenance")[number]) for number in range(2 * len(contents))]
-        for chapter in checkout.chapters().values():
-            assert any(all(f"{name} " in text for name in chapter.claims) for text in pages)
-        assert len([text for text in pages if "torch" in text]) == len(contents)
-        assert len(show("Paper")) == 1
+        kinds = {"Figures": len(figures), "Claims and provenance": 2 * len(contents), "Paper": 1}
+        assert {category: len(show(category)) for category in kinds} == kinds
+        for category, what in [("Figures", "application/pdf"), ("Claims and provenance", "text/html")]:
+            show(category)[0].click()
+            frame = f"iframe[src*='{what}']"
+            assert wait.until(lambda _, frame=frame: browser.find_elements(By.CSS_SELECTOR, frame))
         browser.get(report.as_uri())
         assert wait.until(lambda _: browser.find_elements(By.CSS_SELECTOR, "a[href='explorer.html']"))
-
-        assert problems(browser) == []
         asked = asked_for(browser)
-        assert asked and not [url for url in asked if url.startswith("http")]
+        assert problems(browser) == [] and asked and not [url for url in asked if url.startswith("http")]
