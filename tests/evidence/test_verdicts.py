@@ -135,6 +135,14 @@ def test_an_interval_over_cells_of_one_seed_decides_nothing() -> None:
     assert verdicts.decide("X1", claim(seeds_from=11), fresh, STATISTICS)["verdict"] == UNDECIDED
 
 
+def test_what_fewer_seeds_than_were_planned_leave_open_needs_the_study() -> None:
+    planned = {**PART, "planned": {"seeds": 3, "deviation": 0.1, "expected": 1.0, "power": 0.9}}
+    for values, verdict in [([1.0, 1.5], NEEDS_STUDY), ([1.0, 1.5, 0.5], UNDECIDED), ([1.0, 1.0], REPRODUCED)]:
+        found = verdicts.decide("X1", claim(planned), evidence(values), STATISTICS)
+        assert found["verdict"] == verdict
+        assert found["why"].startswith("2 of 3 planned seeds: needs") == (verdict == NEEDS_STUDY)
+
+
 def test_notes_of_an_estimate_stand_behind_the_reason() -> None:
     def noted(evidence: Evidence, subject: str) -> Estimate:
         return mean_value(evidence, subject).noted("two runs were lost")

@@ -18,9 +18,11 @@ from effective_lr.engine.contents import COMMON_TABLES, Part, load_claims, load_
 from effective_lr.evidence.estimates import Undecidable, mean_interval, power
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import (
+    NEEDS_STUDY,
     NO_INTERVAL,
     NOT_REPRODUCED,
     REPRODUCED,
+    UNDECIDED,
     Evidence,
     decide,
     judge,
@@ -266,10 +268,10 @@ def test_no_part_is_decided_by_empty_tables_by_one_seed_or_by_old_seeds() -> Non
     once = known(1)
     for name, claim in CLAIMS.items():
         for part in decide(name, claim, NOTHING, STATISTICS)["parts"]:
-            assert part["value"] is None and part["why"] and part["verdict"] == "undecided", part
+            assert part["value"] is None and part["why"] and part["verdict"] in (UNDECIDED, NEEDS_STUDY), part
         for stated, part in zip(claim.parts, decide(name, claim, once, STATISTICS)["parts"], strict=True):
             if not (stated.check or (stated.statistic, stated.subject) == ("angle_ratio", "car")):
-                assert part["value"] is not None and part["low"] is None and part["why"] == NO_INTERVAL, part
+                assert part["value"] is not None and part["low"] is None and part["why"].endswith(NO_INTERVAL), part
     for name in OF_THE_SECOND:
         assert CLAIMS[name].seeds_from == 2000
 
