@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from browser import chromium
-from checkouts import Checkout, jobs_in, reasons_of
+from checkouts import Checkout, reasons_of
 from effective_lr.document.manuscript import typeset
 from effective_lr.engine import devices, grid, machine, plan
 from effective_lr.engine.resources import available_megabytes
@@ -39,19 +39,6 @@ def python(program: str, folder: Path, *options: str, **variables: str) -> str:
     done = run(sys.executable, *options, "-c", program, folder=folder, **variables)
     assert done.returncode == 0, done.stdout
     return done.stdout
-
-
-# Sizes
-
-
-def test_hundreds_of_runs_reach_their_jobs_by_short_commands(fresh: Checkout) -> None:
-    """Linux refuses an argument of 131,072 bytes."""
-    grid_of = "about: many\nbased_on: smoke\nexperiments: {linear: {grid: {seed: [%s]}}}\n"
-    (fresh.root / "config/norms/many.yaml").write_text(grid_of % ", ".join(map(str, range(300))))
-    text = fresh.dry_run("--config", "scale=many")
-    assert len(fresh.chapters("many")["norms"].runs) > 300
-    for job in jobs_in(text):
-        assert all(len(line) < 4000 for line in job.splitlines() if line.startswith("Shell command:"))
 
 
 # What a killed tool leaves
