@@ -6,7 +6,6 @@ The Snakefile imports it: nothing here imports torch or pandas.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -120,19 +119,6 @@ class Claim(_Strict):
     reason: str
     seeds_from: int = 0  # the first seed that decides: earlier ones were seen before its rule
     explored: list[Measurement] = []  # shown to explain, and no part of the verdict
-
-    def has_decided(self, verdict: dict[str, Any]) -> bool:
-        """Whether a verdict, as claims.json holds it, was made by this text, these statistics, tolerances and seeds."""
-
-        def rule(part: dict[str, Any]) -> list[Any]:
-            bounds = [None if bound in (-inf, inf) else bound for bound in part.get("within", ())]
-            name = part.get("statistic") or part.get("check")
-            return [part.get("subject"), name, part.get("unit"), bounds, part.get("seeds_from")]
-
-        stated = self.model_dump()
-        lists = {key: [rule(part) for part in stated.pop(key)] for key in ("parts", "explored")}
-        found = {key: [rule(part) for part in verdict.get(key, ())] for key in lists}
-        return lists == found and all(verdict.get(key) == value for key, value in stated.items())
 
 
 def load_contents(path: Path) -> Contents:

@@ -5,10 +5,8 @@ imports this: nothing here imports torch or pandas.
 """
 
 import json
-import os
-import time
+import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,21 +94,14 @@ class Layout:
         """The claims with their verdicts and numbers."""
         return self.results(study) / "claims.json"
 
-    def mark_of_rule(self, study: str, verdicts: Path, claim: str = "") -> Path:
-        """An input of the job that makes these verdicts, of a claim or of all, which is old while claims.yaml has the
-        rules that they were made by, and new where it has others, whatever Snakemake has recorded or lost."""
-        mark = Path(".snakemake", "rules", "-".join(verdicts.parts))
-        stated = {name: one for name, one in self.chapters[study].claims.items() if claim in ("", name)}
-        made, is_other = 0.0, False
-        with suppress(OSError, ValueError):  # nothing is made yet
-            decided = json.loads(verdicts.read_text(encoding="utf-8"))
-            found, made = {claim: decided} if claim else decided, verdicts.stat().st_mtime
-            is_other = found.keys() != stated.keys() or not all(stated[name].has_decided(found[name]) for name in found)
-        if not mark.exists() or (is_other and mark.stat().st_mtime <= made):
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(f"{time.time() if is_other else ''}", encoding="utf-8")
-            os.utime(mark, None if is_other else (0, 0))
-        return mark
+    def rules(self, study: str) -> Path:
+        """The claims.yaml that its verdicts are made by: a copy beside them, which travels with them and is new where
+        that of the paper has changed, whatever Snakemake has recorded or lost."""
+        source, copy = self.root / "paper" / study / "claims.yaml", self.results(study) / "claims.yaml"
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+        return copy
 
     def published(self, study: str) -> Path:
         """The table of the published runs of this scale, which need not exist."""
