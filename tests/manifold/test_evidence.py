@@ -15,7 +15,7 @@ from effective_lr.engine import grid
 from effective_lr.engine.contents import load_claims, load_contents
 from effective_lr.engine.study import load
 from effective_lr.evidence import verdicts
-from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval, power
+from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import NEEDS_STUDY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, judge
 from effective_lr.studies.manifold import analysis, figures, statistics, theory
@@ -23,6 +23,7 @@ from effective_lr.studies.manifold import tables as shown
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
 from effective_lr.studies.manifold.settings import Run
 from effective_lr.studies.manifold.training import evaluation_steps, probe_steps
+from shared import power
 
 from .conftest import ROOT, TINY
 

@@ -16,7 +16,7 @@ from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.studies.normalization import figures, statistics, theory
 from effective_lr.studies.normalization.analysis import PLANES, Cells, equilibrium_law, settled
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
-from shared import ROOT, STUDY
+from shared import ROOT, STUDY, power
 
 CLAIMS = load_claims(ROOT / "paper" / STUDY.name / "claims.yaml")
 STATISTICS = verdicts.statistics_of(STUDY)
@@ -402,7 +402,7 @@ def test_statistics_experiments_and_seeds_are_those_of_the_claims() -> None:
                 assert part.within == figures.LAW_TOLERANCES.get(part.subject, figures.LAW_TOLERANCE)
             if plan := part.planned:
                 low, high = np.log(part.within) if plan.log else part.within
-                found = estimates.power(plan.seeds, plan.deviation, plan.expected, (low, high))
+                found = power(plan.seeds, plan.deviation, plan.expected, (low, high))
                 assert plan.power >= 0.9 and plan.power - 0.005 <= found and first == 300, (part, found)
 
 

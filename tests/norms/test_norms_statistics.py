@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from effective_lr.document.table import Results
 from effective_lr.engine import grid
 from effective_lr.engine.contents import COMMON_TABLES, Part, load_claims, load_contents
-from effective_lr.evidence.estimates import Undecidable, mean_interval, power
+from effective_lr.evidence.estimates import Undecidable, mean_interval
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import (
     NO_INTERVAL,
@@ -29,7 +29,7 @@ from effective_lr.evidence.verdicts import (
 from effective_lr.studies.norms import STUDY, analysis, figures, numbers, tables
 from effective_lr.studies.norms.settings import Run, parse_arms
 from effective_lr.studies.norms.training import load, train
-from shared import ROOT
+from shared import ROOT, power
 
 CLAIMS = load_claims(ROOT / "paper/norms/claims.yaml")
 CONTENTS = load_contents(ROOT / "paper/norms/contents.yaml")
