@@ -78,9 +78,11 @@ def test_limits_grow_with_the_work_and_with_each_attempt() -> None:
     run = make_run(steps=10**7)
     ask = resources.time_limit
     assert resources.START_MINUTES < ask(STUDY, [run], is_gpu=True) < ask(STUDY, [run] * 8, is_gpu=False)
-    assert ask(STUDY, [run], True, attempt=2) == 2 * ask(STUDY, [run], True)
-    assert ask(STUDY, [make_run(steps=10**12)], False) == resources.LONGEST_MINUTES
-    assert resources.memory_limit(STUDY, run, 2) == 2 * resources.memory_limit(STUDY, run) > 2 * STUDY.megabytes(run)
+    assert ask(STUDY, [run], 2, True) == 2 * ask(STUDY, [run], is_gpu=True)
+    assert ask(STUDY, [make_run(steps=10**12)]) == resources.LONGEST_MINUTES
+    assert (
+        resources.memory_limit(STUDY, [run], 2) == 2 * resources.memory_limit(STUDY, [run]) > 2 * STUDY.megabytes(run)
+    )
 
 
 def test_limits_follow_from_what_was_measured() -> None:
@@ -91,4 +93,4 @@ def test_limits_follow_from_what_was_measured() -> None:
             expected = resources.SAFETY * study.operations(run) / resources.CPU_SPEED
             limit = 60 * resources.time_limit(study, [run], is_gpu=False)
             assert record.diverged or expected / 100 < record.seconds < limit
-            assert record.peak_memory_mb < resources.memory_limit(study, run)
+            assert record.peak_memory_mb < resources.memory_limit(study, [run])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from effective_lr.engine import code, resources
+from effective_lr.engine import code
 from effective_lr.engine.contents import Chapter, Item, load_chapters, published_scales, published_table
 from effective_lr.engine.grid import Config, load_config
 from effective_lr.engine.study import BaseRun, Study
@@ -135,28 +135,10 @@ class Layout:
     def all_tables(self) -> list[Path]:
         return [path for study in self.chapters for path in self.tables(study)]
 
-    # Training jobs
-
-    def is_optional(self, dataset: str) -> bool:
-        """Whether a study goes without this prepared data where a user lacks it."""
-        return any(dataset in chapter.study.optional_data for chapter in self.chapters.values())
-
     def data_of_job(self, study: str, job: str) -> DataFiles | None:
         """The prepared data of a training job."""
         chapter = self.chapters[study]
         return data_of(chapter.study, chapter.jobs[job][0])
-
-    def minutes(self, study: str, job: str, attempt: int = 1) -> int:
-        """The time that a job asks a scheduler for."""
-        chapter, is_gpu = self.chapters[study], self.config.device == "cuda"
-        return resources.time_limit(chapter.study, chapter.jobs[job], is_gpu, attempt)
-
-    def megabytes(self, study: str, job: str, attempt: int = 1) -> int:
-        """The memory that a job asks a scheduler for."""
-        chapter = self.chapters[study]
-        return max(resources.memory_limit(chapter.study, run, attempt) for run in chapter.jobs[job])
-
-    # Notebooks
 
     def notebook_data(self, study: str, name: str) -> DataFiles | None:
         """The prepared data that a notebook trains on."""
@@ -174,4 +156,5 @@ class Layout:
     def notebook_code(self, study: str, name: str) -> str:
         """A hash of what a notebook imports of the package, and of what executes it."""
         imported = code.imports(self.root / "notebooks" / study / f"{name}.py")
-        return code.sources_of(["effective_lr.document.execute_notebooks", *imported])
+        own = [module.removeprefix("effective_lr.") for module in imported]
+        return code.sources(["document.execute_notebooks", *own])
