@@ -1,6 +1,5 @@
 """The plan of a scale's runs, and what a job asks of a scheduler."""
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,6 @@ def test_plan_counts_what_is_left_and_what_it_takes(results: Path, single: Split
     finish(ALL[0], results, single)
     text, seconds = plan.plan_study(layout_of(chapter_of({"all": ALL})), STUDY.name, cores=1)
     assert "5 of 6 runs to train, in 1 of 1 jobs" in text
-    assert re.search(r"^ +5 .* batch-sgd$", text, flags=re.MULTILINE)
     operations = sum(map(STUDY.operations, ALL[1:]))
     assert seconds == pytest.approx(operations / resources.CPU_SPEED + plan.START_SECONDS)
     assert f"{operations:.1e} floating point operations" in text

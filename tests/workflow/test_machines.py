@@ -132,7 +132,7 @@ def test_the_commit_is_that_of_this_code_or_unknown_with_the_reason(repository: 
         (tmp_path / "worktree", {}, own, ""),
         (tmp_path / "shallow", {}, own, ""),
         (repository, {"GIT_DIR": str(around / ".git"), "GIT_WORK_TREE": str(around)}, own, ""),  # in a hook
-        (repository, {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, "unknown", "safe.directory"),
+        (repository, {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, own, ""),
         (around / "copy", {}, "unknown", "not a git repository"),
         (repository, {"PATH": "/nowhere"}, "unknown", "No such file or directory: 'git'"),
     ]:

@@ -202,15 +202,14 @@ def jobs(study: Study, experiments: Experiments, figures: Mapping[str, Collectio
         shown_by = frozenset(figure for name in members[run.run_id] for figure in figures[name])
         groups.setdefault((shown_by, study.data(run)), []).append(run)
     packed: list[list[BaseRun]] = []
-    tiny: dict[str | None, list[BaseRun]] = {}  # the last of them, by data
+    last: dict[str | None, list[BaseRun]] = {}  # of them, by data
     for (_, data), runs in groups.items():
-        is_tiny = _seconds(study, runs) < TINY_SECONDS
-        if is_tiny and data in tiny and _seconds(study, tiny[data]) < TINY_SECONDS:
-            tiny[data] += runs
-            continue
-        packed.append(runs)
-        if is_tiny:
-            tiny[data] = runs
+        before = last.get(data)
+        if before and max(_seconds(study, before), _seconds(study, runs)) < TINY_SECONDS:
+            before += runs
+        else:
+            packed.append(runs)
+            last[data] = runs
     found: dict[str, list[BaseRun]] = {}
     count: Counter[str] = Counter()
     for runs in packed:
