@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from effective_lr.engine import grid
 from effective_lr.engine.grid import Config, Experiments, Scale
 from effective_lr.engine.study import BaseRun, Study, load, names
-from effective_lr.engine.validation import explain, read_yaml
+from effective_lr.engine.validation import checked, read_yaml
 from effective_lr.errors import UserError
 
 Names = list[str] | Literal["all"]
@@ -123,23 +123,18 @@ class Claim(_Strict):
 
 def load_contents(path: Path) -> Contents:
     """The checked contents of a chapter. Raises UserError with one sentence for each problem."""
-    try:
-        return Contents(**read_yaml(path, "the keys order, first_view, figures, tables and notebooks"))
-    except ValidationError as error:
-        known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
-        raise UserError("\n".join(f"{path}: {text}" for text in explain(error, known))) from None
+    known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
+    return checked(Contents, read_yaml(path, "the keys order, first_view, figures, tables and notebooks"), path, known)
 
 
 def load_claims(path: Path) -> dict[str, Claim]:
     """The checked claims by their names. Raises UserError with one sentence for each problem."""
-    problems, claims = [], {}
+    problems, claims, known = [], {}, [*Claim.model_fields, *Part.model_fields]
     for name, content in read_yaml(path, "claims by their names").items():
         try:
-            claims[name] = Claim(**content)
-        except (ValidationError, TypeError) as error:
-            known = [*Claim.model_fields, *Part.model_fields]
-            texts = explain(error, known) if isinstance(error, ValidationError) else [f"found {content!r}"]
-            problems += [f"{path}: {name}: {text}" for text in texts]
+            claims[name] = checked(Claim, content, f"{path}: {name}", known)
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
     return claims

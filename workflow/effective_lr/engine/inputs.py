@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from effective_lr.engine import code
-from effective_lr.engine.contents import Chapter, Item, load_chapters, published_scales, published_table
+from effective_lr.engine.contents import Chapter, Item, load_chapters, published_table
 from effective_lr.engine.grid import Config, load_config
 from effective_lr.engine.study import BaseRun, Study
 
@@ -107,14 +107,14 @@ class Layout:
         """The table of the published runs of this scale, which need not exist."""
         return published_table(self.root, study, self.config.scale_name)
 
-    def published_claims(self, study: str, scale: str = "") -> Path:
-        """What the published runs of a scale decide, of this one where none is named."""
-        return published_table(self.root, study, scale or self.config.scale_name).with_suffix(".claims.json")
+    def published_claims(self, study: str) -> Path:
+        """What the published runs of this scale decide."""
+        return self.published(study).with_suffix(".claims.json")
 
     def all_published_claims(self, study: str) -> dict[str, Path]:
         """The same for every published scale."""
-        paths = {scale: self.published_claims(study, scale) for scale in published_scales(self.root, study)}
-        return {scale: path for scale, path in paths.items() if path.exists()}
+        paths = sorted(self.published(study).parent.glob("*.claims.json"))
+        return {path.name.removesuffix(".claims.json"): path for path in paths}
 
     def measured(self, item: Item) -> list[Path]:
         """The first file of an item that exists: in the repository, published or beside the paper, or measured here, in
