@@ -6,9 +6,8 @@ from collections import Counter
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Claim, Part, load_claims
 from effective_lr.engine.study import BaseRun, load, names
-from effective_lr.evidence.estimates import power
 from effective_lr.evidence.verdicts import statistics_of
-from shared import ROOT
+from shared import ROOT, power
 
 
 def seeds_of_cells(claim: Claim, part: Part, experiments: dict[str, list[BaseRun]]) -> set[int]:

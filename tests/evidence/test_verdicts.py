@@ -25,7 +25,7 @@ from effective_lr.evidence.verdicts import (
     Evidence,
     Statistic,
 )
-from shared import ROOT, STUDY, chapter_of, make_run, part_of
+from shared import ROOT, STUDY, chapter_of, make_run, part_of, power
 
 
 def test_an_interval_across_the_bound_is_undecided() -> None:
@@ -285,6 +285,4 @@ def test_the_power_of_a_test_is_the_share_of_simulated_studies_that_it_decides()
         margins = stats.t.ppf(0.95, count - 1) * deviations / math.sqrt(count)
         inside = (means - margins >= within[0]) & (means + margins <= within[1])
         outside = (means + margins < within[0]) | (means - margins > within[1])
-        assert estimates.power(count, deviation, expected, within) == pytest.approx(
-            (inside | outside).mean(), abs=0.012
-        )
+        assert power(count, deviation, expected, within) == pytest.approx((inside | outside).mean(), abs=0.012)

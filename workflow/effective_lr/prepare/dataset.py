@@ -27,20 +27,14 @@ class Prepared(NamedTuple):
 
 def load(tensors: Path, record: Path) -> Tensors:
     """The tensors of a prepared file; UserError if it is unreadable or not the one that the record describes."""
-    remedy = f"delete {tensors} and {record} and prepare the data again"
     try:
         expected = json.loads(record.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {remedy}") from error
-    try:
         stored: Tensors = torch.load(tensors, weights_only=True)
-        found = sha256(stored)
+        if (found := sha256(stored)) != expected:
+            raise ValueError(f"tensors with sha256 {found}, expected {expected}")
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
-        raise UserError(
-            f"{tensors} cannot be read as tensors with sha256 {expected} ({reason(error)}): {remedy}"
-        ) from error
-    if found != expected:
-        raise UserError(f"{tensors} has tensors with sha256 {found}, but {record} expects {expected}: {remedy}")
+        why = reason(error)
+        raise UserError(f"{tensors} is not what {record} describes ({why}): delete both, and run again") from error
     return stored
 
 
