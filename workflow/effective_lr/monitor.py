@@ -23,6 +23,7 @@ would be x⁻ᵏ times as large, so the norm at equilibrium is ‖w‖(right/lef
 """
 
 import copy
+import itertools
 import math
 import re
 import warnings
@@ -32,9 +33,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-TOLERANCE = (
-    1e-3  # of invariance, relative; above the rounding of models that compute in float32 whatever they are given
-)
+TOLERANCE = 1e-3  # of invariance, relative; some models compute in float32 whatever they are given
+Rule = tuple[int, float, float, float, float, bool]  # k, η, wd, μ or β₁, 1 − τ or 1 − β₁, whether Nesterov's
 
 
 class Group(NamedTuple):
@@ -52,7 +52,7 @@ class Group(NamedTuple):
 
     def of(self, tensor: Tensor) -> Tensor:
         """The group's part of one of its parameters, or of a tensor of its shape, (rows, size), float32 or wider."""
-        seen = tensor.detach().reshape(self.units, -1)
+        seen = tensor.detach().to_dense().reshape(self.units, -1)
         seen = seen if len(self.rows) == self.units else seen[list(self.rows)]
         return seen.to(torch.promote_types(seen.dtype, torch.float32))
 
@@ -60,33 +60,32 @@ class Group(NamedTuple):
 def scale_groups(model: nn.Module, inputs: Any) -> list[Group]:
     """Which weights can be rescaled by a positive factor without a change of the function, f(αw) = f(w).
 
-    `inputs` is what the model is called with: a tensor, a tuple of arguments or a dict of keywords; a small batch will
-    do. Every parameter that requires a gradient is in a group, alone or with the others of its module (weight and bias).
+    `inputs` is what the model is called with: a tensor, a tuple of arguments or a dict of keywords, for a small batch.
+    Every parameter that requires a gradient is in a group, alone or with the others of its module (weight and bias).
 
-    By trial on a float64 copy in training mode, with fixed seeds: what has ∂f/∂α = 0 is rescaled by random factors. on
-    the given inputs and on random ones, which open paths that the given ones leave shut. The copy has other weights, not
-    far away, without zeros or tiny scales that would hide what is behind them, and 10⁻⁸ times the `eps` of its layers:
-    an ε breaks invariance by ε over the variance, which Monitor measures as ⟨w, g⟩.
+    By trial on a float64 copy in training mode, with fixed seeds: what has ∂f/∂α = 0 is rescaled by random factors, on
+    the given inputs and on random ones, which open paths that the given ones leave shut. The copy has other weights,
+    not far away, without zeros or tiny scales that would hide what is behind them, and 10⁻⁸ times the `eps` of its
+    layers: an ε breaks invariance by ε over the variance, which Monitor measures as ⟨w, g⟩.
 
     Raises ValueError for eval mode, no parameters, inputs that do not fit, and outputs that are not finite.
     """
     model = _unwrapped(model)
-    modules: dict[str, list[str]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            modules.setdefault(name.rpartition(".")[0], []).append(name)
-    if not modules:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("The model has no parameter that requires a gradient: there is nothing to look at.")
     if not model.training:
         raise ValueError("The model is in eval mode, where batch norm is another function: call model.train() first.")
     groups: list[Group] = []
     with torch.random.fork_rng(devices={p.device.index for p in model.parameters() if p.is_cuda}):
         trial = _Trial(model, inputs)
-        for names in modules.values():
+        for _, names in itertools.groupby(trial.weights, lambda name: name.rpartition(".")[0]):
             alone = {name: trial.find((name,)) for name in names}
             rest = tuple(name for name, found in alone.items() if not found)
             together = trial.find(rest) if len(rest) > 1 else []
-            groups += [*sum(alone.values(), []), *(together or [Group((name,), "none", 1, (0,)) for name in rest])]
+            groups += [
+                *itertools.chain(*alone.values()),
+                *(together or [Group((name,), "none", 1, (0,)) for name in rest]),
+            ]
         scaled = [group for group in groups if group.kind != "none"]
         if trial.change(scaled) > TOLERANCE:
             broken = [group for group in scaled if trial.change([group]) > TOLERANCE]
@@ -104,30 +103,28 @@ class _Trial:
         for parameter in self.model.parameters():
             size = parameter.detach().square().mean().sqrt()
             parameter.data += 0.3 * (size if size > 1e-3 else 1.0) * torch.randn_like(parameter)
-        self.parameters: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self.weights = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.buffers = [buffer.clone() for buffer in self.model.buffers()]
+        self.weights: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.seen: list[tuple[Any, Tensor, dict[str, Tensor]]] = []  # inputs, outputs f, and w ∂f/∂w of a mixture of f
-        for change in (lambda x: x, lambda x: 3 * x.square().mean().sqrt() * torch.randn_like(x), lambda x: -30 * x):
-            given = pytree.tree_map(lambda leaf, change=change: _changed(leaf, change, bool(self.seen)), inputs)
-            outputs = self.outputs(given)
-            if not outputs.requires_grad or not (outputs.isfinite().all() or self.seen):
-                raise ValueError("The model's outputs on these inputs have no gradient, or are not finite.")
-            if outputs.isfinite().all():  # random inputs may be out of range
-                mixture = (outputs * torch.randn_like(outputs)).sum()
-                slopes = torch.autograd.grad(mixture, list(self.parameters.values()), allow_unused=True)
-                pairs = zip(self.weights.items(), slopes, strict=True)
-                products = {name: torch.zeros_like(w) if slope is None else w * slope for (name, w), slope in pairs}
+        for number in range(3):
+            given = pytree.tree_map(lambda leaf, number=number: _variant(leaf, number), inputs)
+            outputs = self.outputs(given, self.weights)
+            is_finite = bool(outputs.isfinite().all())
+            if number == 0 and not (is_finite and outputs.requires_grad):
+                raise ValueError("The model's outputs on these inputs are not finite, or have no gradient.")
+            if is_finite:  # random inputs may be out of range
+                mixture, weights = (outputs * torch.randn_like(outputs)).sum(), list(self.weights.values())
+                slopes = torch.autograd.grad(mixture, weights, allow_unused=True, materialize_grads=True)
+                products = {n: (w * g).detach() for (n, w), g in zip(self.weights.items(), slopes, strict=True)}
                 self.seen.append((given, outputs.detach(), products))
+        self.floors = [1e-9 * max(float(product.norm()) for product in products.values()) for *_, products in self.seen]
 
-    def outputs(self, inputs: Any) -> Tensor:
+    def outputs(self, inputs: Any, weights: dict[str, Tensor]) -> Tensor:
         """All outputs as one vector, from the same random numbers and buffers each time."""
-        for buffer, value in zip(self.model.buffers(), self.buffers, strict=True):
-            buffer.data.copy_(value)
         torch.manual_seed(0)
+        state = {**weights, **{name: buffer.clone() for name, buffer in self.model.named_buffers()}}
+        args = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
         try:
-            args = inputs if isinstance(inputs, tuple) else (inputs,)
-            found = self.model(**inputs) if isinstance(inputs, dict) else self.model(*args)
+            found = torch.func.functional_call(self.model, state, args, inputs if isinstance(inputs, dict) else {})
         except Exception as error:
             raise ValueError(f"The model cannot be called with these inputs: {error}") from error
         return torch.cat([leaf.flatten().double() for leaf in pytree.tree_leaves(found) if torch.is_tensor(leaf)])
@@ -138,12 +135,11 @@ class _Trial:
         most = max(lengths) if len(lengths) == 1 else 1
         for units in sorted({most, 3 if most % 3 == 0 else 1, 1}, reverse=True):
             holds, looks = torch.ones(units, dtype=torch.bool), torch.zeros(units)
-            for _, _, products in self.seen:
+            for (_, _, products), floor in zip(self.seen, self.floors, strict=True):
                 rows = torch.cat([products[name].reshape(units, -1) for name in names], 1)
                 size = rows.norm(dim=1)  # of a sum of random signs
-                is_live = (size > 1e-9 * max(product.norm() for product in products.values())).cpu()
-                holds &= (rows.sum(1).abs() <= TOLERANCE * size).cpu() | ~is_live
-                looks += is_live
+                holds &= ((rows.sum(1).abs() <= TOLERANCE * size) | (size <= floor)).cpu()
+                looks += (size > floor).cpu()
             kind = "tensor" if units == 1 else "unit" if units == most else "block"
             if holds.all():
                 return [Group(names, kind if looks.any() else "idle", units, tuple(range(units)))]
@@ -155,22 +151,23 @@ class _Trial:
     @torch.no_grad()
     def change(self, groups: list[Group]) -> float:
         """The largest relative change of the outputs when every row of the groups takes a random factor in [¼, 4]."""
+        weights = dict(self.weights)
         for group in groups:
             factors = torch.ones(group.units, 1, dtype=torch.float64)
             factors[list(group.rows)] = 4 ** (2 * torch.rand(len(group.rows), 1, dtype=torch.float64) - 1)
-            for weight in (self.parameters[name] for name in group.parameters):
-                weight.copy_((weight.reshape(group.units, -1) * factors.to(weight.device)).view_as(weight))
-        found = [float((self.outputs(given) - old).norm() / old.norm()) for given, old, _ in self.seen]
-        for name, weight in self.weights.items():
-            self.parameters[name].copy_(weight)
-        return max(found)
+            for name, weight in ((name, self.weights[name]) for name in group.parameters):
+                weights[name] = (weight.reshape(group.units, -1) * factors.to(weight.device)).view_as(weight)
+        return max(float((self.outputs(given, weights) - old).norm() / old.norm()) for given, old, _ in self.seen)
 
 
-def _changed(leaf: Any, change: Any, is_other: bool) -> Any:
-    if torch.is_tensor(leaf) and leaf.is_floating_point():
-        return change(leaf.double())
-    is_index = torch.is_tensor(leaf) and leaf.dtype != torch.bool
-    return leaf.flatten()[torch.randperm(leaf.numel())].view_as(leaf) if is_index and is_other else leaf
+def _variant(leaf: Any, number: int) -> Any:
+    """The input in float64 (0), random (1), and of the other sign (2); integers are shuffled in 1 and 2."""
+    if not torch.is_tensor(leaf) or leaf.dtype == torch.bool:
+        return leaf
+    if not leaf.is_floating_point():
+        return leaf.flatten()[torch.randperm(leaf.numel())].view_as(leaf) if number else leaf
+    leaf = leaf.double()
+    return (leaf, 3 * leaf.square().mean().sqrt() * torch.randn_like(leaf), -30 * leaf)[number]
 
 
 def _unwrapped(model: Any) -> Any:
@@ -178,26 +175,17 @@ def _unwrapped(model: Any) -> Any:
     return model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
 
 
-class _Rule(NamedTuple):
-    k: int
-    lr: float
-    decay: float  # torch's weight_decay
-    beta: float  # μ or β₁
-    fresh: float = 1.0  # the share of a gradient in the memory: 1 − τ or 1 − β₁
-    is_nesterov: bool = False
-
-
-def _rule(optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> _Rule | None:
+def _rule(optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Rule | None:
     """Of a parameter group, at its present learning rate; None where the balance is not known."""
     kind, lr, decay = type(optimizer), float(settings["lr"]), float(settings.get("weight_decay", 0))
     if kind is torch.optim.SGD:
         mu = settings["momentum"]
-        return _Rule(4, lr, decay, mu, 1 - settings["dampening"] * (mu > 0), settings["nesterov"])
+        return 4, lr, decay, mu, 1 - settings["dampening"] * (mu > 0), settings["nesterov"]
     if kind is torch.optim.RMSprop and not (settings["momentum"] or settings["centered"]):
-        return _Rule(3, lr, decay, 0.0)
+        return 3, lr, decay, 0.0, 1.0, False
     if kind in (torch.optim.Adam, torch.optim.AdamW) and not settings["amsgrad"]:
         is_decoupled = settings.get("decoupled_weight_decay", kind is torch.optim.AdamW)
-        return _Rule(2 if is_decoupled else 3, lr, decay, settings["betas"][0], 1 - settings["betas"][0])
+        return 2 if is_decoupled else 3, lr, decay, settings["betas"][0], 1 - settings["betas"][0], False
     return None
 
 
@@ -215,60 +203,54 @@ class Monitor:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, groups: list[Group], every: int = 50
     ) -> None:
         self.optimizer, self.groups, self.every, self.count = optimizer, groups, every, 0
-        self.parameters: dict[str, Tensor] = dict(_unwrapped(model).named_parameters())
-        self.sums: dict[int, Tensor] = {}
-        self.settings = {id(p): n for n, part in enumerate(optimizer.param_groups) for p in part["params"]}
-        for name in {name for group in groups for name in group.parameters}:
-            parameter = self.parameters.get(name)
-            if parameter is None or not parameter.requires_grad or id(parameter) not in self.settings:
+        known, self.parameters = dict(_unwrapped(model).named_parameters()), dict[str, Tensor]()
+        places = {id(p): n for n, part in enumerate(optimizer.param_groups) for p in part["params"]}
+        for name in (name for group in groups for name in group.parameters):
+            if name not in known or not known[name].requires_grad or id(known[name]) not in places:
                 raise ValueError(f"{name} is frozen, or not in the model or the optimizer: leave its group out.")
+            self.parameters[name] = known[name]
+        self.places = {name: places[id(parameter)] for name, parameter in self.parameters.items()}
         if None in (_rule(optimizer, part) for part in optimizer.param_groups):
             name = type(optimizer).__name__
             warnings.warn(f"{name} with these settings is unknown: norms and angles, no predictions.", stacklevel=2)
-        self.before = self._copies()
-
-    def _copies(self) -> dict[str, Tensor]:
-        is_next = (self.count + 1) % self.every == 0
-        return {name: p.detach().clone() for name, p in self.parameters.items()} if is_next else {}
-
-    def _part(self, name: str) -> dict[str, Any]:
-        return self.optimizer.param_groups[self.settings[id(self.parameters[name])]]
+        self.sums: dict[int, Tensor] = {}
+        self.before: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def step(self) -> None:
         """After each step of the optimizer, before gradients are set to zero."""
         self.count += 1
-        if self.before:
-            if all(parameter.grad is None for parameter in self.parameters.values()):
-                raise ValueError("No parameter has a gradient: call monitor.step() before optimizer.zero_grad().")
-            for number, group in enumerate(self.groups):
-                if all(self.parameters[name].grad is not None for name in group.parameters):
-                    values = torch.stack([self._products(group, name) for name in group.parameters]).sum(0).double()
-                    w, change, along = values[:3]
-                    across = (change - along**2 / w).clamp(min=0).sqrt()  # what turns w
-                    values[1], values[2] = torch.atan2(across, (w + along) / w.sqrt()) ** 2, 1.0
-                    counted = torch.where(values.isfinite().all(0), values, 0.0)
-                    self.sums[number] = self.sums.get(number, torch.zeros_like(counted)) + counted
-        self.before = self._copies()
+        if self.before and all(parameter.grad is None for parameter in self.parameters.values()):
+            raise ValueError("No parameter has a gradient: call monitor.step() before optimizer.zero_grad().")
+        for number, group in enumerate(self.groups if self.before else ()):
+            if all(self.parameters[name].grad is not None for name in group.parameters):
+                values = torch.stack([self._products(group, name) for name in group.parameters]).sum(0).double()
+                w, change, along = values[:3]
+                across = (change - along**2 / w).clamp(min=0).sqrt()  # what turns w
+                values[1], values[2] = torch.atan2(across, (w + along) / w.sqrt()) ** 2, 1.0
+                counted = torch.where(values.isfinite().all(0), values, 0.0)
+                self.sums[number] = self.sums.get(number, torch.zeros_like(counted)) + counted
+        is_measured_next = (self.count + 1) % self.every == 0
+        self.before = {name: p.detach().clone() for name, p in self.parameters.items()} if is_measured_next else {}
 
     def _products(self, group: Group, name: str) -> Tensor:
         """Of the step just made, (8, rows): ⟨w,w⟩, ⟨Δw,Δw⟩, ⟨w,Δw⟩, ⟨w,g⟩, ⟨g,Pg⟩, ⟨g,Pm⟩, ⟨Pg,Pg⟩ and S."""
-        parameter, settings = self.parameters[name], self._part(name)
-        state, rule = self.optimizer.state.get(parameter, {}), _rule(self.optimizer, settings)
-        assert parameter.grad is not None
-        w, g = group.of(self.before[name]), group.of(parameter.grad.to_dense())
-        change, g = group.of(parameter) - w, -g if settings.get("maximize") else g
+        parameter, settings = self.parameters[name], self.optimizer.param_groups[self.places[name]]
+        state, w, gradient = self.optimizer.state.get(parameter, {}), group.of(self.before[name]), parameter.grad
+        assert gradient is not None
+        change, g = group.of(parameter) - w, group.of(-gradient if settings.get("maximize") else gradient)
         scaled, memory, measure = g, torch.zeros_like(g), w
-        if rule and rule.k < 4:
-            mean_square = state.get("exp_avg_sq", state.get("square_avg"))
-            correction = 1 - settings["betas"][1] ** float(state["step"]) if "betas" in settings else 1.0
-            root = (group.of(mean_square) / correction).sqrt() + settings["eps"]
-            scaled, measure = g / root, root * w if rule.k == 2 else w
-        mean = state.get("momentum_buffer", state.get("exp_avg"))
-        if rule and rule.beta and mean is not None:  # what it was before this step; Adam corrects it for its start
-            penalized = g if rule.k == 2 else g + rule.decay * w
-            memory = (group.of(mean) - rule.fresh * penalized) / rule.beta
-            memory /= 1 - rule.beta ** max(float(state["step"]) - 1, 1) if rule.k < 4 else 1.0
+        if rule := _rule(self.optimizer, settings):
+            k, _, decay, beta, fresh, _ = rule
+            if k < 4:
+                correction = 1 - settings["betas"][1] ** float(state["step"]) if "betas" in settings else 1.0
+                square = group.of(state["exp_avg_sq" if "betas" in settings else "square_avg"])
+                root = (square / correction).sqrt() + settings["eps"]
+                scaled, measure = g / root, root * w if k == 2 else w
+            if beta:  # what it remembered before this step; Adam corrects it for its start
+                now = group.of(state["momentum_buffer" if k == 4 else "exp_avg"])
+                memory = (now - fresh * (g if k == 2 else g + decay * w)) / beta
+                memory /= 1 - beta ** max(float(state["step"]) - 1, 1) if k < 4 else 1.0
         pairs = ((w, w), (change, change), (w, change), (w, g), (g, scaled), (memory, scaled), (scaled, scaled))
         return torch.stack([(a * b).sum(1) for a, b in (*pairs, (w, measure))])
 
@@ -277,7 +259,7 @@ class Monitor:
 
         Keys: name, kind, units, size (weights of a unit), lr and weight_decay of torch.optim; norm, angle (root mean
         square, radians per step), effective_lr, η(1 − τ)/(1 − μ)/‖w‖² for SGD and η/‖w‖ for the others; these with
-        `equilibrium_` before, at the present lr; half_way, steps until half of the distance between the norms is gone;
+        `equilibrium_` before, at the present lr; half_way, the steps until half of the distance between both norms is gone;
         memory and radial, b⟨g,Pm⟩ and 2⟨w,g⟩ over a⟨g,Pg⟩; sentence. What is not known is missing.
 
         Raises ValueError where no step was measured, and for weights that are not finite.
@@ -286,64 +268,59 @@ class Monitor:
             raise ValueError(f"No step was measured since the last report: step() measures every {self.every} steps.")
         rows = []
         for number, group in enumerate(self.groups):
-            parameters = [self.parameters[name] for name in group.parameters]
-            if not all(parameter.isfinite().all() for parameter in parameters):
+            parts = [self.optimizer.param_groups[self.places[name]] for name in group.parameters]
+            rules, weights = (
+                {_rule(self.optimizer, part) for part in parts},
+                [self.parameters[n] for n in group.parameters],
+            )
+            if not all(weight.isfinite().all() for weight in weights):
                 raise ValueError(f"{group.name} is not finite after {self.count} steps: the training has diverged.")
-            rules = {_rule(self.optimizer, self._part(name)) for name in group.parameters}
-            part, size = self._part(group.parameters[0]), sum(p.numel() for p in parameters) // group.units
-            row = {"name": group.name, "kind": group.kind, "units": len(group.rows), "size": size}
-            row |= {"lr": float(part["lr"]), "weight_decay": float(part.get("weight_decay", 0))}
+            row: dict[str, Any] = {"name": group.name, "kind": group.kind, "units": len(group.rows)}
+            row["size"] = sum(weight.numel() for weight in weights) // group.units
+            row |= {"lr": float(parts[0]["lr"]), "weight_decay": float(parts[0].get("weight_decay", 0))}
             if number in self.sums:
-                sums = self.sums[number].cpu()
-                found = _numbers(sums / sums[2], rules.pop() if len(rules) == 1 else None)
-                is_scaled = group.kind in ("unit", "block", "tensor")
-                shown = {
-                    what: v for what, v in found.items() if is_scaled or what in ("norm", "angle", "memory", "radial")
-                }
-                row |= {what: _median(values.nan_to_num(posinf=math.inf)) for what, values in shown.items()}
+                is_scaled, sums = group.kind not in ("none", "idle"), self.sums[number].cpu()
+                row |= _numbers(sums / sums[2], rules.pop() if len(rules) == 1 else None, is_scaled)
             rows.append({**row, "sentence": _sentence(row)})
         self.sums = {}
         return rows
 
 
-def _numbers(means: Tensor, rule: _Rule | None) -> dict[str, Tensor]:
-    """The numbers of a row, for each unit."""
+def _numbers(means: Tensor, rule: Rule | None, is_scaled: bool) -> dict[str, float]:
+    """What a row has of the means of `_products`."""
     w, turned, _, radial, gradient, memory, square, s = means
     found = {"norm": w.sqrt(), "angle": turned.sqrt()}
-    if rule is None:
-        return found
-    k, lr, decay, beta, fresh, is_nesterov = rule
-    net_lr = lr * fresh / (1 - beta)
-    push, recall = net_lr * gradient, 2 * lr * beta / (1 - beta) * (beta if is_nesterov else 1) * memory
-    longer = ((push + recall - 2 * radial).clamp(min=0) / (2 * decay * s)) ** (1 / k)  # ‖w*‖/‖w‖
-    # The square of the update, from those of gradient and memory, of which the latter is stationary.
-    update = (fresh**2 * gradient + 2 * fresh * beta * memory) / (1 - beta**2)
-    if is_nesterov:
-        update = (1 + beta) ** 2 * gradient + 2 * (1 + beta) * beta**2 * memory + beta**4 * update
-    angle = lr * (update.clamp(min=0) * square / gradient / w).sqrt()
-    effective = net_lr / w ** (1 if k == 4 else 0.5)
-    slower = longer ** (2 if k == 4 else 1)
-    # x = ‖w‖/‖w*‖ moves by −c·x^(1 + q)·(1 − x⁻ᵏ) per step; half of x − 1 is gone after a mean over its halvings.
-    q, c = (1, lr * decay * square / gradient * longer) if k == 3 else (0, net_lr * decay)
-    apart = torch.where((1 / longer - 1).abs() < 1e-6, 1e-6, 1 / longer - 1)
-    x = 1 + apart * 2 ** -((torch.arange(64)[:, None] + 0.5) / 64)
-    half_way = math.log(2) * ((x - 1) / (x ** (1 + q) * (1 - x**-k)) / c).mean(0)
-    at_rest = {"norm": w.sqrt() * longer, "angle": angle / slower, "effective_lr": effective / slower}
-    found |= {"effective_lr": effective, **{f"equilibrium_{what}": value for what, value in at_rest.items()}}
-    return {**found, "half_way": half_way, "memory": recall / push, "radial": 2 * radial / push}
-
-
-def _median(values: Tensor) -> float:
-    half = len(values) // 2
-    return float(values.sort().values[[~half, half]].mean())  # quantile() makes NaN of infinities
+    if rule is not None:
+        k, lr, decay, beta, fresh, is_nesterov = rule
+        net_lr = lr * fresh / (1 - beta)
+        push, recall = net_lr * gradient, 2 * lr * beta / (1 - beta) * (beta if is_nesterov else 1) * memory
+        found |= {"memory": recall / push, "radial": 2 * radial / push}
+    if rule is not None and is_scaled:
+        longer = ((push + recall - 2 * radial).clamp(min=0) / (2 * decay * s)) ** (1 / k)  # ‖w*‖/‖w‖
+        # The square of the update, from those of gradient and memory, of which the latter is stationary.
+        update = (fresh**2 * gradient + 2 * fresh * beta * memory) / (1 - beta**2)
+        if is_nesterov:
+            update = (1 + beta) ** 2 * gradient + 2 * (1 + beta) * beta**2 * memory + beta**4 * update
+        slower = longer ** (2 if k == 4 else 1)
+        found["effective_lr"] = net_lr / w ** (1 if k == 4 else 0.5)
+        found["equilibrium_norm"] = w.sqrt() * longer
+        found["equilibrium_angle"] = lr * (update.clamp(min=0) * square / gradient / w).sqrt() / slower
+        found["equilibrium_effective_lr"] = found["effective_lr"] / slower
+        # ‖w‖ᵏ approaches its end exponentially; where P ~ ‖w‖, about so, with the P of the middle of the way.
+        x, middle = 1 / longer, (1 + 1 / longer) / 2
+        rate = k * net_lr * decay * (square / gradient * longer * middle if k == 3 else 1.0)
+        found["half_way"] = (((x**k - 1) / (middle**k - 1)).log() / rate).nan_to_num(math.inf)
+    sorted_units = {what: values.nan_to_num(posinf=math.inf).sort().values for what, values in found.items()}
+    return {what: float(v[[~(len(v) // 2), len(v) // 2]].mean()) for what, v in sorted_units.items()}
 
 
 def _sentence(row: dict[str, Any]) -> str:
     decay = f"weight_decay = {row['weight_decay']:g}"
-    if row["kind"] in ("idle", "none"):
-        is_idle = row["kind"] == "idle"
+    if row["kind"] in ("none", "idle"):
         return (
-            f"no effect: {decay} only shrinks it" if is_idle else f"not scale invariant: {decay} acts on the function"
+            f"not scale invariant: {decay} acts on the function itself"
+            if row["kind"] == "none"
+            else (f"no effect on the function: {decay} only shrinks it")
         )
     if "effective_lr" not in row:
         return f"scale invariant: {decay} sets its learning rate"
