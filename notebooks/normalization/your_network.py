@@ -12,15 +12,14 @@
 # %% [markdown]
 # # Your own network
 #
-# What does weight decay do in *your* network? The file `workflow/effective_lr/monitor.py` answers that. It needs PyTorch
-# alone: copy it beside your script. This notebook trains two networks under it, a ResNet-18 and a small GPT.
+# What does weight decay do in *your* network? The file `workflow/effective_lr/monitor.py` answers that. It needs
+# PyTorch alone: copy it beside your script. Here it watches two networks, a ResNet-18 and a small GPT.
 #
 # `scale_groups` finds by trial which weights can be rescaled without a change of the function. `Monitor` measures their
-# norms and angles while they train, and predicts where both settle. Here `weight_decay` is PyTorch's: $2\lambda$ for the
+# norms and angles while they train, and predicts where both settle. Its `weight_decay` is PyTorch's, $2\lambda$ for the
 # penalty $\lambda\lVert w\rVert^2$ of the other notebooks.
 #
-# It needs the prepared images. `make` prepares them; so does
-# `snakemake results/data/fashion-mnist-14.pt --cores 1`, which does nothing else.
+# It needs the prepared images, `snakemake results/data/fashion-mnist-14.pt --cores 1`.
 
 # %% tags=["parameters"]
 tensors = "results/data/fashion-mnist-14.pt"  # the prepared images
@@ -77,7 +76,8 @@ of_resnet[of_resnet.index.str.contains("conv|down|fc")].drop(columns="sentence")
 # %% [markdown]
 # ## A small GPT, by AdamW
 #
-# It learns the text of this repository's paper, byte by byte. `pre` normalizes what enters a matrix, and queries and keys.
+# It learns the text of this repository's paper, byte by byte. Queries and keys are
+# normalized, and what enters a matrix.
 
 # %%
 text = torch.tensor(list(b"".join(path.read_bytes() for path in sorted(Path("paper").glob("*/*.tex")))))

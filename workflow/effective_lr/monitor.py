@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.utils import _pytree as pytree
 
 TOLERANCE = 1e-3  # of invariance, relative; some models compute in float32 whatever they are given
@@ -114,9 +115,11 @@ class _Trial:
             if is_finite:  # random inputs may be out of range
                 mixture, weights = (outputs * torch.randn_like(outputs)).sum(), list(self.weights.values())
                 slopes = torch.autograd.grad(mixture, weights, allow_unused=True, materialize_grads=True)
-                products = {n: (w * g).detach() for (n, w), g in zip(self.weights.items(), slopes, strict=True)}
+                largest = max(float((w * g).detach().norm()) for w, g in zip(weights, slopes, strict=True))
+                products = {
+                    n: (w * g).detach() / largest for (n, w), g in zip(self.weights.items(), slopes, strict=True)
+                }
                 self.seen.append((given, outputs.detach(), products))
-        self.floors = [1e-9 * max(float(product.norm()) for product in products.values()) for *_, products in self.seen]
 
     def outputs(self, inputs: Any, weights: dict[str, Tensor]) -> Tensor:
         """All outputs as one vector, from the same random numbers and buffers each time."""
@@ -135,15 +138,16 @@ class _Trial:
         most = max(lengths) if len(lengths) == 1 else 1
         for units in sorted({most, 3 if most % 3 == 0 else 1, 1}, reverse=True):
             holds, looks = torch.ones(units, dtype=torch.bool), torch.zeros(units)
-            for (_, _, products), floor in zip(self.seen, self.floors, strict=True):
+            for _, _, products in self.seen:
                 rows = torch.cat([products[name].reshape(units, -1) for name in names], 1)
                 size = rows.norm(dim=1)  # of a sum of random signs
-                holds &= ((rows.sum(1).abs() <= TOLERANCE * size) | (size <= floor)).cpu()
-                looks += (size > floor).cpu()
+                holds &= ((rows.sum(1).abs() <= TOLERANCE * size) | (size < 1e-9)).cpu()
+                looks += (size >= 1e-9).cpu()
             kind = "tensor" if units == 1 else "unit" if units == most else "block"
             if holds.all():
                 return [Group(names, kind if looks.any() else "idle", units, tuple(range(units)))]
-            if len(some := (holds & (looks > 1)).nonzero().flatten().tolist()):  # on one input it may be a coincidence
+            some = (holds & (looks > 1)).nonzero().flatten().tolist()
+            if 10 * len(some) > units:  # a few rows, or one input alone, may be a coincidence
                 others = tuple(row for row in range(units) if row not in some)
                 return [Group(names, kind, units, tuple(some)), *(Group((n,), "none", units, others) for n in names)]
         return []
@@ -162,12 +166,11 @@ class _Trial:
 
 def _variant(leaf: Any, number: int) -> Any:
     """The input in float64 (0), random (1), and of the other sign (2); integers are shuffled in 1 and 2."""
-    if not torch.is_tensor(leaf) or leaf.dtype == torch.bool:
-        return leaf
-    if not leaf.is_floating_point():
-        return leaf.flatten()[torch.randperm(leaf.numel())].view_as(leaf) if number else leaf
-    leaf = leaf.double()
-    return (leaf, 3 * leaf.square().mean().sqrt() * torch.randn_like(leaf), -30 * leaf)[number]
+    if torch.is_tensor(leaf) and leaf.is_floating_point():
+        size = leaf.double().square().mean().sqrt()
+        return (leaf.double(), 3 * size * torch.randn_like(leaf.double()), -30 * leaf.double())[number]
+    is_shuffled = number > 0 and torch.is_tensor(leaf) and leaf.dtype != torch.bool
+    return leaf.flatten()[torch.randperm(leaf.numel())].view_as(leaf) if is_shuffled else leaf
 
 
 def _unwrapped(model: Any) -> Any:
@@ -175,16 +178,18 @@ def _unwrapped(model: Any) -> Any:
     return model.module if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) else model
 
 
-def _rule(optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Rule | None:
+def _rule(optimizer: Optimizer, settings: dict[str, Any]) -> Rule | None:
     """Of a parameter group, at its present learning rate; None where the balance is not known."""
     kind, lr, decay = type(optimizer), float(settings["lr"]), float(settings.get("weight_decay", 0))
-    if kind is torch.optim.SGD:
+    if settings.get("maximize"):
+        return None
+    if kind is SGD:
         mu = settings["momentum"]
         return 4, lr, decay, mu, 1 - settings["dampening"] * (mu > 0), settings["nesterov"]
-    if kind is torch.optim.RMSprop and not (settings["momentum"] or settings["centered"]):
+    if kind is RMSprop and not (settings["momentum"] or settings["centered"]):
         return 3, lr, decay, 0.0, 1.0, False
-    if kind in (torch.optim.Adam, torch.optim.AdamW) and not settings["amsgrad"]:
-        is_decoupled = settings.get("decoupled_weight_decay", kind is torch.optim.AdamW)
+    if kind in (Adam, AdamW) and not settings["amsgrad"]:
+        is_decoupled = settings.get("decoupled_weight_decay", kind is AdamW)
         return 2 if is_decoupled else 3, lr, decay, settings["betas"][0], 1 - settings["betas"][0], False
     return None
 
@@ -199,9 +204,7 @@ class Monitor:
     Raises ValueError for parameters that are frozen, not in the model or not in the optimizer.
     """
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, groups: list[Group], every: int = 50
-    ) -> None:
+    def __init__(self, model: nn.Module, optimizer: Optimizer, groups: list[Group], every: int = 50) -> None:
         self.optimizer, self.groups, self.every, self.count = optimizer, groups, every, 0
         known, self.parameters = dict(_unwrapped(model).named_parameters()), dict[str, Tensor]()
         places = {id(p): n for n, part in enumerate(optimizer.param_groups) for p in part["params"]}
@@ -236,11 +239,11 @@ class Monitor:
     def _products(self, group: Group, name: str) -> Tensor:
         """Of the step just made, (8, rows): ⟨w,w⟩, ⟨Δw,Δw⟩, ⟨w,Δw⟩, ⟨w,g⟩, ⟨g,Pg⟩, ⟨g,Pm⟩, ⟨Pg,Pg⟩ and S."""
         parameter, settings = self.parameters[name], self.optimizer.param_groups[self.places[name]]
-        state, w, gradient = self.optimizer.state.get(parameter, {}), group.of(self.before[name]), parameter.grad
-        assert gradient is not None
-        change, g = group.of(parameter) - w, group.of(-gradient if settings.get("maximize") else gradient)
-        scaled, memory, measure = g, torch.zeros_like(g), w
-        if rule := _rule(self.optimizer, settings):
+        assert parameter.grad is not None
+        state, w, g = self.optimizer.state.get(parameter, {}), group.of(self.before[name]), group.of(parameter.grad)
+        change, scaled, memory, measure = group.of(parameter) - w, g, torch.zeros_like(g), w
+        rule = _rule(self.optimizer, settings)
+        if rule and state:
             k, _, decay, beta, fresh, _ = rule
             if k < 4:
                 correction = 1 - settings["betas"][1] ** float(state["step"]) if "betas" in settings else 1.0
@@ -259,7 +262,7 @@ class Monitor:
 
         Keys: name, kind, units, size (weights of a unit), lr and weight_decay of torch.optim; norm, angle (root mean
         square, radians per step), effective_lr, η(1 − τ)/(1 − μ)/‖w‖² for SGD and η/‖w‖ for the others; these with
-        `equilibrium_` before, at the present lr; half_way, the steps until half of the distance between both norms is gone;
+        `equilibrium_` before, at the present lr; half_way, steps until half of the distance between both norms is gone;
         memory and radial, b⟨g,Pm⟩ and 2⟨w,g⟩ over a⟨g,Pg⟩; sentence. What is not known is missing.
 
         Raises ValueError where no step was measured, and for weights that are not finite.
@@ -269,10 +272,8 @@ class Monitor:
         rows = []
         for number, group in enumerate(self.groups):
             parts = [self.optimizer.param_groups[self.places[name]] for name in group.parameters]
-            rules, weights = (
-                {_rule(self.optimizer, part) for part in parts},
-                [self.parameters[n] for n in group.parameters],
-            )
+            rules = {_rule(self.optimizer, part) for part in parts}
+            weights = [self.parameters[name] for name in group.parameters]
             if not all(weight.isfinite().all() for weight in weights):
                 raise ValueError(f"{group.name} is not finite after {self.count} steps: the training has diverged.")
             row: dict[str, Any] = {"name": group.name, "kind": group.kind, "units": len(group.rows)}
@@ -316,15 +317,11 @@ def _numbers(means: Tensor, rule: Rule | None, is_scaled: bool) -> dict[str, flo
 
 def _sentence(row: dict[str, Any]) -> str:
     decay = f"weight_decay = {row['weight_decay']:g}"
-    if row["kind"] in ("none", "idle"):
-        return (
-            f"not scale invariant: {decay} acts on the function itself"
-            if row["kind"] == "none"
-            else (f"no effect on the function: {decay} only shrinks it")
-        )
+    if row["kind"] == "idle":
+        return f"no effect on the function: {decay} only shrinks it"
+    if row["kind"] == "none":
+        return f"not scale invariant: {decay} acts on the function itself"
     if "effective_lr" not in row:
         return f"scale invariant: {decay} sets its learning rate"
     now, then = f"effective rate {row['effective_lr']:.2g} now", f"{row['equilibrium_effective_lr']:.2g} at equilibrium"
-    if not row["weight_decay"]:
-        return f"scale invariant, no weight decay: the norm grows, and its {now} falls toward 0"
     return f"scale invariant: {decay} sets its learning rate; {now}, {then}, half way in {row['half_way']:,.0f} steps"
