@@ -51,6 +51,21 @@ def test_a_figure_plans_the_trainings_that_it_rests_on_and_no_others(untouched: 
         }
 
 
+def test_the_trainings_of_the_first_two_figures_come_first(untouched: Checkout) -> None:
+    """So that who waits for the paper has something to look at; figure 1 shows all verdicts."""
+    [second, third] = [numbered(untouched, "figure", "laptop")[f"figure_{n}"] for n in (2, 3)]
+    first: set[str] = set()
+    for one in (second, third):
+        chapter = untouched.chapters("laptop")[one.study]
+        first |= {f"{one.study}/jobs/{job}" for job in chapter.jobs_of(chapter.contents.figures[one.item].experiments)}
+    priorities: dict[bool, list[int]] = {True: [], False: []}
+    for job in jobs_in(untouched.dry_run("--config", "scale=laptop")):
+        if job.startswith("train:"):
+            [name] = re.findall(r"output: results/laptop/(.*).parquet", job)
+            priorities[name in first].append(int(re.findall(r"priority: (\d+)", job)[0]))
+    assert len(priorities[True]) == len(first) and min(priorities[True]) > max(priorities[False])
+
+
 def test_the_snakefile_is_read_without_libraries(untouched: Checkout) -> None:
     """Every job on a cluster reads it again."""
     words = ("-X", "importtime", "-m", "snakemake", "--dry-run", "--quiet", "--config", "scale=study")

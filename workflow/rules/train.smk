@@ -3,6 +3,13 @@
 
 KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
+# Who waits for the paper has something to look at: the jobs of its first two figures come before all others.
+FIRST = {
+    (one.study, job)
+    for one in [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
+    for job in CHAPTERS[one.study].jobs_of(CHAPTERS[one.study].contents.figures[one.item].experiments)
+}
+
 # Of this machine; a cluster gives each job its own. A job that needs more than there is runs alone.
 if workflow.resource_settings.nodes is None and "mem_mb" not in workflow.global_resources:
     NEEDED = [resources.memory_limit(chapter.study, chapter.runs) for chapter in CHAPTERS.values()]
@@ -17,7 +24,8 @@ rule train:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
-    priority: lambda wildcards: resources.time_limit(*trained_by(wildcards))  # the longest first, by minutes
+    priority:  # then the longest first, by minutes
+        lambda wildcards: resources.time_limit(*trained_by(wildcards)) + 5000 * (tuple(wildcards) in FIRST)
     conda:
         "../../environment.yml"
     threads: 1
