@@ -27,14 +27,19 @@ class Prepared(NamedTuple):
 
 def load(tensors: Path, record: Path) -> Tensors:
     """The tensors of a prepared file; UserError if it is unreadable or not the one that the record describes."""
+    remedy = f"delete {tensors} and {record} and prepare the data again"
     try:
         expected = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {remedy}") from error
+    try:
         stored: Tensors = torch.load(tensors, weights_only=True)
         if (found := sha256(stored)) != expected:
-            raise ValueError(f"tensors with sha256 {found}, expected {expected}")
+            raise ValueError(f"their sha256 is {found}")
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
-        why = reason(error)
-        raise UserError(f"{tensors} is not what {record} describes ({why}): delete both, and run again") from error
+        raise UserError(
+            f"{tensors} does not hold the tensors with sha256 {expected} of {record} ({reason(error)}): {remedy}"
+        ) from error
     return stored
 
 
