@@ -46,12 +46,8 @@ NEW_SEEDS = {"normalization": 300, "stability": 200, "manifold": 200}
 Ends = tuple[float, float, float]  # a value and its interval, NaN where there is none that is simple
 
 
-class NotThere(Exception):
-    """The tables have no run of this kind."""
-
-
 class NoValue(Exception):
-    """There are runs, and no cell that counts."""
+    """There are no such runs, or no cell that counts."""
 
 
 class Rows:
@@ -70,7 +66,7 @@ class Rows:
             if value is not None:
                 found = found[found[key] == value]
         if found.empty:
-            raise NotThere(f"no run of {what}")
+            raise NoValue(f"no run of {what}")
         return found
 
     def fresh(self, what: str, **settings: Any) -> pd.DataFrame:
@@ -127,7 +123,7 @@ def check(checks: pd.DataFrame, name: str, subject: str) -> Ends:
     """A float64 check: mean and range over its seeds."""
     values = checks.loc[(checks["check"] == name) & (checks["subject"] == subject), "value"]
     if values.empty:
-        raise NotThere(f"no check {name}")
+        raise NoValue(f"no check {name}")
     return values.mean(), values.min(), values.max()
 
 
@@ -155,7 +151,7 @@ class Images(Rows):
         """A row for each of these runs and layers, with the quantities and the settings of the run."""
         missing = {*quantities, "late_without_gradient"} - set(self.late.columns)
         if missing:
-            raise NotThere(f"no {min(missing)}")
+            raise NoValue(f"no {min(missing)}")
         table = self.late.reset_index().merge(runs[~runs["diverged"]], left_on="run_id", right_index=True)
         return whole_cells(table, runs["seed"].nunique())
 
@@ -277,7 +273,7 @@ def projected(rows: Images) -> Ends:
     errors = mean_errors(runs.assign(fraction=fraction, held=runs["l2"] > 0), ["fraction", "held"])
     apart = (errors.xs(True, level="held") - errors.xs(False, level="held")).reindex([0.25, 0.5, 0.8, 0.9])
     if apart.isna().any():
-        raise NotThere("no run of projection_sgd without a penalty at η/(1 − λ/λc)")
+        raise NoValue("no run of projection_sgd without a penalty at η/(1 − λ/λc)")
     return alone(apart[apart.abs().idxmax()])
 
 
@@ -297,7 +293,7 @@ def lost_units(rows: Images) -> Ends:
     theta = np.cbrt(4 * runs["lr"] ** 2 * runs["l2"] * 288 / G)  # of 32 channels and 3×3 weights
     runs = runs[np.isclose(theta, 0.2, rtol=0.01)]
     if runs.empty:
-        raise NotThere("no run of lost_units at θ = 0.2")
+        raise NoValue("no run of lost_units at θ = 0.2")
     if runs["steps"].min() < 5000:
         raise NoValue("predicted for 5000 steps")
     table = rows.layers(runs, "group_size")
@@ -570,13 +566,13 @@ STUDIES: dict[str, tuple[type[Rows], Claims]] = {
 
 
 def answer(statistic: str, subject: str, find: Callable[[], Ends]) -> dict[str, Any]:
-    """What was found, or why nothing was, and whether there were runs at all."""
-    empty: dict[str, Any] = {"statistic": statistic, "subject": subject, "value": None, "low": None, "high": None}
+    """What was found, or why nothing was."""
+    found: dict[str, Any] = {"statistic": statistic, "subject": subject, "value": None, "low": None, "high": None}
     try:
         ends = dict(zip(("value", "low", "high"), find(), strict=True))
-        return {**empty, "is_there": True, **{key: float(end) for key, end in ends.items() if np.isfinite(end)}}
-    except (NotThere, NoValue) as why:
-        return {**empty, "is_there": isinstance(why, NoValue), "why": str(why)}
+    except NoValue as why:
+        return {**found, "why": str(why)}
+    return {**found, **{key: float(end) for key, end in ends.items() if np.isfinite(end)}}
 
 
 def reanalyze(paths: list[Path], checks: Path) -> dict[str, dict[str, Any]]:

@@ -1,9 +1,11 @@
 """What test modules of several folders import: a copy of the repository, small runs, jobs, published results."""
 
 import json
+import math
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from io import StringIO
@@ -11,9 +13,11 @@ from multiprocessing.context import ForkProcess  # which has imported PyTorch at
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from scipy.special import chdtri, ndtr, stdtrit
 
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Chapter, Claim, Contents
@@ -22,7 +26,8 @@ from effective_lr.engine.jobs import RunCache, run_job, train
 from effective_lr.engine.storage import SCHEMA, Result, read_table
 from effective_lr.engine.study import load
 from effective_lr.errors import UserError
-from effective_lr.evidence import published
+from effective_lr.evidence import published, verdicts
+from effective_lr.evidence.estimates import CONFIDENCE, Estimate
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import VALIDATION_SIZE, Run
 from effective_lr.studies.normalization.training import Row
@@ -186,3 +191,38 @@ def published_layout(scale: str = "study") -> Layout:
 def decided(study: str, scale: str) -> dict[str, Any]:
     """The verdicts on the claims of a study by its published tables, made once for all tests."""
     return published.decide_published(published_layout(scale), study)
+
+
+def power(count: int, deviation: float, expected: float, within: tuple[float, float]) -> float:
+    """The probability that the t interval of a mean over `count` repetitions decides: lies within the tolerance, or
+    outside it.
+
+    `deviation` is that of one repetition, and `expected` the true mean, both on the scale of the mean (logarithms for
+    a geometric mean, whose bounds are then logarithms too). Integrated over the distribution of the sample deviation.
+    """
+    freedom = count - 1
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    error = deviation / np.sqrt(count)
+    margin = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error * np.sqrt(chdtri(freedom, quantiles) / freedom)
+    low, high = within
+    inside = np.maximum(ndtr((high - margin - expected) / error) - ndtr((low + margin - expected) / error), 0.0)
+    outside = ndtr((low - margin - expected) / error) + ndtr((expected - high - margin) / error)
+    return float(np.mean(inside + outside))
+
+
+def require_calibrated(
+    draw: Callable[[np.random.Generator, float], Estimate], within: tuple[float, float], edge: float, middle: float
+) -> None:
+    """`draw` simulates a study with this truth. At an edge of the tolerance at most 5 % of the verdicts are wrong on
+    either side, as an interval of 90 % allows; in its middle hardly any is."""
+    rng, repeats = np.random.default_rng(1), 150
+    allowed = 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)  # with the scatter of the count
+    at_edge, inside = (
+        [verdicts.judge(draw(rng, truth), within)[0] for _ in range(repeats)] for truth in (edge, middle)
+    )
+    for wrong, found, most in [
+        (verdicts.REPRODUCED, at_edge, allowed),
+        (verdicts.NOT_REPRODUCED, at_edge, allowed),
+        (verdicts.NOT_REPRODUCED, inside, allowed / 4),
+    ]:
+        assert found.count(wrong) / repeats <= most, (draw, wrong, found.count(wrong))

@@ -27,13 +27,6 @@ def paired(layers: Iterable[NormalizedLayer], parameters: Any) -> Pairs:
     return pairs
 
 
-def twin_layer(layer: NormalizedLayer) -> tuple[nn.Sequential, Pairs]:
-    """The layer of PyTorch with the same values."""
-    units, inputs = layer.weight.shape[:2]
-    twin, parameters = plain_pytorch.layer(layer.normalization, layer.eps, inputs, units, layer.convolution)
-    return twin.double(), paired([layer], [parameters])
-
-
 def twin_network(network: Conv4, run: Run) -> tuple[nn.Sequential, Pairs]:
     """The network of PyTorch with the same values: normalization, ReLU, pooling."""
     twin, parameters = plain_pytorch.build(run.model_dump(), 1, torch.float64)

@@ -1,6 +1,5 @@
 """Training jobs: their tables and run cache, signals, the command line. Their faults are in test_faults.py."""
 
-import hashlib
 import inspect
 import json
 import os
@@ -13,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -138,41 +136,6 @@ def test_a_table_of_another_version_of_the_package_is_not_called_damaged(
                 read(path)
             assert f"{path}: whole, but written by another version of this package" in str(error.value)
             assert f"differs in {keys})" in str(error.value) and "damaged" not in str(error.value)
-
-
-def test_files_keep_the_former_names_of_hashes(cached: Callable[..., Result], tmp_path: Path) -> None:
-    path, record = tmp_path / "table.parquet", cached()[1]
-    storage.write_table(storage.with_provenance(SCHEMA.empty_table(), [record]), path)
-    [stored] = json.loads(pq.read_schema(path).metadata[b"provenance"])
-    assert (stored["fingerprint"], stored["code"], stored["data"]) == (record.run_key, "code", "data")
-    assert storage.read_table(path)[1] == storage.read_provenance(path) == [record]
-
-
-def sha256_by_lists(table: pa.Table, text: str) -> str:
-    """The checksum as the first published tables have it, by lists of Python."""
-    digest = hashlib.sha256(text.encode())
-    for field, column in zip(table.schema, table.columns, strict=True):
-        is_text = pa.types.is_string(field.type)
-        content = "\n".join(column.to_pylist()).encode() if is_text else column.to_numpy().tobytes()
-        digest.update(f"{field.name} {field.type} {len(content)}".encode() + content)
-    return digest.hexdigest()
-
-
-def test_the_checksum_is_that_of_its_first_definition() -> None:
-    names = pa.array(["é", "", "a\nb", "λ"])
-    columns = [names, pa.array([1, 2, 3, 4], pa.int32()), names, names, pa.array([0.0, -0.0, float("nan"), 1e300])]
-    table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
-    in_chunks = pa.concat_tables([table.slice(0, 1), SCHEMA.empty_table(), table.slice(1)])
-    for one in (table, in_chunks, table.slice(2), SCHEMA.empty_table()):
-        assert storage._sha256(one, "text") == sha256_by_lists(one, "text")
-    assert storage._sha256(in_chunks, "text") == storage._sha256(table, "text")
-    paths = [path for path in (ROOT / "results/published").glob("*/*.parquet") if path.stem != "checks"]
-    assert paths
-    for path in paths:
-        table = pq.read_table(path)
-        stored = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        assert stored["sha256"] == sha256_by_lists(table, stored["provenance"])
-        assert stored["sha256"] == storage._sha256(table, stored["provenance"])
 
 
 def test_divergence_is_a_result(single: Splits, tmp_path: Path) -> None:

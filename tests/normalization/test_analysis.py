@@ -40,20 +40,6 @@ def slope_of(runs: pd.DataFrame) -> Estimate:
     return statistics.contour_slope(Evidence(tables, pd.DataFrame()), optimizer)
 
 
-@pytest.mark.parametrize("optimizer", PLANES)
-@pytest.mark.parametrize("tilt", [0.7, 1.0, 1.4])
-def test_contour_slope_is_that_of_the_contours(optimizer: str, tilt: float) -> None:
-    slope = tilt * theory.diagonal_slope(optimizer)
-
-    def error(lr: float, l2: float, seed: int) -> float:
-        across = np.log(lr) + slope * np.log(l2 or 1e-30)
-        return float(1 / (1 + np.exp(2 - 0.1 * across)))
-
-    found = slope_of(plane(optimizer, *PLANES[optimizer], error, seeds=(100, 101)))
-    assert found.value == pytest.approx(slope, rel=1e-6)
-    assert found.low <= found.value <= found.high
-
-
 def test_contour_slope_counts_cells_that_have_every_seed_and_none_that_diverged() -> None:
     def error(lr: float, l2: float, seed: int) -> float:
         return float(1 / (1 + np.exp(2 - 0.1 * np.log(lr * (l2 or 1e-30)))))
@@ -228,22 +214,6 @@ def test_angle_scales_are_those_of_the_layer_and_of_the_widest() -> None:
     assert analysis.with_angle_scales(analysis.late_layers(equal, runs))["theta"].tolist() == pytest.approx(
         [expected[2]] * 3
     )
-
-
-def test_critical_points_are_where_half_the_units_are_lost() -> None:
-    penalties = [0.001 * 4**k for k in range(4)]
-    runs = plane("adam", [0.01], penalties, lambda lr, l2, seed: 0.2, seeds=(200, 201))
-    critical = {9.0: 0.1, 144.0: 0.006, 288.0: 1e-4}  # beyond the scan, inside, below
-
-    def share(run: object, size: float) -> float:
-        return float(np.clip(0.5 + np.log(run.l2 / critical[size]) / 4, 0, 1))  # type: ignore[attr-defined]
-
-    points = analysis.critical_points(analysis.late_layers(layer_metrics(runs, late_without_gradient=share), runs))
-    assert points["layer"].tolist() == [*SIZES] * 2
-    assert points["is_reached"].tolist() == [False, True, True] * 2
-    assert points["is_inside"].tolist() == [False, True, False] * 2
-    invariants = [0.01**2 * l2 for l2 in (penalties[-1], 0.006, penalties[0])]
-    assert points["critical"].tolist() == pytest.approx(invariants * 2, rel=2e-3)
 
 
 def test_causes_are_tabled_for_the_widest_layer() -> None:

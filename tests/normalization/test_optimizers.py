@@ -1,6 +1,5 @@
 """Training against plain PyTorch, the factor 2 of the penalty, and the projection. In float64."""
 
-import copy
 import itertools
 import json
 import subprocess
@@ -11,15 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.testing import assert_close
 
 import plain_pytorch
 from effective_lr.prepare import catalog, dataset, sources
 from effective_lr.studies.normalization.data import Splits, splits_for
 from effective_lr.studies.normalization.networks import build_network, normalized_layers
-from effective_lr.studies.normalization.optimizers import Optimizer
 from effective_lr.studies.normalization.settings import Run
 from effective_lr.studies.normalization.training import batches, plain_float32, train
 from shared import CPU, INVARIANT, NORMALIZATIONS, OPTIMIZERS, make_run, train_rows
@@ -61,45 +56,6 @@ def test_frozen_gamma_and_beta_stay(affine_l2: str, small_splits: Splits) -> Non
     before, after = build_network(run, torch.float64), train(run, small_splits, dtype=torch.float64).network
     for (name, new), (_, old) in zip(after.named_parameters(), before.named_parameters(), strict=True):
         assert torch.equal(new, old) == (not name.endswith("weight")), name
-
-
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-@given(lr=st.floats(1e-4, 0.5), l2=st.floats(0, 0.9))
-@settings(max_examples=15, deadline=None)
-def test_without_gradient_the_weights_shrink_by_two_lr_l2(name: str, lr: float, l2: float) -> None:
-    run = make_run(optimizer=name, lr=lr, l2=l2)
-    network = build_network(run, torch.float64)
-    optimizer = Optimizer(run, network)
-    with torch.no_grad():
-        network.conv2.beta.fill_(0.3)
-    before = copy.deepcopy(network)
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    for (_, layer), (_, old) in zip(normalized_layers(network), normalized_layers(before), strict=True):
-        assert_close(layer.weight, (1 - 2 * lr * l2) * old.weight, rtol=1e-13, atol=0)
-        assert layer.gamma is not None and old.gamma is not None
-        assert torch.equal(layer.beta, old.beta) and torch.equal(layer.gamma, old.gamma)
-
-
-@pytest.mark.parametrize("normalization", INVARIANT)
-@given(lr=st.floats(0.01, 0.5), product=st.floats(0, 0.8))
-@settings(max_examples=3, deadline=None)
-def test_projected_sgd_with_penalty_is_projected_sgd_without(
-    normalization: str, small_splits: Splits, lr: float, product: float
-) -> None:
-    """(η, λ) and (η/(1 − 2ηλ), 0) are one function; `product` is 2ηλ."""
-
-    def losses(lr: float, l2: float, projected: bool = True) -> list[float]:
-        run = make_run(normalization=normalization, projected=projected, lr=lr, l2=l2, evaluations=1)
-        rows = train_rows(run, small_splits, torch.float64)
-        return [value for _, _, quantity, value in rows if quantity in ("train_loss", "test_loss")]
-
-    penalised = losses(lr, product / (2 * lr))
-    assert len(penalised) == 21
-    assert penalised == pytest.approx(losses(lr / (1 - product), 0), rel=1e-8)
-    if product > 0.1:
-        assert penalised != pytest.approx(losses(lr, 0), rel=1e-8)
 
 
 def error_of_script(run: Run, splits: Splits, folder: Path) -> float:

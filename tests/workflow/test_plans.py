@@ -51,6 +51,21 @@ def test_a_figure_plans_the_trainings_that_it_rests_on_and_no_others(untouched: 
         }
 
 
+def test_the_trainings_of_the_first_two_figures_come_first(untouched: Checkout) -> None:
+    """So that who waits for the paper has something to look at; figure 1 shows all verdicts."""
+    [second, third] = [numbered(untouched, "figure", "laptop")[f"figure_{n}"] for n in (2, 3)]
+    first: set[str] = set()
+    for one in (second, third):
+        chapter = untouched.chapters("laptop")[one.study]
+        first |= {f"{one.study}/jobs/{job}" for job in chapter.jobs_of(chapter.contents.figures[one.item].experiments)}
+    priorities: dict[bool, list[int]] = {True: [], False: []}
+    for job in jobs_in(untouched.dry_run("--config", "scale=laptop")):
+        if job.startswith("train:"):
+            [name] = re.findall(r"output: results/laptop/(.*).parquet", job)
+            priorities[name in first].append(int(re.findall(r"priority: (\d+)", job)[0]))
+    assert len(priorities[True]) == len(first) and min(priorities[True]) > max(priorities[False])
+
+
 def test_the_snakefile_is_read_without_libraries(untouched: Checkout) -> None:
     """Every job on a cluster reads it again."""
     words = ("-X", "importtime", "-m", "snakemake", "--dry-run", "--quiet", "--config", "scale=study")
@@ -82,8 +97,6 @@ def test_targets_are_what_the_contents_name_with_their_titles(untouched: Checkou
 def test_every_scale_plans_all_from_data_to_paper_by_short_commands_and_in_order(untouched: Checkout) -> None:
     for number, scale in enumerate(SCALES):
         is_gpu, chapters = number % 2 == 1, untouched.chapters(scale)
-        planes = ["plane_sgd", "plane_nesterov", "plane_adam", "plane_rmsprop"]
-        early = chapters["normalization"].jobs_of([*planes, "normalizations"])
         text = untouched.dry_run("--config", f"scale={scale}", f"device={'cuda' if is_gpu else 'cpu'}")
         assert plan_of(text) == {
             "data": {chapter.study.data(run) for chapter in chapters.values() for run in chapter.runs} - {None},
@@ -105,9 +118,8 @@ def test_every_scale_plans_all_from_data_to_paper_by_short_commands_and_in_order
             if job.startswith("train:"):
                 study, name = re.findall(r"wildcards: study=(\w+), job=(\S+)", job)[0]
                 runs, known = chapters[study].jobs[name], chapters[study].study
-                minutes = resources.time_limit(known, runs, is_gpu)
-                megabytes = max(resources.memory_limit(known, run) for run in runs)
-                first = minutes + 5000 * (study == "normalization" and name in early)
+                minutes = resources.time_limit(known, runs, is_gpu=is_gpu)
+                megabytes, first = resources.memory_limit(known, runs), resources.time_limit(known, runs)
                 assert f"priority: {first}\n" in job and first < lowest
                 assert f"gpu={int(is_gpu)}, runtime={minutes}, mem_mb={megabytes}" in job
 
@@ -131,12 +143,12 @@ def test_the_whole_paper_needs_no_published_results(fresh: Checkout) -> None:
 
 def test_a_mistake_in_the_text_ends_snakemake_with_one_sentence(fresh: Checkout) -> None:
     source = fresh.root / "paper/normalization/text.tex"
-    text = source.read_text()
+    text, made = source.read_text(), sorted((fresh.root / "results").rglob("*"))
     for line, named in [(r"\widefigure{missing}", "contents.yaml"), (r"\input{missing}", "paper/missing.tex")]:
         source.write_text(f"{text}{line}\n")
         result = fresh.snakemake("--cores", "1")
         assert result.returncode == 1
-        assert [path.name for path in (fresh.root / "results").iterdir()] == ["published"]
+        assert sorted((fresh.root / "results").rglob("*")) == made
         [sentence] = [one for one in result.stderr.splitlines() if not re.match("Using workflow|Config file", one)]
         place = f"paper/normalization/text.tex:{len(text.splitlines()) + 1}: {line}: "
         assert sentence.startswith(place) and named in sentence

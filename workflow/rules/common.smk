@@ -77,3 +77,8 @@ def prepared(files):
     """Prepared data. Its record is compared by content; the tensors are too large for that, and the job checks them
     against the record. Nothing where no data is needed."""
     return {"record": files.record, "tensors": ancient(files.tensors)} if files else {}
+
+
+def trained_by(wildcards):
+    """The study and the runs of a training job."""
+    return CHAPTERS[wildcards.study].study, CHAPTERS[wildcards.study].jobs[wildcards.job]

@@ -1,5 +1,7 @@
 # Raw files -> results/data/<dataset>.pt, checked tensors, and .json, a record of their content.
 
+OPTIONAL = set().union(*(chapter.study.optional_data for chapter in CHAPTERS.values()))
+
 
 rule data:
     """Prepare a dataset, checked against the sums of its authors' files."""
@@ -14,7 +16,7 @@ rule data:
         "../../environment.yml"
     params:
         folder=CONFIG.data_folder,
-        optional=lambda wildcards: "--is-optional" if LAYOUT.is_optional(wildcards.dataset) else "",
+        optional=lambda wildcards: "--is-optional" if wildcards.dataset in OPTIONAL else "",
         code=code.sources(["prepare.catalog"]),
     shell:
         "python -m effective_lr prepare --name {wildcards.dataset} --folder {params.folder:q} {params.optional}"

@@ -23,8 +23,7 @@ rule chapter:
     input:
         tables=lambda wildcards: LAYOUT.tables(wildcards.study),
         checks=lambda wildcards: LAYOUT.checks(wildcards.study),
-        claims=ROOT / "paper/{study}/claims.yaml",
-        mark=lambda wildcards: LAYOUT.mark_of_rule(wildcards.study, LAYOUT.claims(wildcards.study)),
+        rules=lambda wildcards: LAYOUT.rules(wildcards.study),
         contents=ROOT / "paper/{study}/contents.yaml",
         published=lambda wildcards: LAYOUT.all_published_claims(wildcards.study).values(),
         measured=lambda wildcards: LAYOUT.measured_files(wildcards.study),
@@ -66,9 +65,7 @@ rule claim:
             wildcards.study, CHAPTERS[wildcards.study].claims[wildcards.claim].experiments
         ),
         checks=lambda wildcards: LAYOUT.checks(wildcards.study),
-        mark=lambda wildcards: LAYOUT.mark_of_rule(
-            wildcards.study, RESULTS / wildcards.study / "claims" / f"{wildcards.claim}.json", wildcards.claim
-        ),
+        rules=lambda wildcards: LAYOUT.rules(wildcards.study),
     output:
         f"{RESULTS}/{{study}}/claims/{{claim}}.json",
     log:
@@ -76,7 +73,6 @@ rule claim:
     conda:
         "../../environment.yml"
     params:
-        claim=lambda wildcards: CHAPTERS[wildcards.study].claims[wildcards.claim].model_dump_json(),
         code=lambda wildcards: CODE[wildcards.study]["chapter"],
         scale=SCALE,
     shell:

@@ -3,22 +3,16 @@
 
 KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
-# The longest first, in minutes; before all others the jobs of the first two figures, so that who waits for the paper has
-# something to look at.
-FIRST = [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
-FIRST_TABLES = {
-    path for one in FIRST for path in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
+# Who waits for the paper has something to look at: the jobs of its first two figures come before all others.
+FIRST = {
+    (one.study, job)
+    for one in [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
+    for job in CHAPTERS[one.study].jobs_of(CHAPTERS[one.study].contents.figures[one.item].experiments)
 }
-PRIORITIES = {
-    (study, job): LAYOUT.minutes(study, job) + 5000 * (RESULTS / study / "jobs" / f"{job}.parquet" in FIRST_TABLES)
-    for study, chapter in CHAPTERS.items()
-    for job in chapter.jobs
-}
-
 
 # Of this machine; a cluster gives each job its own. A job that needs more than there is runs alone.
 if workflow.resource_settings.nodes is None and "mem_mb" not in workflow.global_resources:
-    NEEDED = [LAYOUT.megabytes(study, job) for study, chapter in CHAPTERS.items() for job in chapter.jobs]
+    NEEDED = [resources.memory_limit(chapter.study, chapter.runs) for chapter in CHAPTERS.values()]
     workflow.register_resource("mem_mb", max([resources.available_megabytes(), *NEEDED]))
 
 
@@ -30,16 +24,19 @@ rule train:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
-    priority: lambda wildcards: PRIORITIES[wildcards.study, wildcards.job]
+    priority:  # then the longest first, by minutes
+        lambda wildcards: resources.time_limit(*trained_by(wildcards)) + 5000 * (tuple(wildcards) in FIRST)
     conda:
         "../../environment.yml"
     threads: 1
     resources:
         gpu=int(CONFIG.device == "cuda"),
-        runtime=lambda wildcards, attempt: LAYOUT.minutes(wildcards.study, wildcards.job, attempt),
-        mem_mb=lambda wildcards, attempt: LAYOUT.megabytes(wildcards.study, wildcards.job, attempt),
+        runtime=lambda wildcards, attempt: resources.time_limit(
+            *trained_by(wildcards), attempt, CONFIG.device == "cuda"
+        ),
+        mem_mb=lambda wildcards, attempt: resources.memory_limit(*trained_by(wildcards), attempt),
     params:
-        runs=lambda wildcards: grid.runs_hash(CHAPTERS[wildcards.study].jobs[wildcards.job]),
+        runs=lambda wildcards: grid.runs_hash(trained_by(wildcards)[1]),
         key=lambda wildcards: KEYS[wildcards.study],
         code=code.sources(["engine.jobs"]),
         scale=SCALE,

@@ -1,6 +1,6 @@
 """The generated parts of the documentation: `make docs` writes them, and a test compares them with their source.
 
-README.md                           how many of the published claims have which verdict, and the scales
+README.md                           how many of the published claims have which verdict
 docs/results.md                     these verdicts, and the targets with their cost
 results/published/*/*.claims.json   the verdicts with all their numbers
 config/<study>/README.md            every setting of a run of the study
@@ -28,13 +28,6 @@ ROOT = Path(__file__).parents[3]
 TARGETS_SCALE = "laptop"
 TARGETS_CORES = 2
 PUBLISHED_SCALE = "study"
-SCALES = {
-    "smoke": "every step, tiny; its PDF is watermarked",
-    "laptop": "the default",
-    "study": "more data, steps and seeds",
-    "cifar": "`normalization` on a lossy copy of CIFAR-10",
-    "paper": "the original's data, on GPUs; not run",
-}
 CENTRAL = ("normalization", "C2")  # the claim that the README names
 
 
@@ -101,16 +94,16 @@ def environment() -> str:
 # The documents
 
 
-def records(study: str, scale: str) -> list[Provenance]:
-    """The published runs of a study at a scale."""
-    path = published_table(ROOT, study, scale)
+def records(study: str) -> list[Provenance]:
+    """The published runs of a study."""
+    path = published_table(ROOT, study, PUBLISHED_SCALE)
     return read_provenance(path) if path.exists() else []
 
 
 @cache
 def seconds_per_operation(name: str) -> float:
     """By the published study; by the speed that is assumed of a core where a study has none."""
-    study, found = load(name), records(name, PUBLISHED_SCALE)
+    study, found = load(name), records(name)
     operations = sum(study.operations(study.run(**record.run)) for record in found if not record.diverged)
     return sum(record.seconds for record in found if not record.diverged) / operations if found else 1 / CPU_SPEED
 
@@ -126,7 +119,7 @@ def cost(chapter: Chapter, experiments: list[str]) -> str:
 
 def speed() -> str:
     """The machine that the costs are for, by what its users see in the log of a training."""
-    images = median(record.examples_per_second for record in records("normalization", PUBLISHED_SCALE))
+    images = median(record.examples_per_second for record in records("normalization"))
     return f"Minutes are for {TARGETS_CORES} cores that train {images:,.0f} images/s each in the study `normalization`."
 
 
@@ -169,29 +162,16 @@ def verdicts_table(claims: dict[str, Claims], chapters: dict[str, Chapter]) -> s
     return markdown(["claim", "verdict", test, "trainings, minutes"], rows)
 
 
-def scales_table() -> str:
-    """The scales: how many runs, and what those that are published took."""
-    rows = []
-    for name, about in SCALES.items():
-        chapters = Layout.load(ROOT, scale=name).chapters
-        published = [records(study, name) for study in chapters]
-        seconds = sum(record.seconds for found in published for record in found)
-        took = f"{seconds / 3600:.1f} h of one core" if all(published) else ""
-        rows.append([f"`{name}`", about, f"{sum(len(chapter.runs) for chapter in chapters.values()):,}", took])
-    return markdown(["scale", "", "runs", "published runs took"], rows)
-
-
 def outcome(claims: dict[str, Claims]) -> str:
     """The published verdicts in two sentences: how many of each, and the central claim."""
     count = {key.removeprefix("claims/"): number for key, number in count_verdicts(*claims.values()).items()}
     study, name = CENTRAL
     central = claims[study][name]
     return (
-        f"Of {count['count']} claims, {count['reproduced']} are reproduced, {count['reproduced_in_part']} are reproduced "
-        f"in part, {count['not_reproduced']} are not reproduced, and {count['undecided']} are undecided; {count['shown']} "
-        "has no test.\n"
-        f"The central claim, {name} (*{central['title']}*), is **{central['verdict']}**. The test that decided it, with "
-        f"its 90 % interval and tolerance: {deciding_test(study, central)}."
+        f"Of {count['count']} claims, {count['reproduced']} are reproduced, {count['reproduced_in_part']} in part, "
+        f"{count['not_reproduced']} not; {count['undecided']} are undecided, and {count['shown']} has no test.\n"
+        f"The central claim, {name} (*{central['title']}*), is **{central['verdict']}**. Its deciding test, with "
+        f"90 % interval and tolerance: {deciding_test(study, central)}."
     )
 
 
@@ -201,7 +181,7 @@ def generated() -> dict[Path, str]:
     claims = {study: read_claims(published, study) for study in published.chapters}
     chapters = Layout.load(ROOT, scale=TARGETS_SCALE).chapters
     sections = {
-        "README.md": {"outcome": outcome(claims), "scales": scales_table()},
+        "README.md": {"outcome": outcome(claims)},
         "docs/results.md": {
             "targets": targets_table(chapters),
             "verdicts": verdicts_table(claims, chapters),

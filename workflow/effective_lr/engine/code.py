@@ -55,20 +55,9 @@ def closure(*starts: Path, root: Path = PACKAGE) -> list[Path]:
 
 
 def sources(modules: Iterable[str], root: Path = PACKAGE) -> str:
-    """A hash of modules of the package with all that they import.
-
-    Modules of studies may be missing, since a study need not have them all.
-    """
-    names = list(modules)
-    for name in names:
-        if module_file(f"{root.name}.{name}", root) is None and not name.startswith("studies."):
-            raise UserError(f"{name}: no such module in {root}")
-    return sources_of([f"{root.name}.{name}" for name in names], root)
-
-
-def sources_of(modules: Iterable[str], root: Path = PACKAGE) -> str:
-    """The same for modules by their full names, among which those of other packages count for nothing."""
-    starts = [file for name in modules if (file := module_file(name, root))]
+    """A hash of modules of the package, by their names in it, with all that they import. What is no such module counts
+    for nothing: a study need not have them all."""
+    starts = [file for name in modules if (file := module_file(f"{root.name}.{name}", root))]
     digest = hashlib.sha256()
     for path in closure(*starts, root=root):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())

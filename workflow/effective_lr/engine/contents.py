@@ -6,16 +6,15 @@ The Snakefile imports it: nothing here imports torch or pandas.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from effective_lr.engine import grid
 from effective_lr.engine.grid import Config, Experiments, Scale
 from effective_lr.engine.study import BaseRun, Study, load, names
-from effective_lr.engine.validation import explain, read_yaml
+from effective_lr.engine.validation import checked, read_yaml
 from effective_lr.errors import UserError
 
 Names = list[str] | Literal["all"]
@@ -121,39 +120,21 @@ class Claim(_Strict):
     seeds_from: int = 0  # the first seed that decides: earlier ones were seen before its rule
     explored: list[Measurement] = []  # shown to explain, and no part of the verdict
 
-    def has_decided(self, verdict: dict[str, Any]) -> bool:
-        """Whether a verdict, as claims.json holds it, was made by this text, these statistics, tolerances and seeds."""
-
-        def rule(part: dict[str, Any]) -> list[Any]:
-            bounds = [None if bound in (-inf, inf) else bound for bound in part.get("within", ())]
-            name = part.get("statistic") or part.get("check")
-            return [part.get("subject"), name, part.get("unit"), bounds, part.get("seeds_from")]
-
-        stated = self.model_dump()
-        lists = {key: [rule(part) for part in stated.pop(key)] for key in ("parts", "explored")}
-        found = {key: [rule(part) for part in verdict.get(key, ())] for key in lists}
-        return lists == found and all(verdict.get(key) == value for key, value in stated.items())
-
 
 def load_contents(path: Path) -> Contents:
     """The checked contents of a chapter. Raises UserError with one sentence for each problem."""
-    try:
-        return Contents(**read_yaml(path, "the keys order, first_view, figures, tables and notebooks"))
-    except ValidationError as error:
-        known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
-        raise UserError("\n".join(f"{path}: {text}" for text in explain(error, known))) from None
+    known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
+    return checked(Contents, read_yaml(path, "the keys order, first_view, figures, tables and notebooks"), path, known)
 
 
 def load_claims(path: Path) -> dict[str, Claim]:
     """The checked claims by their names. Raises UserError with one sentence for each problem."""
-    problems, claims = [], {}
+    problems, claims, known = [], {}, [*Claim.model_fields, *Part.model_fields]
     for name, content in read_yaml(path, "claims by their names").items():
         try:
-            claims[name] = Claim(**content)
-        except (ValidationError, TypeError) as error:
-            known = [*Claim.model_fields, *Part.model_fields]
-            texts = explain(error, known) if isinstance(error, ValidationError) else [f"found {content!r}"]
-            problems += [f"{path}: {name}: {text}" for text in texts]
+            claims[name] = checked(Claim, content, f"{path}: {name}", known)
+        except UserError as error:
+            problems.append(str(error))
     if problems:
         raise UserError("\n".join(problems))
     return claims

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, Validat
 
 from effective_lr.engine.resources import CPU_SPEED
 from effective_lr.engine.study import BaseRun, PositiveFloat, Study
-from effective_lr.engine.validation import explain, nearest, read_yaml
+from effective_lr.engine.validation import checked, explain, nearest, read_yaml
 from effective_lr.errors import UserError
 
 JOB_CONFIG = "EFFECTIVE_LR_CONFIG"  # an environment variable: what changes no result, which Snakemake must not compare
@@ -126,12 +126,9 @@ def load_config(root: Path, chosen: dict[str, Any]) -> Config:
     """
     own = Path.cwd() / "config" / "config.yaml"  # of a working directory elsewhere
     path = own if own.exists() else root / "config" / "config.yaml"
-    try:
-        of_job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
-        return Config(**{**read_yaml(path, "keys of the config"), **of_job, **chosen})
-    except ValidationError as error:
-        texts = explain(error, Config.model_fields)
-        raise UserError("\n".join(f"config: {text}" for text in texts)) from None
+    of_job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
+    content = {**read_yaml(path, "keys of the config"), **of_job, **chosen}
+    return checked(Config, content, "config", Config.model_fields)
 
 
 def scales(folder: Path) -> list[str]:
@@ -144,16 +141,11 @@ def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiment
     path = folder / f"{name}.yaml"
     if name not in scales(folder):
         raise UserError(f"config: scale = '{name}': expected one of {', '.join(scales(folder))}")
-    content = _read_scale(path)
+    scale = checked(Scale, _read_scale(path), path, [*Scale.model_fields, *Experiment.model_fields])
     try:
-        scale = Scale(**content)
         return scale, scale.runs(study.run)
-    except ValidationError as error:
-        known = [*Scale.model_fields, *Experiment.model_fields]
-        problems = explain(error, known)
     except UserError as error:
-        problems = str(error).splitlines()
-    raise UserError("\n".join(f"{path}: {text}" for text in problems))
+        raise UserError("\n".join(f"{path}: {text}" for text in str(error).splitlines())) from None
 
 
 def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -202,15 +194,14 @@ def jobs(study: Study, experiments: Experiments, figures: Mapping[str, Collectio
         shown_by = frozenset(figure for name in members[run.run_id] for figure in figures[name])
         groups.setdefault((shown_by, study.data(run)), []).append(run)
     packed: list[list[BaseRun]] = []
-    tiny: dict[str | None, list[BaseRun]] = {}  # the last of them, by data
+    last: dict[str | None, list[BaseRun]] = {}  # of them, by data
     for (_, data), runs in groups.items():
-        is_tiny = _seconds(study, runs) < TINY_SECONDS
-        if is_tiny and data in tiny and _seconds(study, tiny[data]) < TINY_SECONDS:
-            tiny[data] += runs
-            continue
-        packed.append(runs)
-        if is_tiny:
-            tiny[data] = runs
+        before = last.get(data)
+        if before and max(_seconds(study, before), _seconds(study, runs)) < TINY_SECONDS:
+            before += runs
+        else:
+            packed.append(runs)
+            last[data] = runs
     found: dict[str, list[BaseRun]] = {}
     count: Counter[str] = Counter()
     for runs in packed:

@@ -5,16 +5,14 @@ imports this: nothing here imports torch or pandas.
 """
 
 import json
-import os
-import time
+import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from effective_lr.engine import code, resources
-from effective_lr.engine.contents import Chapter, Item, load_chapters, published_scales, published_table
+from effective_lr.engine import code
+from effective_lr.engine.contents import Chapter, Item, load_chapters, published_table
 from effective_lr.engine.grid import Config, load_config
 from effective_lr.engine.study import BaseRun, Study
 
@@ -96,34 +94,27 @@ class Layout:
         """The claims with their verdicts and numbers."""
         return self.results(study) / "claims.json"
 
-    def mark_of_rule(self, study: str, verdicts: Path, claim: str = "") -> Path:
-        """An input of the job that makes these verdicts, of a claim or of all, which is old while claims.yaml has the
-        rules that they were made by, and new where it has others, whatever Snakemake has recorded or lost."""
-        mark = Path(".snakemake", "rules", "-".join(verdicts.parts))
-        stated = {name: one for name, one in self.chapters[study].claims.items() if claim in ("", name)}
-        made, is_other = 0.0, False
-        with suppress(OSError, ValueError):  # nothing is made yet
-            decided = json.loads(verdicts.read_text(encoding="utf-8"))
-            found, made = {claim: decided} if claim else decided, verdicts.stat().st_mtime
-            is_other = found.keys() != stated.keys() or not all(stated[name].has_decided(found[name]) for name in found)
-        if not mark.exists() or (is_other and mark.stat().st_mtime <= made):
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(f"{time.time() if is_other else ''}", encoding="utf-8")
-            os.utime(mark, None if is_other else (0, 0))
-        return mark
+    def rules(self, study: str) -> Path:
+        """The claims.yaml that its verdicts are made by: a copy beside them, which travels with them and is new where
+        that of the paper has changed, whatever Snakemake has recorded or lost."""
+        source, copy = self.root / "paper" / study / "claims.yaml", self.results(study) / "claims.yaml"
+        if not copy.exists() or copy.read_bytes() != source.read_bytes():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+        return copy
 
     def published(self, study: str) -> Path:
         """The table of the published runs of this scale, which need not exist."""
         return published_table(self.root, study, self.config.scale_name)
 
-    def published_claims(self, study: str, scale: str = "") -> Path:
-        """What the published runs of a scale decide, of this one where none is named."""
-        return published_table(self.root, study, scale or self.config.scale_name).with_suffix(".claims.json")
+    def published_claims(self, study: str) -> Path:
+        """What the published runs of this scale decide."""
+        return self.published(study).with_suffix(".claims.json")
 
     def all_published_claims(self, study: str) -> dict[str, Path]:
         """The same for every published scale."""
-        paths = {scale: self.published_claims(study, scale) for scale in published_scales(self.root, study)}
-        return {scale: path for scale, path in paths.items() if path.exists()}
+        paths = sorted(self.published(study).parent.glob("*.claims.json"))
+        return {path.name.removesuffix(".claims.json"): path for path in paths}
 
     def measured(self, item: Item) -> list[Path]:
         """The first file of an item that exists: in the repository, published or beside the paper, or measured here, in
@@ -144,28 +135,10 @@ class Layout:
     def all_tables(self) -> list[Path]:
         return [path for study in self.chapters for path in self.tables(study)]
 
-    # Training jobs
-
-    def is_optional(self, dataset: str) -> bool:
-        """Whether a study goes without this prepared data where a user lacks it."""
-        return any(dataset in chapter.study.optional_data for chapter in self.chapters.values())
-
     def data_of_job(self, study: str, job: str) -> DataFiles | None:
         """The prepared data of a training job."""
         chapter = self.chapters[study]
         return data_of(chapter.study, chapter.jobs[job][0])
-
-    def minutes(self, study: str, job: str, attempt: int = 1) -> int:
-        """The time that a job asks a scheduler for."""
-        chapter, is_gpu = self.chapters[study], self.config.device == "cuda"
-        return resources.time_limit(chapter.study, chapter.jobs[job], is_gpu, attempt)
-
-    def megabytes(self, study: str, job: str, attempt: int = 1) -> int:
-        """The memory that a job asks a scheduler for."""
-        chapter = self.chapters[study]
-        return max(resources.memory_limit(chapter.study, run, attempt) for run in chapter.jobs[job])
-
-    # Notebooks
 
     def notebook_data(self, study: str, name: str) -> DataFiles | None:
         """The prepared data that a notebook trains on."""
@@ -183,4 +156,5 @@ class Layout:
     def notebook_code(self, study: str, name: str) -> str:
         """A hash of what a notebook imports of the package, and of what executes it."""
         imported = code.imports(self.root / "notebooks" / study / f"{name}.py")
-        return code.sources_of(["effective_lr.document.execute_notebooks", *imported])
+        own = [module.removeprefix("effective_lr.") for module in imported]
+        return code.sources(["document.execute_notebooks", *own])

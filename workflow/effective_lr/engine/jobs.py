@@ -4,7 +4,6 @@ It trains only what is missing. Finished runs lie in the run cache, each under i
 a run that was interrupted. A signal saves and stops; a kill loses at most the time since the last checkpoint.
 """
 
-import os
 import platform
 import resource
 import signal
@@ -176,13 +175,11 @@ def commit() -> str:
     Without git that of the archive; where that is not known either, 'unknown', and a line that says why.
     """
     package = Path(__file__).resolve().parents[1]
-    root = package.parents[1]
-    others = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # of the repository whose hook started this
-    environment = {name: value for name, value in os.environ.items() if name not in others}
-    environment["GIT_CEILING_DIRECTORIES"] = str(root.parent)  # a repository around this one is not it
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    root = package.parents[1]  # a repository around this one, or one that variables name, is another one
+    command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace")
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
         found, why = done.stdout.strip(), " ".join(done.stderr.split())
     except OSError as error:
         found, why = "", reason(error)

@@ -3,7 +3,6 @@
 import itertools
 import signal
 import time
-from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from statistics import mean, median
@@ -109,22 +108,9 @@ def plan_study(layout: Layout, study: str, cores: int) -> tuple[str, float]:
     kinds = {speed_kind(run): run for run in missing}
     measured = measure_at_once(study, list(kinds.values()), cores)
     speeds = dict(zip(kinds, map(mean, zip(*measured, strict=True)), strict=True))
-    seconds: defaultdict[str, list[float]] = defaultdict(list)
-    for run in missing:
-        seconds[group(run)].append(operations(run) / speeds[speed_kind(run)])
-    in_all = sum(map(sum, seconds.values())) + START_SECONDS * len(jobs)
-    lines = [
-        text,
-        "",
-        f"{'runs':>6}  {'a run':>8}  {'all':>8}",
-        *(f"{len(of):6}  {duration(mean(of)):>8}  {duration(sum(of)):>8}  {name}" for name, of in seconds.items()),
-        "",
-        f"{sum(map(operations, missing)):.1e} floating point operations, {duration(in_all)} of one core at the speed "
-        f"measured just now ({CPU_SPEED:.0e} a second where the data is not prepared)",
-    ]
-    return "\n".join(lines), in_all
-
-
-def group(run: BaseRun) -> str:
-    """Runs that a plan counts together: their stem without numbers."""
-    return "-".join(part for part in run.stem.split("-") if "_" not in part) or run.stem
+    seconds = sum(operations(run) / speeds[speed_kind(run)] for run in missing) + START_SECONDS * len(jobs)
+    work = (
+        f"{sum(map(operations, missing)):.1e} floating point operations, {duration(seconds)} of one core at the speed "
+        f"measured just now ({CPU_SPEED:.0e} a second where the data is not prepared)"
+    )
+    return f"{text}\n{work}", seconds

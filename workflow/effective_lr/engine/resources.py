@@ -16,15 +16,15 @@ START_MINUTES = 10  # to find a node, start Python there and read the data
 PROCESS_MEGABYTES = 1500  # a training process held up to 1.2 GB, most of it PyTorch
 
 
-def time_limit(study: Study, runs: Iterable[BaseRun], is_gpu: bool, attempt: int = 1) -> int:
+def time_limit(study: Study, runs: Iterable[BaseRun], attempt: int = 1, is_gpu: bool = False) -> int:
     """Minutes that a training job asks for: several times what its runs should take, and more at each attempt."""
     seconds = sum(map(study.operations, runs)) / (GPU_SPEED if is_gpu else CPU_SPEED)
     return min(attempt * (START_MINUTES + math.ceil(SAFETY * seconds / 60)), LONGEST_MINUTES)
 
 
-def memory_limit(study: Study, run: BaseRun, attempt: int = 1) -> int:
-    """Megabytes that a training job asks for, on the host: PyTorch, and what the run needs beside it."""
-    return attempt * (PROCESS_MEGABYTES + study.megabytes(run))
+def memory_limit(study: Study, runs: Iterable[BaseRun], attempt: int = 1) -> int:
+    """Megabytes that a training job asks for, on the host: PyTorch, and what its largest run needs beside it."""
+    return attempt * (PROCESS_MEGABYTES + max(map(study.megabytes, runs)))
 
 
 def available_megabytes(system: Path = Path("/")) -> int:

@@ -125,15 +125,13 @@ def with_provenance(table: pa.Table, provenance: list[Provenance]) -> pa.Table:
 def read_table(path: Path) -> tuple[pa.Table, list[Provenance]]:
     """A table and the provenance of its runs. Raises UserError where the file is damaged, or of another version of this
     package."""
-    try:
+    with _damage_named(path):
         table = pq.read_table(path)
         text = table.schema.metadata[b"provenance"].decode()
         found, expected = _sha256(table, text), table.schema.metadata[b"sha256"].decode()
-    except Exception as error:  # whatever a damaged file makes its reader do
-        raise _damaged(path, str(error)) from None
-    if found != expected:
-        raise _damaged(path, f"its content has sha256 {found}, expected {expected}")
-    return table, _records(path, text)
+        if found != expected:
+            raise ValueError(f"its content has sha256 {found}, expected {expected}")
+        return table, _records(path, text)
 
 
 def read_provenance(path: Path) -> list[Provenance]:
@@ -141,11 +139,19 @@ def read_provenance(path: Path) -> list[Provenance]:
 
     Raises UserError where it cannot be read.
     """
+    with _damage_named(path):
+        return _records(path, pq.read_schema(path).metadata[b"provenance"].decode())
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Make a UserError of whatever a damaged file makes its reader do."""
     try:
-        text = pq.read_schema(path).metadata[b"provenance"].decode()
-    except Exception as error:  # whatever a damaged file makes its reader do
-        raise _damaged(path, str(error)) from None
-    return _records(path, text)
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: damaged ({reason(error)}); delete it and run again") from None
 
 
 def _records(path: Path, text: str) -> list[Provenance]:
@@ -157,12 +163,6 @@ def _records(path: Path, text: str) -> list[Provenance]:
             f"{path}: whole, but written by another version of this package (its provenance differs in {keys}); read "
             "it with that version, or move it away and train again"
         ) from None
-    except (TypeError, ValueError) as error:
-        raise _damaged(path, str(error)) from None
-
-
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path}: damaged ({' '.join(why.split())}); delete it and run again")
 
 
 def _sha256(table: pa.Table, provenance: str) -> str:

@@ -4,10 +4,10 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from effective_lr.errors import UserError
 
@@ -36,8 +36,20 @@ def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
         elif key in problems:  # another part of the same union
             problems[key] += f", or {message}"
         else:
-            problems[key] = f"{key} = {problem['input']!r}: {message}"
+            problems[key] = f"{f'{key} =' if key else 'found'} {problem['input']!r}: {message}"
     return list(dict.fromkeys(problems.values()))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def checked(model: type[Model], content: Any, where: object, known: Iterable[str]) -> Model:
+    """The content as a model; `known` are its keys and those of its parts. Raises UserError with one sentence for each
+    problem, which begins with `where`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{where}: {text}" for text in explain(error, known))) from None
 
 
 NOT_DECIMAL = re.compile(r"[-+]?(0[0-9_]+|0[xb][0-9a-f_]+|[0-9_]+(:[0-9_.]+)+)", re.IGNORECASE)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import chdtri, ndtr, stdtrit
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.9  # of every interval
 
@@ -93,23 +93,6 @@ def log_ratio(above: pd.Series, below: pd.Series) -> Estimate:
     """The geometric mean of the ratio of two positive columns that are indexed by the unit of repetition, such as the
     seed, over the units that both have."""
     return geometric_mean((above / below).dropna())
-
-
-def power(count: int, deviation: float, expected: float, within: tuple[float, float]) -> float:
-    """The probability that the t interval of a mean over `count` repetitions decides: lies within the tolerance, or
-    outside it.
-
-    `deviation` is that of one repetition, and `expected` the true mean, both on the scale of the mean (logarithms for
-    a geometric mean, whose bounds are then logarithms too). Integrated over the distribution of the sample deviation.
-    """
-    freedom = count - 1
-    quantiles = (np.arange(4000) + 0.5) / 4000
-    error = deviation / np.sqrt(count)
-    margin = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error * np.sqrt(chdtri(freedom, quantiles) / freedom)
-    low, high = within
-    inside = np.maximum(ndtr((high - margin - expected) / error) - ndtr((low + margin - expected) / error), 0.0)
-    outside = ndtr((low - margin - expected) / error) + ndtr((expected - high - margin) / error)
-    return float(np.mean(inside + outside))
 
 
 def pooled_mean(cells: pd.DataFrame, column: str, by: str | list[str], at: Any) -> Estimate:

@@ -82,12 +82,12 @@ def decide_whole(layout: Layout, study: str) -> Claims:
 
 def are_alike(one: Any, other: Any) -> bool:
     """Whether two claims are the same but for the last digits, which processors round in different ways."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(are_alike(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(are_alike, one, other))
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and are_alike(list(one.values()), [other[key] for key in one])
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(are_alike, one, other))
     return bool(one == other)
 
 

@@ -201,8 +201,13 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
     parts = []
     for part in claim.parts:
         first = claim.seeds_from if part.seeds_from is None else part.seeds_from
-        estimate = measure(part, evidence.since(first), statistics)
+        fresh = evidence.since(first)
+        estimate = measure(part, fresh, statistics)
         verdict, why = judge(estimate, part.within)
+        if verdict == UNDECIDED and part.planned:
+            seeds = max(fresh.tables[name].runs["seed"].nunique() for name in claim.experiments)
+            if seeds < part.planned.seeds:
+                verdict, why = NEEDS_STUDY, f"{seeds} of {part.planned.seeds} planned seeds: {NEEDS_STUDY}"
         within = [None if np.isinf(bound) else bound for bound in part.within]
         why = "; ".join(filter(None, [why, estimate.note]))
         own = {} if part.seeds_from is None else {"seeds_from": part.seeds_from}

@@ -34,13 +34,12 @@ def load(tensors: Path, record: Path) -> Tensors:
         raise UserError(f"{record} is not a record with a sha256 ({reason(error)}): {remedy}") from error
     try:
         stored: Tensors = torch.load(tensors, weights_only=True)
-        found = sha256(stored)
+        if (found := sha256(stored)) != expected:
+            raise ValueError(f"their sha256 is {found}")
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise UserError(
-            f"{tensors} cannot be read as tensors with sha256 {expected} ({reason(error)}): {remedy}"
+            f"{tensors} does not hold the tensors with sha256 {expected} of {record} ({reason(error)}): {remedy}"
         ) from error
-    if found != expected:
-        raise UserError(f"{tensors} has tensors with sha256 {found}, but {record} expects {expected}: {remedy}")
     return stored
 
 

@@ -88,7 +88,7 @@ def paired(table: pd.DataFrame, penalty: str, references: tuple[str, ...] = STAN
     mine = table[table["penalty"] == penalty].set_index(UNIT)
     others = table[table["penalty"].isin(references)]
     if mine.empty or others.empty:
-        raise Undecidable(f"no runs with {penalty} and {' or '.join(references)}")
+        raise Undecidable(f"no runs with {penalty} and {' or '.join(references)}: needs the scale study")
     best = others.loc[others.groupby(UNIT)["cv_loss"].idxmin()].set_index(UNIT)
     found = mine.join(best.add_suffix("_best"), how="inner").reset_index()
     return found.assign(value=np.log(found["loss"] / found["loss_best"]))

@@ -106,7 +106,7 @@ class Run(BaseRun):
     named_axes: ClassVar[tuple[str, ...]] = ("truth", "part")
 
     kind: Kind = setting(
-        "kind of run: linear model, network, bridge (batch normalization), random walk, tuned networks, theorem",
+        "kind of run (bridge: with batch normalization)",
         {"tuned": "3rd", "theorem": "3rd"},
     )
     data: Data = setting(
@@ -115,7 +115,7 @@ class Run(BaseRun):
         default="simulated",
     )
     correlation: Literal["ar1", "block", "equal"] = setting(
-        "covariance of inputs: rho^|i-j|, rho in blocks of 10, or in the first k",
+        "covariance of inputs: rho^|i-j|, in blocks, or of the first k",
         {"equal": "3rd"},
         default="ar1",
     )
@@ -163,7 +163,7 @@ class Run(BaseRun):
     shuffled: bool = setting("shuffled classes, which nothing can predict", "ours", default=False)
 
     arms: str = setting(
-        "penalties and strengths, 'none: 0; l2 car: 0.01 0.1': all combinations",
+        "penalties and their strengths, in all combinations",
         "ours",
         "widen a grid whose ends are chosen",
     )

@@ -117,7 +117,7 @@ def simulated(evidence: Evidence, cell: str, penalty: str, references: tuple[str
     table = tuned(evidence.tables, "simulated", *(["simulated_all"] if penalty.endswith("-all") else []))
     found = dict(cells(table))
     if cell not in found:
-        raise Undecidable(f"no runs of {cell} at this scale")
+        raise Undecidable(f"no runs of {cell} at this scale: needs the scale study")
     return by_split(paired(found[cell], penalty, references))
 
 

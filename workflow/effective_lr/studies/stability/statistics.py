@@ -33,7 +33,7 @@ def at(runs: pd.DataFrame, l2: float) -> pd.DataFrame:
     """The runs at one λ. Raises Undecidable where there are none, or where one diverged."""
     found = runs[np.isclose(runs["l2"], l2)]
     if found.empty:
-        raise Undecidable(f"no run at λ = {l2:g}")
+        raise Undecidable(f"no run at λ = {l2:g}: needs the scale study")
     return finished(found)
 
 

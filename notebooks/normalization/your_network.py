@@ -1,0 +1,146 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: py:percent
+#     notebook_metadata_filter: -jupytext.text_representation
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Your own network
+#
+# What does weight decay do in *your* network? The file `workflow/effective_lr/monitor.py` answers that. It needs
+# PyTorch alone: copy it beside your script. Here it watches two networks, a ResNet-18 and a small GPT.
+#
+# `scale_groups` finds by trial which weights can be rescaled without a change of the function. `Monitor` measures their
+# norms and angles while they train, and predicts where both settle. Its `weight_decay` is PyTorch's, $2\lambda$ for the
+# penalty $\lambda\lVert w\rVert^2$ of the other notebooks.
+#
+# It needs the prepared images, `snakemake results/data/fashion-mnist-14.pt --cores 1`.
+
+# %% tags=["parameters"]
+tensors = "results/data/fashion-mnist-14.pt"  # the prepared images
+record = "results/data/fashion-mnist-14.json"  # their checksum
+steps = 240  # of each training
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from torch.nn import functional as F
+from torchvision.models import resnet18
+
+from effective_lr.document.notebook_setup import start
+from effective_lr.document.style import PALETTE
+from effective_lr.engine import grid
+from effective_lr.engine.study import load
+from effective_lr.monitor import Monitor, scale_groups
+from effective_lr.prepare.dataset import load as load_tensors
+from effective_lr.studies.manifold.networks import GPT, loss
+
+start()
+# The package draws for files; from here on figures appear below their cells.
+# %matplotlib inline
+# %config InlineBackend.figure_format = "retina"
+torch.set_num_threads(1)
+torch.manual_seed(0)
+every = 3  # for so few steps; 50 is the default
+
+# %% [markdown]
+# ## A ResNet-18, by SGD with momentum
+
+# %%
+data = load_tensors(Path(tensors), Path(record))
+images, labels = data["train_images"][:2048].float(), data["train_labels"][:2048]
+images = F.interpolate(images, size=33).expand(-1, 3, -1, -1)  # four pixels are left behind the strides of ResNet
+resnet = resnet18(num_classes=10)
+sgd = torch.optim.SGD(resnet.parameters(), lr=0.05, momentum=0.9, weight_decay=0.04)
+groups = scale_groups(resnet, images[:4])
+monitor = Monitor(resnet, sgd, groups, every)
+for step in range(steps):
+    if step == steps // 2:
+        monitor.report()  # the next one is of what follows
+    chosen = torch.randint(len(images), (16,))
+    F.cross_entropy(resnet(images[chosen]), labels[chosen]).backward()
+    sgd.step()
+    monitor.step()
+    sgd.zero_grad()
+of_resnet = pd.DataFrame(monitor.report()).set_index("name")
+of_resnet[of_resnet.index.str.contains("conv|down|fc")].drop(columns="sentence")
+
+# %% [markdown]
+# ## A small GPT, by AdamW
+#
+# It learns the text of this repository's paper, byte by byte. Queries and keys are
+# normalized, and what enters a matrix.
+
+# %%
+text = torch.tensor(list(b"".join(path.read_bytes() for path in sorted(Path("paper").glob("*/*.tex")))))
+run = grid.load_scale(Path("config/manifold"), "laptop", load("manifold"))[1]["starts"][0]
+gpt = GPT(run.changed(rms_norm="pre", vocabulary=256, initial_norm=1.0))
+adamw = torch.optim.AdamW(gpt.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=1.0)
+
+
+def windows():
+    starts = torch.randint(len(text) - run.context - 1, (8,))
+    return torch.stack([text[start : start + run.context + 1] for start in starts])
+
+
+groups = scale_groups(gpt, windows()[:, :-1])
+monitor = Monitor(gpt, adamw, groups, every)
+for step in range(steps):
+    if step == steps // 2:
+        monitor.report()
+    loss(gpt, windows()).backward()
+    adamw.step()
+    monitor.step()
+    adamw.zero_grad()
+of_gpt = pd.DataFrame(monitor.report()).set_index("name")
+of_gpt.drop(columns="sentence")
+
+# %% [markdown]
+# ## The angle per step, layer by layer
+#
+# At equilibrium $w$ turns in each step by an angle that $\eta$, $\lambda$ and the memory of the optimizer fix. A layer
+# below its line has further to go, or units without a gradient.
+
+# %%
+tables = pd.concat({"ResNet-18": of_resnet, "GPT": of_gpt})
+is_scaled = tables["kind"] != "none"
+shown = tables[is_scaled & ~tables.index.get_level_values(1).str.contains(r"\+")]
+names = [name.replace(".weight", "").replace("downsample.0", "down") for _, name in shown.index]
+names[-1] = "GPT: queries, keys"
+figure, axis = plt.subplots(figsize=(7, 2.6))
+axis.plot(names, shown["equilibrium_angle"], "_", color="black", markersize=14, label="at equilibrium, predicted")
+axis.plot(names, shown["angle"], "o", color=PALETTE[0], label="measured")
+axis.tick_params(axis="x", rotation=90)
+axis.set(ylabel="angle per step (rad)", ylim=(0, None))
+axis.legend(loc="lower right")
+plt.show()
+
+# %% [markdown]
+# ## Three answers
+#
+# **Which layers does weight decay regularize?** Those that are not scale invariant:
+
+# %%
+tables.loc[~is_scaled, ["norm", "weight_decay"]]
+
+# %% [markdown]
+# **Which does it only speed up?** The scale invariant ones: it sets their learning rate, and nothing else.
+
+# %%
+for (network, name), sentence in tables.loc[is_scaled, "sentence"].items():
+    print(f"{network} {name}: {sentence}")
+
+# %% [markdown]
+# **How long must a schedule be for equilibrium to matter?** A few times the steps to half way. A shorter schedule ends
+# before the start is forgotten, and weight decay acts on the learning rate less than in these predictions.
+
+# %%
+tables[is_scaled].groupby(level=0)["half_way"].agg(["min", "median", "max"])
