@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from effective_lr.engine.code import training_key
-from effective_lr.engine.contents import Claim, published_scales
+from effective_lr.engine.contents import Claim, published_scales, published_table
 from effective_lr.engine.jobs import RunCache
-from effective_lr.engine.storage import read_table
-from effective_lr.engine.study import names
+from effective_lr.engine.storage import read_provenance, read_table
+from effective_lr.engine.study import load, names
 from effective_lr.errors import UserError
 from effective_lr.evidence import published, tidy
 from effective_lr.evidence.comparison import compare
@@ -134,3 +134,17 @@ def test_the_committed_verdicts_are_those_of_the_committed_tables() -> None:
         for scale in published_scales(ROOT, study):
             committed = published.read_claims(published_layout(scale), study)
             assert published.are_alike(committed, decided(study, scale)), f"{study} {scale}: type `make docs`"
+
+
+def test_the_present_code_finds_every_published_run_and_they_are_of_one_clean_code() -> None:
+    for study in map(load, names()):
+        key, path = training_key(study), published_table(ROOT, study.name, "study")
+        records, planned = read_provenance(path), published_layout().chapters[study.name].runs
+        for record in records:
+            run = study.run(**record.run)
+            assert run.run_id == record.run_id and run.key(key, record.data_sha256) == record.run_key
+        there = {record.run_id for record in records}
+        assert there <= {run.run_id for run in planned}, path
+        assert {study.data(run) for run in planned if run.run_id not in there} <= study.optional_data, path
+        assert not [record for record in records if "dirty" in record.commit or record.commit == "unknown"]
+        assert len({record.code_key for record in records}) == 1 and path.stat().st_size < 10_000_000

@@ -77,11 +77,6 @@ def test_best_setting_is_chosen_on_validation_and_reported_on_test() -> None:
     assert analysis.best_setting(runs, only_without_penalty=True).l2 == 0
 
 
-def test_one_seed_gives_no_interval() -> None:
-    error = analysis.best_setting(plane("sgd", [0.1], [0.0, 0.01], lambda lr, l2, seed: 0.2)).error
-    assert error.value == pytest.approx(0.2) and np.isnan(error.low) and np.isnan(error.high)
-
-
 def test_a_run_that_diverged_counts_as_chance() -> None:
     runs = plane("sgd", [0.1], [0.0, 0.01], lambda lr, l2, seed: 0.2 + l2)
     runs.loc[0, ["diverged", "test_error"]] = [50.0, np.nan]
@@ -201,19 +196,6 @@ def test_a_layer_has_the_penalty_that_was_recorded_or_that_of_the_run() -> None:
 def test_a_layer_is_live_up_to_one_lost_group_in_twenty() -> None:
     table = pd.DataFrame({"late_without_gradient": [0.0, 0.05, 0.051, 1.0]})
     assert analysis.is_live(table).tolist() == [True, True, False, False]
-
-
-def test_angle_scales_are_those_of_the_layer_and_of_the_widest() -> None:
-    runs = plane("adam", [0.003], [0.01], lambda lr, l2, seed: 0.2)
-    table = analysis.with_angle_scales(analysis.late_layers(layer_metrics(runs), runs))
-    expected = [(4 * 0.003**2 * 0.01 * size / 0.1) ** (1 / 3) for size in SIZES.values()]
-    assert table["theta"].tolist() == pytest.approx(expected)
-    assert table["is_widest"].tolist() == [False, False, True]
-    assert table["widest_theta"].tolist() == pytest.approx([expected[2]] * 3)
-    equal = layer_metrics(runs, layer_l2=lambda run, size: run.l2 * 288 / size)
-    assert analysis.with_angle_scales(analysis.late_layers(equal, runs))["theta"].tolist() == pytest.approx(
-        [expected[2]] * 3
-    )
 
 
 def test_causes_are_tabled_for_the_widest_layer() -> None:

@@ -19,13 +19,6 @@ from shared import ROOT, STUDY, make_run
 SCALES = ROOT / "config" / STUDY.name
 
 
-def test_the_name_of_a_run_is_the_one_it_always_had() -> None:
-    # Published tables and explorers know runs by this name.
-    run = make_run(normalization="layer", optimizer="adam", projected=True, lr=0.003, l2=1e-5, seed=100)
-    assert run.run_id == "layer-adam-projected-lr_0.003-l2_1e-05-seed_100-cee389"
-    assert "lr_1e07-l2_2e09-" in make_run(lr=1e7, l2=2e9).run_id
-
-
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

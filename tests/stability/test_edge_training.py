@@ -81,12 +81,6 @@ def test_what_would_spoil_the_measurement_or_is_impossible_is_refused_with_the_r
         assert re.search(reason, error["msg"]), error["msg"]
 
 
-def test_a_name_says_what_is_trained() -> None:
-    assert checks.small_run(3, normalization="weight", l2=0.002).run_id.startswith(
-        "mlp-weight-mse-lr_0.05-l2_0.002-seed_3-"
-    )
-
-
 SMALL_START: dict[str, Any] = {"width": 8, "second_width": 8, "initial_scale": 0.3}  # which sharpens
 AT_THE_EDGE = SMALL_START | {"lr": 0.95, "l2": 0.0, "steps": 400, "probes": 40, "ntk_images": 8}
 
