@@ -1,4 +1,4 @@
-"""What only another machine can show: each test runs where its resource is, and is listed in docs/artifact.md.
+"""Tests that need another machine: each runs where its resource is available, and is listed in docs/artifact.md.
 
 The reference machine, which made the published numbers, has none of these resources. A test holds the list.
 """
@@ -106,7 +106,7 @@ def test_gpu_shared_by_three_jobs(tmp_path: Path) -> None:
         assert all(record.gpu_seconds > 0 for record in read_table(path)[1])
 
 
-@pytest.mark.needs("GPU", "running out of its memory ends in one sentence with the number of slots to try")
+@pytest.mark.needs("GPU", "running out of memory ends in one sentence with the number of slots to try")
 def test_gpu_out_of_memory(single: Splits, tmp_path: Path) -> None:
     torch.cuda.set_per_process_memory_fraction(1e-6)
     try:
@@ -119,7 +119,7 @@ def test_gpu_out_of_memory(single: Splits, tmp_path: Path) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-@pytest.mark.needs("GPU", "`make plan` measures its speed; how many jobs should share it, and what a study costs there")
+@pytest.mark.needs("GPU", "`make plan` measures its speed, the best number of jobs on it, and the cost of a study")
 def test_gpu_speed_is_measured(prepared: Path, results: Path) -> None:
     assert torch.cuda.is_available()
     for path in prepared.glob("data.*"):
@@ -129,7 +129,7 @@ def test_gpu_speed_is_measured(prepared: Path, results: Path) -> None:
 
 
 @pytest.mark.needs(
-    "GPU", "one run, CUDA graphs, processes that share it, stacked runs: their speeds, and the CPU's losses"
+    "GPU", "the speeds of one run, CUDA graphs, shared processes and stacked runs; losses as on the CPU"
 )
 def test_gpu_script(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
@@ -149,7 +149,7 @@ def test_conda_environment(tmp_path: Path) -> None:
     Checkout.new(tmp_path / "copy").build("--sdm", "conda", cores=2)
 
 
-@pytest.mark.needs("tectonic", "tectonic typesets the paper where there is no latexmk")
+@pytest.mark.needs("tectonic", "tectonic typesets the paper without latexmk")
 def test_tectonic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tectonic = shutil.which("tectonic")
     assert tectonic
@@ -168,7 +168,7 @@ def test_real_cifar10(tmp_path: Path) -> None:
     assert torch.bincount(tensors["test_labels"]).tolist() == [1000] * 10
 
 
-@pytest.mark.needs("internet", "both datasets are downloaded, and their checksums are those that are expected")
+@pytest.mark.needs("internet", "both datasets are downloaded with the expected checksums")
 @pytest.mark.parametrize("dataset", ["fashion-mnist-28", "cifar10-32"])
 def test_download(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "none")

@@ -109,12 +109,12 @@ def seconds_per_operation(name: str) -> float:
 
 
 def cost(chapter: Chapter, experiments: list[str]) -> str:
-    """What the trainings of experiments take from raw data."""
+    """How many trainings experiments need from raw data, and their minutes."""
     runs = [run for job in chapter.jobs_of(experiments) for run in chapter.jobs[job]]
     if not runs:
-        return "no training"
+        return "none"
     seconds = sum(map(chapter.study.operations, runs)) * seconds_per_operation(chapter.name)
-    return f"{len(runs)} trainings, {round(seconds / 60 / TARGETS_CORES) or 'under 1'} min"
+    return f"{len(runs)}, {round(seconds / 60 / TARGETS_CORES) or '<1'}"
 
 
 def speed() -> str:
@@ -134,14 +134,14 @@ def targets_table(chapters: dict[str, Chapter]) -> str:
         for figure, item in chapter.contents.figures.items():
             command = f"`{targets[name, figure]}`{numbers.get((name, figure), '')}"
             rows.append([command, item.title, cost(chapter, chapter.experiments_of(item))])
-    return markdown(["target", "shows", "from raw data"], rows)
+    return markdown(["target", "shows", "trainings, minutes"], rows)
 
 
 def deciding_test(study: str, claim: dict[str, Any]) -> str:
     """The test that decided a claim, with its value, interval and tolerance."""
     part = worst_part(claim)
     if part is None:
-        return "no test: its numbers are shown"
+        return "no test"
     _, digits = label_of(load(study), part["statistic"])
     return part_text(part, ".2g" if digits is None else f".{digits}f").replace("_", " ")
 
@@ -159,7 +159,7 @@ def verdicts_table(claims: dict[str, Claims], chapters: dict[str, Chapter]) -> s
         for name, claim in decided.items()
     ]
     test = "the test that decided: value, 90 % interval, tolerance"
-    return markdown(["claim", "verdict", test, "from raw data"], rows)
+    return markdown(["claim", "verdict", test, "trainings, minutes"], rows)
 
 
 def outcome(claims: dict[str, Claims]) -> str:
@@ -168,11 +168,10 @@ def outcome(claims: dict[str, Claims]) -> str:
     study, name = CENTRAL
     central = claims[study][name]
     return (
-        f"Of {count['count']} claims {count['reproduced']} are reproduced, {count['reproduced_in_part']} in part, "
-        f"{count['not_reproduced']} not, {count['undecided']} are undecided, and {count['shown']} is shown without a "
-        "test.\n"
-        f"The central claim, {name} (*{central['title']}*), is **{central['verdict']}**; the test that decided it: "
-        f"{deciding_test(study, central)}."
+        f"Of {count['count']} claims, {count['reproduced']} are reproduced, {count['reproduced_in_part']} in part, "
+        f"{count['not_reproduced']} not; {count['undecided']} are undecided, and {count['shown']} has no test.\n"
+        f"The central claim, {name} (*{central['title']}*), is **{central['verdict']}**. Its deciding test, with "
+        f"90 % interval and tolerance: {deciding_test(study, central)}."
     )
 
 
