@@ -267,13 +267,17 @@ def only_partly(rows: Images) -> Ends:
     return worst(table, "layer", exponent, lambda end: -end)
 
 
+FRACTIONS = [0.25, 0.5, 0.8, 0.9]
+
+
 def projected(rows: Images) -> Ends:
     """C8: at 0.25, 0.5, 0.8, 0.9 λc the error less that without a penalty at η/(1 − λ/λc), where it is largest."""
     runs = rows.select("projection_sgd", optimizer="sgd", projected=True)
     lr = runs.loc[runs["l2"] > 0, "lr"].iloc[0]
     fraction = (runs["l2"] * 2 * lr).where(runs["l2"] > 0, 1 - lr / runs["lr"]).round(3)  # λ/λc
-    errors = mean_errors(runs.assign(fraction=fraction, held=runs["l2"] > 0), ["fraction", "held"])
-    apart = (errors.xs(True, level="held") - errors.xs(False, level="held")).reindex([0.25, 0.5, 0.8, 0.9])
+    pairs = runs.assign(fraction=fraction, held=runs["l2"] > 0)[fraction.isin(FRACTIONS)]
+    errors = mean_errors(pairs, ["fraction", "held"])
+    apart = (errors.xs(True, level="held") - errors.xs(False, level="held")).reindex(FRACTIONS)
     if apart.isna().any():
         raise NoValue("no run of projection_sgd without a penalty at η/(1 − λ/λc)")
     return alone(apart[apart.abs().idxmax()])
@@ -283,7 +287,7 @@ def affine(rows: Images) -> Ends:
     """C9: the change of the error by a penalty on γ and β of the hidden layers."""
     hidden = rows.select("affine_penalty", affine_l2="hidden")
     first = hidden.iloc[0]
-    none = rows.select("affine_penalty", affine_l2="none", **{key: first[key] for key in ("optimizer", "lr", "l2")})
+    none = rows.select("affine_penalty", affine_l2="none", **{key: first[key] for key in ("optimizer", "lr", "l2", "steps")})
     none = none[none["affine_lr"] == first["affine_lr"]]
     changes = hidden.set_index("seed")["error"] - none.set_index("seed")["error"]
     return over_seeds(changes.dropna())
