@@ -128,9 +128,7 @@ def test_gpu_speed_is_measured(prepared: Path, results: Path) -> None:
     assert speed > 0
 
 
-@pytest.mark.needs(
-    "GPU", "the speeds of one run, CUDA graphs, shared processes and stacked runs; losses as on the CPU"
-)
+@pytest.mark.needs("GPU", "the speeds of one run, CUDA graphs, shared processes and stacked runs; losses as on the CPU")
 def test_gpu_script(tmp_path: Path) -> None:
     output = tmp_path / "gpu.json"
     words = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--output", output]
