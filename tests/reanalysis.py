@@ -218,7 +218,9 @@ def balance(rows: Images) -> Ends:
 def contours(rows: Images) -> Ends:
     """C5: s of the contours log η = −s·log λ + const of SGD's test error, from logit(error) on u, u² and v."""
     runs = rows.select("plane_sgd", optimizer="sgd", affine_lr=0.1)
-    runs = runs[(runs["l2"] > 0) & (runs["seed"] < NEW_SEEDS["normalization"])]  # the new ones are of C4
+    runs = runs[runs["l2"] > 0]
+    is_old = runs["seed"] < NEW_SEEDS["normalization"]  # where a scale has old seeds, the new ones are of C4
+    runs = runs[is_old | ~is_old.any()]
     rate = 8 * runs["lr"] * runs["l2"]
     far = np.abs(4 * runs["l2"] / (runs["lr"] * G**2) - 1)  # (‖w₀‖/‖w*‖)⁴ − 1
     late = runs["steps"] * (1 - runs["late_fraction"])

@@ -82,15 +82,8 @@ def scale_groups(model: nn.Module, inputs: Any) -> list[Group]:
         for _, names in itertools.groupby(trial.weights, lambda name: name.rpartition(".")[0]):
             alone = {name: trial.find((name,)) for name in names}
             rest = tuple(name for name, found in alone.items() if not found)
-            together = trial.find(rest) if len(rest) > 1 else []
-            groups += [
-                *itertools.chain(*alone.values()),
-                *(together or [Group((name,), "none", 1, (0,)) for name in rest]),
-            ]
-        scaled = [group for group in groups if group.kind != "none"]
-        if trial.change(scaled) > TOLERANCE:
-            broken = [group for group in scaled if trial.change([group]) > TOLERANCE]
-            groups = [group._replace(kind="none") if group in broken else group for group in groups]
+            together = (rest and trial.find(rest)) or [Group((name,), "none", 1, (0,)) for name in rest]
+            groups += itertools.chain(*alone.values(), together)
     return groups
 
 
@@ -105,9 +98,10 @@ class _Trial:
             size = parameter.detach().square().mean().sqrt()
             parameter.data += 0.3 * (size if size > 1e-3 else 1.0) * torch.randn_like(parameter)
         self.weights: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self.seen: list[tuple[Any, Tensor, dict[str, Tensor]]] = []  # inputs, outputs f, and w ∂f/∂w of a mixture of f
+        self.seen: list[tuple[Any, Tensor, dict[str, Tensor]]] = []  # call, outputs f, w ∂f/∂w of a mixture of f
+        call = ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
         for number in range(3):
-            given = pytree.tree_map(lambda leaf, number=number: _variant(leaf, number), inputs)
+            given = pytree.tree_map(lambda leaf, number=number: _variant(leaf, number), call)
             outputs = self.outputs(given, self.weights)
             is_finite = bool(outputs.isfinite().all())
             if number == 0 and not (is_finite and outputs.requires_grad):
@@ -115,19 +109,17 @@ class _Trial:
             if is_finite:  # random inputs may be out of range
                 mixture, weights = (outputs * torch.randn_like(outputs)).sum(), list(self.weights.values())
                 slopes = torch.autograd.grad(mixture, weights, allow_unused=True, materialize_grads=True)
-                largest = max(float((w * g).detach().norm()) for w, g in zip(weights, slopes, strict=True))
-                products = {
-                    n: (w * g).detach() / largest for (n, w), g in zip(self.weights.items(), slopes, strict=True)
-                }
-                self.seen.append((given, outputs.detach(), products))
+                products = [(w * slope).detach() for w, slope in zip(weights, slopes, strict=True)]
+                largest = max(float(product.norm()) for product in products) or 1.0
+                scaled = {n: product / largest for n, product in zip(self.weights, products, strict=True)}
+                self.seen.append((given, outputs.detach(), scaled))
 
-    def outputs(self, inputs: Any, weights: dict[str, Tensor]) -> Tensor:
+    def outputs(self, call: Any, weights: dict[str, Tensor]) -> Tensor:
         """All outputs as one vector, from the same random numbers and buffers each time."""
         torch.manual_seed(0)
         state = {**weights, **{name: buffer.clone() for name, buffer in self.model.named_buffers()}}
-        args = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
         try:
-            found = torch.func.functional_call(self.model, state, args, inputs if isinstance(inputs, dict) else {})
+            found = torch.func.functional_call(self.model, state, *call)
         except Exception as error:
             raise ValueError(f"The model cannot be called with these inputs: {error}") from error
         return torch.cat([leaf.flatten().double() for leaf in pytree.tree_leaves(found) if torch.is_tensor(leaf)])
@@ -139,28 +131,28 @@ class _Trial:
         for units in sorted({most, 3 if most % 3 == 0 else 1, 1}, reverse=True):
             holds, looks = torch.ones(units, dtype=torch.bool), torch.zeros(units)
             for _, _, products in self.seen:
-                rows = torch.cat([products[name].reshape(units, -1) for name in names], 1)
-                size = rows.norm(dim=1)  # of a sum of random signs
-                holds &= ((rows.sum(1).abs() <= TOLERANCE * size) | (size < 1e-9)).cpu()
+                seen = torch.cat([products[name].reshape(units, -1) for name in names], 1)
+                size = seen.norm(dim=1)  # of a sum of random signs
+                holds &= ((seen.sum(1).abs() <= TOLERANCE * size) | (size < 1e-9)).cpu()
                 looks += (size >= 1e-9).cpu()
             kind = "tensor" if units == 1 else "unit" if units == most else "block"
-            if holds.all():
-                return [Group(names, kind if looks.any() else "idle", units, tuple(range(units)))]
-            some = (holds & (looks > 1)).nonzero().flatten().tolist()
-            if 10 * len(some) > units:  # a few rows, or one input alone, may be a coincidence
-                others = tuple(row for row in range(units) if row not in some)
-                return [Group(names, kind, units, tuple(some)), *(Group((n,), "none", units, others) for n in names)]
+            some = holds if holds.all() else holds & (looks > 1)  # on one input alone it may be a coincidence
+            rows = tuple(some.nonzero().flatten().tolist())
+            group = Group(names, kind if looks.any() else "idle", units, rows)
+            if 10 * len(rows) > units and self.change(group) < TOLERANCE:
+                others = tuple(row for row in range(units) if not some[row])
+                return [group, *(Group((name,), "none", units, others) for name in names if others)]
         return []
 
     @torch.no_grad()
-    def change(self, groups: list[Group]) -> float:
-        """The largest relative change of the outputs when every row of the groups takes a random factor in [¼, 4]."""
+    def change(self, group: Group) -> float:
+        """The largest relative change of the outputs when every row takes a random factor in [¼, 4]."""
+        factors = torch.ones(group.units, 1, dtype=torch.float64)
+        factors[list(group.rows)] = 4 ** (2 * torch.rand(len(group.rows), 1, dtype=torch.float64) - 1)
         weights = dict(self.weights)
-        for group in groups:
-            factors = torch.ones(group.units, 1, dtype=torch.float64)
-            factors[list(group.rows)] = 4 ** (2 * torch.rand(len(group.rows), 1, dtype=torch.float64) - 1)
-            for name, weight in ((name, self.weights[name]) for name in group.parameters):
-                weights[name] = (weight.reshape(group.units, -1) * factors.to(weight.device)).view_as(weight)
+        for name in group.parameters:
+            weight = weights[name]
+            weights[name] = (weight.reshape(group.units, -1) * factors.to(weight.device)).view_as(weight)
         return max(float((self.outputs(given, weights) - old).norm() / old.norm()) for given, old, _ in self.seen)
 
 
@@ -241,21 +233,27 @@ class Monitor:
         parameter, settings = self.parameters[name], self.optimizer.param_groups[self.places[name]]
         assert parameter.grad is not None
         state, w, g = self.optimizer.state.get(parameter, {}), group.of(self.before[name]), group.of(parameter.grad)
-        change, scaled, memory, measure = group.of(parameter) - w, g, torch.zeros_like(g), w
-        rule = _rule(self.optimizer, settings)
-        if rule and state:
+        dot, change, scaled, measure, recall = (
+            torch.linalg.vecdot,
+            group.of(parameter) - w,
+            g,
+            w,
+            torch.zeros_like(w[:, 0]),
+        )
+        if state and (rule := _rule(self.optimizer, settings)):
             k, _, decay, beta, fresh, _ = rule
+            step = float(state.get("step", 0))
             if k < 4:
-                correction = 1 - settings["betas"][1] ** float(state["step"]) if "betas" in settings else 1.0
                 square = group.of(state["exp_avg_sq" if "betas" in settings else "square_avg"])
-                root = (square / correction).sqrt() + settings["eps"]
-                scaled, measure = g / root, root * w if k == 2 else w
-            if beta:  # what it remembered before this step; Adam corrects it for its start
+                correction = 1 - settings["betas"][1] ** step if "betas" in settings else 1.0
+                root = square.sqrt().div_(correction**0.5).add_(settings["eps"])
+                scaled, measure = g / root, root.mul_(w) if k == 2 else w
+            if beta:  # from what it remembers after this step; Adam corrects that for its start
                 now = group.of(state["momentum_buffer" if k == 4 else "exp_avg"])
-                memory = (now - fresh * (g if k == 2 else g + decay * w)) / beta
-                memory /= 1 - beta ** max(float(state["step"]) - 1, 1) if k < 4 else 1.0
-        pairs = ((w, w), (change, change), (w, change), (w, g), (g, scaled), (memory, scaled), (scaled, scaled))
-        return torch.stack([(a * b).sum(1) for a, b in (*pairs, (w, measure))])
+                recall = dot(now, scaled) - fresh * dot(g if k == 2 else g + decay * w, scaled)
+                recall /= beta * (1 - beta ** max(step - 1, 1) if k < 4 else 1.0)
+        pushes = dot(g, scaled), recall, dot(scaled, scaled), dot(w, measure)
+        return torch.stack([dot(w, w), dot(change, change), dot(w, change), dot(w, g), *pushes])
 
     def report(self) -> list[dict[str, Any]]:
         """A row for each group: medians over its units of means over the steps measured since the last report.

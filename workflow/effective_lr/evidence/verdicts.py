@@ -206,7 +206,7 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
         verdict, why = judge(estimate, part.within)
         if verdict == UNDECIDED and part.planned:
             seeds = max(fresh.tables[name].runs["seed"].nunique() for name in claim.experiments)
-            if seeds < part.planned.seeds:
+            if 0 < seeds < part.planned.seeds:
                 verdict, why = NEEDS_STUDY, f"{seeds} of {part.planned.seeds} planned seeds: {NEEDS_STUDY}"
         within = [None if np.isinf(bound) else bound for bound in part.within]
         why = "; ".join(filter(None, [why, estimate.note]))

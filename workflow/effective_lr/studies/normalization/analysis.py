@@ -213,8 +213,7 @@ def slope_of_contours(runs: pd.DataFrame) -> Estimate:
     Every cell has every seed, so a regression over cell means is the mixed model with effects of cells (the residual
     of the regression, which scatters independently) and of seeds (which shift all cells alike, and no slope).
     """
-    cells = contour_cells(runs)
-    if not are_enough(cells):
+    if runs.empty or not are_enough(cells := contour_cells(runs)):
         return NO_VALUE
     s = theory.diagonal_slope(runs["optimizer"].iloc[0])
     columns = np.column_stack([cells["u"], cells["v"], cells["u"] ** 2, np.ones(len(cells))])
