@@ -26,7 +26,7 @@ export PYTHONUTF8 := 1
 export PYTHONSAFEPATH := 1
 export PYTHONNOUSERSITE := 1
 
-# Programs keep fonts and packages in HOME. Where nobody can write there, they do so in this folder. Snakemake asks for a name.
+# Programs keep fonts and packages in HOME, or in this folder if HOME is not writable. Snakemake needs a LOGNAME.
 export LOGNAME ?= nobody
 ifneq (yes,$(shell [ -w "$${HOME:-}" ] && echo yes))
 $(shell mkdir -p .snakemake/home)
@@ -47,8 +47,8 @@ config=(); [ "$${#settings[@]}" = 0 ] || config=(--config "$${settings[@]}")
 run() { # [TARGET]: Snakemake, one at a time in this folder
     mkdir -p .snakemake; exec 9>>.snakemake/lock
     locked=0; flock --nonblock --conflict-exit-code 75 9 2>/dev/null || locked=$$?
-    [ "$$locked" != 75 ] || { echo "$$PWD: another run is at work here; wait for it, or stop it, and try again" >&2; exit 1; }
-    [ "$$locked" = 0 ] || echo "$$PWD: no lock can be had here (flock is missing, or the disk has none): start no second run" >&2
+    [ "$$locked" != 75 ] || { echo "$$PWD: another run is active in this folder; wait for it or stop it, then try again" >&2; exit 1; }
+    [ "$$locked" = 0 ] || echo "$$PWD: this folder cannot be locked (no flock, or no locks on this disk); do not start a second run" >&2
     [ ! -e .snakemake/running ] || python -m snakemake --unlock >/dev/null 2>&1 || true
     touch .snakemake/running
     code=0; python -m snakemake "$$@" --cores "$$CORES" $$([ ! -t 2 ] || echo --logger rich) "$${config[@]}" || code=$$?
@@ -108,7 +108,7 @@ compare: setup ## Compare a finished scale (SCALE=study) with its published resu
 	$(activate)
 	tool compare
 
-reuse-published: setup ## Put the published runs into the run cache of their scale: only what differs is trained then
+reuse-published: setup ## Copy the published runs into the run cache, so that only other runs are trained
 	$(activate)
 	tool reuse
 
@@ -148,7 +148,7 @@ clean: ## Remove built papers and caches; keep trained results, data and the env
 	@rm -rf paper/build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	echo 'Removed paper/build and caches; results, data and the environment are kept.'
 
-setup: ## Install what the paper needs, where it is missing, and stop there
+setup: ## Install what the paper needs and is missing
 	@bash workflow/setup.sh
 
 setup-dev:

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 [ "$(git rev-parse --show-toplevel 2>/dev/null)" -ef . ] || # a repository around this folder is another one
-    { echo "$PWD: git finds no repository here, and a capsule holds its last commit; make it in a clone of your own" >&2; exit 1; }
+    { echo "$PWD: git finds no repository here, but a capsule holds its last commit; run this in a clone" >&2; exit 1; }
 
 version=$(sed -n 's/^version: //p' CITATION.cff)
 name=effective-lr-$version-capsule

@@ -19,10 +19,10 @@ is_locked() {
 }
 
 apt_install() ( # PACKAGE...: in a subshell that prints each line before running it
-    ! is_locked || echo "Another apt-get is at work here: waiting for it, ten minutes at most." >&2
+    ! is_locked || echo "Another apt-get is running: waiting for it, for up to ten minutes." >&2
     while is_locked && [ "$SECONDS" -lt 600 ]; do sleep 2; done
     set -x
-    $root apt-get update || echo "Continuing with the lists of before." >&2
+    $root apt-get update || echo "apt-get update failed: continuing with the present package lists." >&2
     $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 )
 
@@ -48,16 +48,16 @@ is_new() { # a virtual environment that somebody made for this, with nothing but
     [ -e "$VENV/pyvenv.cfg" ] && works &&
         ! ls "$VENV"/lib/python*/site-packages | grep -qvE '^(pip|setuptools|wheel|pkg_resources|_distutils_hack|distutils-p|_virtualenv|__pycache__)'
 }
-[[ $PWD/$VENV != *:* ]] || fail "$PWD, VENV=$VENV: no program is found in a folder whose name has a colon; rename it."
+[[ $PWD/$VENV != *:* ]] || fail "$PWD, VENV=$VENV: programs in a folder whose name has a colon are not found; rename it."
 if [ ! -e "$own" ] && [ -e "$VENV" ] && [ -n "$(ls -A "$VENV")" ] && ! is_new; then
-    fail "$VENV: no virtual environment of this project, and this leaves it as it is; name a folder that is not there, as in \`make VENV=.venv\`."
+    fail "$VENV: not a virtual environment of this project, so it stays as it is; choose a new folder, as in \`make VENV=.venv\`."
 elif [ -e "$VENV/bin/pip" ]; then # it breaks when its folder is moved or its Python is removed
     works || fail "$VENV no longer works (moved, or its Python is gone): type \`rm -r $VENV\`, then \`make\` again."
 elif ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     found=$("$PYTHON" --version 2>/dev/null) || found=missing
     fail "Python 3.11 or newer is needed, but $PYTHON is $found: install one, then type e.g. \`make PYTHON=python3.12\`."
 elif [ -d wheels ] && [ "$(kind)" != "$(<wheels/made-for)" ]; then
-    fail "The packages in wheels/ are for $(<wheels/made-for), but $PYTHON is $(kind): name that Python, as in \`make PYTHON=python3.12\`."
+    fail "The packages in wheels/ are for $(<wheels/made-for), but $PYTHON is $(kind): choose a Python of that kind, as in \`make PYTHON=python3.12\`."
 elif ! "$PYTHON" -c 'import ensurepip' 2>/dev/null; then # Debian packages it separately
     package=$(basename "$PYTHON")-venv
     can_install || fail "Python's venv module is missing: type \`sudo apt-get install -y $package\`, then \`make\` again."
@@ -74,7 +74,7 @@ if ! has_latex; then
 fi
 
 if ! has_fashion_mnist && can_install; then
-    apt_install dataset-fashion-mnist || echo "No package with Fashion-MNIST here: the workflow will download it."
+    apt_install dataset-fashion-mnist || echo "No Debian package of Fashion-MNIST found: the workflow will download it."
 fi
 
 # The virtual environment, one lock after another. The stamp of a lock is written last, so that an interrupted installation is
@@ -86,10 +86,10 @@ for lock in requirements.lock "$@"; do
     from=()
     if [ -d wheels ]; then
         sha256sum --check --quiet SHA256SUMS ||
-            fail "This is not what the capsule held: unpack it again, or delete SHA256SUMS if the change is yours."
+            fail "These files differ from the capsule: unpack it again, or delete SHA256SUMS if you changed them."
         from=(--no-index --find-links wheels)
     fi
-    echo "Installing $lock into $VENV, once."
+    echo "Installing the packages of $lock into $VENV."
     mkdir -p "$VENV"
     : >"$stamp"
     [ -e "$VENV/bin/pip" ] || "$PYTHON" -m venv "$VENV"
@@ -97,6 +97,6 @@ for lock in requirements.lock "$@"; do
     # A setting of pip may have sent the packages elsewhere, or nowhere.
     [ "$lock" = requirements.lock ] && modules="snakemake, torch" || modules="pytest, jupyterlab"
     "$VENV/bin/python" -Ic "import $modules" ||
-        fail "$lock: pip has ended well, but $VENV/bin/python cannot import $modules; remove what \`pip config list\` and \`env | grep PIP\` show to send packages elsewhere, then \`make\` again."
+        fail "$lock: pip succeeded, but $VENV/bin/python cannot import $modules; remove the settings that send packages elsewhere (see \`pip config list\` and \`env | grep PIP\`), then \`make\` again."
     echo "$sha256" >"$stamp"
 done

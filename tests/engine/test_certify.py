@@ -166,7 +166,7 @@ def test_an_empty_sample_is_refused(repository: Path, training: Path) -> None:
     scale.write_text(text.replace("steps: 4, ", "").replace("grid: {", "grid: {steps: 4, "))
     result = run(repository, "-m", "effective_lr", "certify", "--study", "toy")
     scale.write_text(text)
-    assert result.returncode == 1 and result.stderr.startswith("toy: no scale has a run of the steps in the defaults")
+    assert result.returncode == 1 and result.stderr.startswith("toy: no run of any scale is as short as the defaults")
     assert len(result.stderr.splitlines()) == 1 and (repository / LOCK).read_text() == listed
 
 

@@ -39,7 +39,7 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> N
     path = tmp_path / "file.yaml"
     for text, lines in {"a: 1\nb: 2\na: 3\n": "1 and 3", "x:\n  a: 1\n  b: {}\n  a: 3\n": "2 and 4"}.items():
         path.write_text(text)
-        with pytest.raises(UserError, match=f"file.yaml: line .*'a' stands twice, in lines {lines}"):
+        with pytest.raises(UserError, match=f"file.yaml: line .*'a' appears twice, in lines {lines}"):
             read_yaml(path, "keys")
     path.write_text("x: {a: 1}\ny: {a: 2}\n")  # of different mappings
     assert read_yaml(path, "keys") == {"x": {"a": 1}, "y": {"a": 2}}

@@ -210,7 +210,7 @@ MISTAKES_OF_A_SCALE: list[tuple[dict[str, Any], list[str]]] = [
     ({"lr": []}, ["experiments.plane", "no runs", "empty"]),
     ({"experiment": {"cases": [{"lr": []}]}}, ["experiments.plane", "no runs", "empty"]),
     ({"experiment": {"cases": []}}, ["experiments.plane", "no runs", "cases"]),
-    ({"text": "based_on: mine\n"}, ["based_on = 'mine'", "circle"]),
+    ({"text": "based_on: mine\n"}, ["based_on = 'mine'", "not based on this one"]),
     ({"text": ""}, ["about, defaults and experiments", "None"]),
     ({"text": "about: ''\ndefaults: {}\n"}, ["experiments", "missing"]),
     ({"text": "about: [\n"}, ["line 2"]),

@@ -84,7 +84,7 @@ def test_what_is_published_lies_beside_what_it_decides_and_a_run_is_compared_wit
     assert {name: (claim["verdict"], claim["seeds"]) for name, claim in found.items()} == {"C1": ("undecided", 0)}
     assert compare(replace(LAYOUT, root=Path("other")), STUDY.name) == 0
     assert "nothing is published" in capsys.readouterr().out
-    with pytest.raises(UserError, match="no training"):
+    with pytest.raises(UserError, match="no finished training"):
         compare(LAYOUT, STUDY.name)
     (unfinished / "jobs").mkdir()
     shutil.copy(OUTPUT, unfinished / "jobs" / "plane-1.parquet")

@@ -198,7 +198,7 @@ def test_a_download_is_checked_kept_in_the_folder_and_local_from_then_on(
     outputs.prepare("fashion-mnist-14", user)
     assert outputs.record == first
     message = outputs.refusal("fashion-mnist-14", user / "empty")
-    assert "http://" in message and "what came: 12 bytes" in message and not (user / "empty").exists()
+    assert "http://" in message and "the download: 12 bytes" in message and not (user / "empty").exists()
 
 
 def test_an_unknown_dataset_is_refused_with_those_that_exist(user: Path, outputs: Outputs) -> None:

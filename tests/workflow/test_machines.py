@@ -152,7 +152,7 @@ def test_settings_for_other_programs_reach_no_job(tmp_path: Path) -> None:
         assert all(str(tmp_path) in jobs[name] for name in ("IPYTHONDIR", "JUPYTER_DATA_DIR"))
     (tmp_path / "texmf").mkdir()
     line = machine.shield({"HOME": str(tmp_path), "BASH_ENV": "x", "SNAKEMAKE_PROFILE": "y"}, tmp_path)
-    assert line.startswith("SNAKEMAKE_PROFILE and BASH_ENV and ~/texmf: of your own")
+    assert line.startswith("SNAKEMAKE_PROFILE and BASH_ENV and ~/texmf: set by you")
 
 
 def test_figures_follow_no_matplotlibrc(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_values_that_yaml_reads_in_its_own_way_are_refused(tmp_path: Path) -> No
     path = tmp_path / "smoke.yaml"
     for value in ("0100", "08", "1:40", "[1, 007]", "-010", "0x10", "0b11", "1:40:30.5"):
         path.write_text(f"about: x\ndefaults:\n  seed: {value}\n")
-        with pytest.raises(UserError, match=r"smoke.yaml: line 3: seed: .* is no decimal number; write"):
+        with pytest.raises(UserError, match=r"smoke.yaml: line 3: seed: .* is not a decimal number; write"):
             read_yaml(path, "keys")
     path.write_text("seed: [0, 10, 1_000, -3, 0.5, 1e-3, .inf, '08', \"1:40\", 2026-11-30, 0.010]\n")
     assert read_yaml(path, "keys")["seed"][:4] == [0, 10, 1000, -3]

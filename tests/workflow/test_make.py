@@ -301,7 +301,7 @@ def test_an_environment_of_another_project_is_left_as_it_is(machine: Machine) ->
             (machine.root / name / file).parent.mkdir(parents=True, exist_ok=True)
             (machine.root / name / file).write_text("")
         printed = machine.make(f"VENV={name}", fails=True)
-        assert f"{name}: no virtual environment of this project" in printed
+        assert f"{name}: not a virtual environment of this project" in printed
         assert "rm -r" not in printed and not machine.calls("python3 -m")
     (machine.root / "django/lib/python3.11/site-packages/django.py").rename(machine.root / "moved.py")
     (machine.root / "django/lib/python3.11/site-packages/pip").mkdir()
@@ -328,7 +328,7 @@ def test_apt_get_is_not_asked_for_a_plan_and_may_have_no_lists(machine: Machine)
     for words in (["plan"], ["plan", "SYSTEM=yes"]):
         machine.make(*words, who="0", broken="dataset")
         assert not machine.calls("apt-get")
-    assert "lists of before" in machine.make(who="0", broken="lists") and machine.calls("apt-get install")
+    assert "present package lists" in machine.make(who="0", broken="lists") and machine.calls("apt-get install")
 
 
 def test_a_held_lock_of_apt_get_is_waited_for(machine: Machine) -> None:
@@ -338,7 +338,7 @@ def test_a_held_lock_of_apt_get_is_waited_for(machine: Machine) -> None:
         "sleep": 'echo "sleep $*" >>"$CALLS"; touch slept',
     }.items():
         machine.stub(name, body)
-    assert "Another apt-get is at work" in machine.without(*LATEX).make(who="0")
+    assert "Another apt-get is running" in machine.without(*LATEX).make(who="0")
     calls = machine.calls()
     assert calls.index("sleep 2") < calls.index("apt-get update")
 
@@ -346,8 +346,8 @@ def test_a_held_lock_of_apt_get_is_waited_for(machine: Machine) -> None:
 def test_without_locks_a_run_goes_on_with_one_line(machine: Machine) -> None:
     for code in ("1", "127"):
         machine.stub("flock", f"exit {code}")
-        assert machine.make().count("no lock can be had here") == 1
-    assert machine.without("flock").make().count("no lock can be had here") == 1
+        assert machine.make().count("this folder cannot be locked") == 1
+    assert machine.without("flock").make().count("this folder cannot be locked") == 1
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ for one in FLOATS:
 
 
 rule verdicts_figure:
-    """Draw every test of every claim in units of its own tolerance."""
+    """Draw every test of every claim, scaled by its tolerance."""
     input:
         CHAPTER_FILES["claims"],
     output:

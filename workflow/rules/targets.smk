@@ -24,7 +24,7 @@ EXECUTED = [
 # By name: what it is, and its files with the tables that they rest on.
 TARGETS = {
     "paper": ("The paper, from raw data to PDF", [*rules.pdf.output, *EVERYTHING]),
-    "verdicts": ("Every test in units of its own tolerance", [*rules.verdicts_figure.output, *EVERYTHING]),
+    "verdicts": ("Every test, scaled by its tolerance", [*rules.verdicts_figure.output, *EVERYTHING]),
     "notebooks": ("The notebooks, executed", [*EXECUTED, *EVERYTHING]),
     "explore": ("The explorer of runs, curves and claims, one HTML page", [*rules.explorer.output, *EVERYTHING]),
 }

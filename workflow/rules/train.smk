@@ -24,8 +24,8 @@ rule train:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
-    priority:  # then the longest first, by minutes
-        lambda wildcards: resources.time_limit(*trained_by(wildcards)) + 5000 * (tuple(wildcards) in FIRST)
+    # then the longest first, by minutes
+    priority: lambda wildcards: resources.time_limit(*trained_by(wildcards)) + 5000 * (tuple(wildcards) in FIRST)
     conda:
         "../../environment.yml"
     threads: 1

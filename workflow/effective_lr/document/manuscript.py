@@ -65,7 +65,7 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
             for found in COMMAND.finditer(re.sub(r"(?<!\\)%.*|\\(re)?newcommand\{[^}]*\}.*", "", line)):
                 where, name = f"{shown}:{number}: {found[0]}", found["name"] or ""
                 if "\\" in name or "#" in name:
-                    raise UserError(f"{where}: the name holds a macro; write the name out")
+                    raise UserError(f"{where}: the name contains a macro; write the full name")
                 if found["float"]:
                     place(Float(found["kind"], study, name, where))
                 elif found["input"] and name != "chapters":  # which is generated
@@ -80,7 +80,7 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
     def place(new: Float) -> None:
         for old in manuscript.floats:
             if (old.study, old.item) == (new.study, new.item):
-                raise UserError(f"{new.where}: placed before, in {old.where.split(': ')[0]}; keep one of them")
+                raise UserError(f"{new.where}: already placed in {old.where.split(': ')[0]}; keep one of the two")
         manuscript.floats.append(new)
 
     visit(paper / "main.tex", FRAME)
@@ -124,7 +124,7 @@ def typeset(main: Path, build: Path) -> None:
     here = main.parent
     if shutil.which("latexmk") and shutil.which("pdflatex"):
         if odd := sorted({*str(main)} & {*'$%~\\"'}):
-            raise UserError(f"{main}: LaTeX reads no path with {' '.join(odd)}; rename that folder")
+            raise UserError(f"{main}: LaTeX cannot read a path with {' '.join(odd)}; rename that folder")
         # A trailing colon keeps LaTeX's own search path; -norc leaves out the user's start-up files.
         paths = dict.fromkeys(("TEXINPUTS", "BIBINPUTS"), f"{here}:{build}:")
         options = ["-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={build}"]

@@ -13,9 +13,9 @@ from effective_lr.evidence.verdicts import Claims
 
 CAPTIONS = {
     "overview": "Every claim and its verdict at this scale. The chapters give statistics, intervals and tolerances.",
-    "verdicts": r"Every test at this scale: its value and 90\,\% interval in units of its own tolerance, which is the "
-    r"band from $-1$ to $1$; where a tolerance has one bound, what is far inside tends to the other end. Arrows: "
-    "beyond the axis. Crosses: no value. A claim is reproduced where all of its tests are.",
+    "verdicts": r"Every test at this scale: its value and 90\,\% interval, scaled so that its tolerance is the band "
+    "from $-1$ to $1$. If a tolerance has one bound, values far inside approach the other end of the band. Arrows: "
+    "beyond the axis. Crosses: no value. A claim is reproduced if all of its tests are.",
 }
 
 

@@ -37,10 +37,10 @@ def certify(study: str) -> str:
     lock = root / PACKAGE / "studies" / study / "code.lock"
     tree, known = tree_at(root, loaded), code.read_lock(lock)
     if tree in known:
-        return f"{study}: {tree} is certified already, with the key {known[tree]}"
+        return f"{study}: {tree} is already certified, with the key {known[tree]}"
     runs = sample(root, loaded)
     if not runs:
-        raise UserError(f"{study}: no scale has a run of the steps in the defaults of {SAMPLE_SCALE}, or fewer")
+        raise UserError(f"{study}: no run of any scale is as short as the defaults of {SAMPLE_SCALE}; add one")
     with tempfile.TemporaryDirectory() as scratch:
         base = last_commit(root, loaded, known, Path(scratch))
         before = Path(scratch, base)
@@ -49,7 +49,7 @@ def certify(study: str) -> str:
         old_tree = tree_at(before, loaded)
     if difference := first_difference(*traces):
         raise UserError(
-            f"{study}: the training code gives other results than at {base}: {difference}; nothing was certified"
+            f"{study}: the training code gives other results than commit {base}: {difference}; not certified"
         )
     key = known.get(old_tree, old_tree)
     how = (
@@ -81,7 +81,7 @@ def last_commit(root: Path, study: Study, known: dict[str, str], scratch: Path) 
         tree = tree_at(scratch / commit, study)
         if tree in known or (tree and not known):
             return commit
-    raise UserError(f"{study.name}: no commit has training code that code.lock knows; there is nothing to compare with")
+    raise UserError(f"{study.name}: code.lock lists the training code of no commit; nothing to compare with")
 
 
 def sample(root: Path, study: Study) -> list[BaseRun]:
@@ -137,7 +137,7 @@ def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Where two traces part, in words; nothing where they are equal. Quantities that only the later code records do
     not count."""
     if not before:
-        return "the code before knows none of the runs"
+        return "the earlier code accepts none of the runs"
     for name, old in before.items():
         new = after.get(name, {"rows": [], "weights": "none"})
         known = {quantity for _, _, quantity, _ in old["rows"]}
@@ -154,5 +154,5 @@ def git(root: Path, *words: str) -> str:
     """What git prints. Raises UserError where it fails."""
     result = subprocess.run(["git", "-C", str(root), *words], capture_output=True, encoding="utf-8")
     if result.returncode:
-        raise UserError(f"git {' '.join(words[:2])} failed: {result.stderr.strip()}; certify in a git repository")
+        raise UserError(f"git {' '.join(words[:2])} failed: {result.stderr.strip()}; run this in a git repository")
     return result.stdout

@@ -27,7 +27,7 @@ def imports(path: Path) -> list[str]:
     found: list[str] = []
     for module, names, modules in IMPORT.findall(path.read_text(encoding="utf-8")):
         if module.startswith("."):
-            raise UserError(f"{path}: relative import of {names}; write its whole name")
+            raise UserError(f"{path}: relative import of {names}; write the absolute name")
         words = [word.split()[0] for word in re.sub(r"#.*|[()]", "", names or modules).split(",") if word.strip()]
         found += [module, *(f"{module}.{word}" for word in words)] if module else words
     return found
@@ -81,7 +81,7 @@ def read_lock(path: Path) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     entries = [line.split(maxsplit=2) for line in lines if line.strip() and not line.startswith("#")]
     if any(len(entry) < 3 for entry in entries):
-        raise UserError(f"{path}: expected lines of a tree, a key, and how that was certified; restore the file")
+        raise UserError(f"{path}: expected lines with a tree, its key and a remark; restore the file")
     return {tree: key for tree, key, _ in entries}
 
 

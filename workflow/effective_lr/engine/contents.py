@@ -195,7 +195,7 @@ class Chapter:
         def require_experiments(names: Iterable[str], where: str) -> None:
             for name in names:
                 if name not in self.experiments:
-                    raise UserError(f"{config}: experiments.{name}: missing; {where} rests on it")
+                    raise UserError(f"{config}: experiments.{name}: missing; {where} needs it")
 
         for name, stated in self.claims.items():  # first: tables rest on what their claims name
             require(stated.shown, self.contents.shown, f"{claims}: {name}: shown")

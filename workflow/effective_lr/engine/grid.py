@@ -156,7 +156,7 @@ def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]
         return content
     chain = (*based_on_it, path.stem)
     if base not in set(scales(path.parent)) - set(chain):
-        raise UserError(f"{path}: based_on = {base!r}: expected one of the other scales, not in a circle")
+        raise UserError(f"{path}: based_on = {base!r}: expected another scale that is not based on this one")
     return _over(_read_scale(path.with_stem(base), chain), content)
 
 

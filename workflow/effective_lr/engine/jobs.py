@@ -185,7 +185,7 @@ def commit() -> str:
         found, why = "", reason(error)
     archived = (package / "commit.txt").read_text(encoding="utf-8").strip()  # git archive fills it in (.gitattributes)
     if not found and "$" in archived:
-        print(f"{root}: runs record the commit 'unknown', since git finds none ({why}); a clone has one", flush=True)
+        print(f"{root}: git finds no commit ({why}), so runs record 'unknown'; a clone has one", flush=True)
         return "unknown"
     return found or archived[:12]
 

@@ -1,4 +1,4 @@
-"""What would decide on other people's machines: variables, start-up files, clocks. Imported by the Snakefile."""
+"""What may change results on other machines: variables, start-up files, clocks. Imported by the Snakefile."""
 
 import os
 from collections.abc import Iterable, MutableMapping
@@ -26,7 +26,7 @@ def shield(environment: MutableMapping[str, str], scratch: Path) -> str:
     )
     kept = [name for name in KEPT if environment.get(name)]
     kept += ["~/texmf"] if Path(environment.get("HOME", "~"), "texmf").expanduser().is_dir() else []
-    own = "of your own, and may change what is built; put away what is not meant for this"
+    own = "set by you, and may change the results; remove what is not meant for this workflow"
     return f"{' and '.join(kept)}: {own}" if kept else ""
 
 
@@ -41,8 +41,4 @@ def correct_times(folders: Iterable[Path], now: float) -> str:
             if path.lstat().st_mtime > now:
                 os.utime(path, (now - 1, now - 1), follow_symlinks=False)
                 ahead.append(path)
-    return (
-        f"{ahead[0]}: its time is ahead of the clock here, as is that of {len(ahead)} files; set to now"
-        if ahead
-        else ""
-    )
+    return f"{ahead[0]}: {len(ahead)} files have times ahead of the clock; set to now" if ahead else ""

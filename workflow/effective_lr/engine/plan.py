@@ -111,6 +111,6 @@ def plan_study(layout: Layout, study: str, cores: int) -> tuple[str, float]:
     seconds = sum(operations(run) / speeds[speed_kind(run)] for run in missing) + START_SECONDS * len(jobs)
     work = (
         f"{sum(map(operations, missing)):.1e} floating point operations, {duration(seconds)} of one core at the speed "
-        f"measured just now ({CPU_SPEED:.0e} a second where the data is not prepared)"
+        f"measured now ({CPU_SPEED:.0e} a second are assumed if the data is not prepared)"
     )
     return f"{text}\n{work}", seconds

@@ -67,14 +67,14 @@ class _Loader(yaml.CSafeLoader):  # the fast one: each start of Snakemake reads 
             for value in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
                 if isinstance(value, yaml.ScalarNode) and not value.style and NOT_DECIMAL.fullmatch(value.value):
                     raise yaml.MarkedYAMLError(
-                        problem=f"{key_node.value}: {value.value} is no decimal number; write it without leading zeros "
-                        "and colons, or as a text in quotes",
+                        problem=f"{key_node.value}: {value.value} is not a decimal number; write it without leading "
+                        "zeros and colons, or in quotes",
                         problem_mark=value.start_mark,
                     )
             key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
             if key in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key '{key}' stands twice, in lines {seen[key]} and {line}; keep one of them",
+                    problem=f"the key '{key}' appears twice, in lines {seen[key]} and {line}; keep one of them",
                     problem_mark=key_node.start_mark,
                 )
             seen[key] = line

@@ -55,10 +55,10 @@ def compared_numbers(found: list[Prediction]) -> list[str]:
     outside = [one for one in known if not one.holds()]
     lines = [
         f"{len(known) - len(outside)} of {len(known)} numbers lie in their {CONFIDENCE:.0%} prediction intervals. "
-        f"Other seeds alone would leave about {(1 - CONFIDENCE) * len(known):.0f} outside."
+        f"With other seeds, about {(1 - CONFIDENCE) * len(known):.0f} would lie outside by chance."
     ]
     if len(known) < len(found):
-        lines.append(f"{len(found) - len(known)} others have no interval, or no value in one of the two.")
+        lines.append(f"{len(found) - len(known)} others have no interval, or no value in one of the two results.")
     return [*lines, *(f"  outside: {one}" for one in outside)]
 
 
@@ -83,7 +83,7 @@ def compare(layout: Layout, study: str) -> int:
         print(f"{study}: not compared, since nothing is published at the scale {layout.config.scale_name}")
         return 0
     if not any(path.exists() for path in layout.tables(study)):
-        raise UserError(f"{layout.results(study)}/jobs: no training of this scale; run it first")
+        raise UserError(f"{layout.results(study)}/jobs: no finished training at this scale; train it first")
     mine, published = decide_whole(layout, study), read_claims(layout, study)
     verdicts, agree = compared_verdicts(mine, published)
     print("\n".join([f"{study}:", *compared_numbers(predictions(mine, published)), "", *verdicts, ""]))

@@ -27,7 +27,7 @@ def publish(layout: Layout, study: str, partial: bool = False) -> str:
     if not found or (len(found) < len(runs) and not partial):
         raise UserError(
             f"{layout.results(study)}/runs: {len(runs) - len(found)} of {len(runs)} runs are not trained by the "
-            "present code; train them first, or give --partial to publish the others"
+            "present code; train them first, or add --partial to publish the others"
         )
     tables, provenances = zip(*found, strict=True)
     provenance = [record.model_copy(update={"reused": False, "host": ""}) for record in provenances]
@@ -95,6 +95,6 @@ def read_claims(layout: Layout, study: str) -> Claims:
     """What the published table of a scale decides, by claim. Raises UserError where it stands alone."""
     path = layout.published_claims(study)
     if not path.exists():
-        raise UserError(f"{path}: missing; type `make docs`, which decides on the published tables")
+        raise UserError(f"{path}: missing; `make docs` writes it from the published tables")
     found: Claims = read_json(path)
     return found

@@ -110,6 +110,6 @@ def warn_of_versions(study: str, versions: tuple[str, ...]) -> None:
     if len(versions) > 1:
         print(
             f"Warning: runs of {study} trained with PyTorch {' and '.join(versions)} are shown together; "
-            "train them anew with one version, where that matters.",
+            "if small differences matter, train all with one version.",
             file=sys.stderr,
         )

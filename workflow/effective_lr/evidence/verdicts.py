@@ -272,7 +272,7 @@ def as_text(claim: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
     lines = [f"{claim['id']} {claim['title']}: {claim['verdict'].upper()}{in_brackets(claim['why'])}"]
     lines += [f"  {part_text(part)}: {part['verdict']}{in_brackets(part['why'])}" for part in claim["parts"]]
-    lines += [f"  {part_text(part)}: explored, no part of the verdict" for part in claim["explored"]]
+    lines += [f"  {part_text(part)}: exploratory, not part of the verdict" for part in claim["explored"]]
     return "\n".join(lines)
 
 

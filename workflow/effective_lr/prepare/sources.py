@@ -118,11 +118,11 @@ def obtain(source: Source, folder: Path) -> tuple[bytes, Path]:
     home, path = source.url or source.command, folder / source.path
     try:
         raw = download(source)
-        content = checked(raw, source, "what came")  # a page of a portal, or another build of a package
+        content = checked(raw, source, "the download")  # a page of a portal, or another build of a package
     except (OSError, HTTPException, ValueError, subprocess.SubprocessError, UserError) as error:
         raise Missing(
-            f"{source.path} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}, and could not be had "
-            f"from {home} ({reason(error)}): put the file with sha256 {source.sha256} into {folder}"
+            f"{source.path} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}, and could not be "
+            f"downloaded from {home} ({reason(error)}): put the file with sha256 {source.sha256} into {folder}"
         ) from error
     with whole_file(path) as partial:
         partial.write_bytes(raw)

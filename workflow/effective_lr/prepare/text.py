@@ -57,7 +57,7 @@ def tokens(folder: Path) -> Prepared:
     if not path.exists():
         raise Missing(
             f"{path} does not exist: corpus = tokens expects a file of tokens there, uint16, little-endian; "
-            "make one with a tokenizer of yours, or use corpus = shakespeare"
+            "make one with your tokenizer, or use corpus = shakespeare"
         )
     size = path.stat().st_size
     if size == 0 or size % 2:
