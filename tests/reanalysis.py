@@ -287,7 +287,8 @@ def affine(rows: Images) -> Ends:
     """C9: the change of the error by a penalty on γ and β of the hidden layers."""
     hidden = rows.select("affine_penalty", affine_l2="hidden")
     first = hidden.iloc[0]
-    none = rows.select("affine_penalty", affine_l2="none", **{key: first[key] for key in ("optimizer", "lr", "l2", "steps")})
+    same = {key: first[key] for key in ("optimizer", "lr", "l2", "steps")}
+    none = rows.select("affine_penalty", affine_l2="none", **same)
     none = none[none["affine_lr"] == first["affine_lr"]]
     changes = hidden.set_index("seed")["error"] - none.set_index("seed")["error"]
     return over_seeds(changes.dropna())

@@ -14,7 +14,15 @@ from effective_lr.document.table import Results
 from effective_lr.engine.contents import load_claims
 from effective_lr.evidence.estimates import Estimate, Undecidable
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import NEEDS_STUDY, NOT_REPRODUCED, REPRODUCED, UNDECIDED, Evidence, decide, statistics_of
+from effective_lr.evidence.verdicts import (
+    NEEDS_STUDY,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    UNDECIDED,
+    Evidence,
+    decide,
+    statistics_of,
+)
 from effective_lr.studies.stability import STUDY, checks, figures, numbers, statistics, tables
 from effective_lr.studies.stability.analysis import derive
 from shared import ROOT, require_calibrated
@@ -168,7 +176,9 @@ def test_without_runs_or_with_one_seed_or_old_seeds_alone_nothing_is_decided(
     for part in verdicts(tables_of(seeds=(200,)), one_check).values():
         assert part["value"] is not None and part["verdict"] in (UNDECIDED, NEEDS_STUDY), part
     old = changed(true_tables, lambda runs: runs.assign(seed=runs["seed"] - 100))
-    decided = {key[1] for key, part in verdicts(old, no_checks).items() if part["verdict"] not in (UNDECIDED, NEEDS_STUDY)}
+    decided = {
+        key[1] for key, part in verdicts(old, no_checks).items() if part["verdict"] not in (UNDECIDED, NEEDS_STUDY)
+    }
     assert decided == {"plateau_across_lr"}  # whose rule has not changed
 
 
