@@ -24,7 +24,7 @@
 # %% tags=["parameters"]
 tensors = "results/data/fashion-mnist-14.pt"  # the prepared images
 record = "results/data/fashion-mnist-14.json"  # their checksum
-steps = 240  # of each training
+steps = 250  # of each training
 
 # %%
 from pathlib import Path
@@ -49,7 +49,7 @@ start()
 # %config InlineBackend.figure_format = "retina"
 torch.set_num_threads(1)
 torch.manual_seed(0)
-every = 3  # for so few steps; 50 is the default
+every = 2  # for so few steps; 50 is the default
 
 # %% [markdown]
 # ## A ResNet-18, by SGD with momentum
@@ -59,11 +59,11 @@ data = load_tensors(Path(tensors), Path(record))
 images, labels = data["train_images"][:2048].float(), data["train_labels"][:2048]
 images = F.interpolate(images, size=33).expand(-1, 3, -1, -1)  # four pixels are left behind the strides of ResNet
 resnet = resnet18(num_classes=10)
-sgd = torch.optim.SGD(resnet.parameters(), lr=0.05, momentum=0.9, weight_decay=0.04)
+sgd = torch.optim.SGD(resnet.parameters(), lr=0.05, momentum=0.9, weight_decay=0.05)
 groups = scale_groups(resnet, images[:4])
 monitor = Monitor(resnet, sgd, groups, every)
 for step in range(steps):
-    if step == steps // 2:
+    if step == 2 * steps // 3:
         monitor.report()  # the next one is of what follows
     chosen = torch.randint(len(images), (16,))
     F.cross_entropy(resnet(images[chosen]), labels[chosen]).backward()
@@ -94,7 +94,7 @@ def windows():
 groups = scale_groups(gpt, windows()[:, :-1])
 monitor = Monitor(gpt, adamw, groups, every)
 for step in range(steps):
-    if step == steps // 2:
+    if step == 2 * steps // 3:
         monitor.report()
     loss(gpt, windows()).backward()
     adamw.step()
