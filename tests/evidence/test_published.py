@@ -137,9 +137,11 @@ def test_the_committed_verdicts_are_those_of_the_committed_tables() -> None:
 
 
 def test_the_present_code_finds_every_published_run_and_they_are_of_one_clean_code() -> None:
-    for study in map(load, names()):
-        key, path = training_key(study), published_table(ROOT, study.name, "study")
-        records, planned = read_provenance(path), published_layout().chapters[study.name].runs
+    """At every scale: a change of one grid reaches those that are based on it."""
+    tables = [(load(name), scale) for name in names() for scale in published_scales(ROOT, name)]
+    for study, scale in tables:
+        key, path = training_key(study), published_table(ROOT, study.name, scale)
+        records, planned = read_provenance(path), published_layout(scale).chapters[study.name].runs
         for record in records:
             run = study.run(**record.run)
             assert run.run_id == record.run_id and run.key(key, record.data_sha256) == record.run_key
