@@ -200,7 +200,8 @@ def test_every_chapter_has_its_view_and_the_tab_stays_small(browser: webdriver.C
     for study in names():
         open_study(browser, study)
         assert len(browser.find_elements(By.CSS_SELECTOR, "section.open .mark")) >= 20, study
-        assert len(browser.find_elements(By.CSS_SELECTOR, "section.open .charts figure")) >= 2, study
+        fewest = 1 if study == "norms" else 2  # a tuned run has one measurement over strengths, its held-out loss
+        assert len(browser.find_elements(By.CSS_SELECTOR, "section.open .charts figure")) >= fewest, study
         assert numbers(browser), study
         claims = browser.find_elements(By.CSS_SELECTOR, "section.open .claims details")
         browser.find_element(By.CSS_SELECTOR, "section.open [data-tab=claims]").click()
