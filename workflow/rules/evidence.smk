@@ -1,6 +1,6 @@
 # Tables of jobs -> <study>/checks.parquet, exact statements in float64; -> claims.json, macros and tables of a chapter.
 
-RULES = {study: LAYOUT.rules(study) for study in CHAPTERS}  # copied before Snakemake looks what there is
+RULES = {study: LAYOUT.rules(study) for study in CHAPTERS}  # copied before Snakemake looks for inputs
 
 
 rule checks:

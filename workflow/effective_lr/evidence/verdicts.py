@@ -210,8 +210,7 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
                 verdict, why = NEEDS_STUDY, f"{seeds} of {part.planned.seeds} planned seeds: {NEEDS_STUDY}"
         within = [None if np.isinf(bound) else bound for bound in part.within]
         why = "; ".join(filter(None, [why, estimate.note]))
-        own = {} if part.seeds_from is None else {"seeds_from": part.seeds_from}
-        parts.append({**as_json(part, estimate), "within": within, **own, "verdict": verdict, "why": why})
+        parts.append({**as_json(part, estimate), "within": within, "verdict": verdict, "why": why})
     fresh = evidence.since(claim.seeds_from)
     explored = []
     for what in claim.explored:
