@@ -29,6 +29,7 @@ rule chapter:
         contents=ROOT / "paper/{study}/contents.yaml",
         published=lambda wildcards: LAYOUT.all_published_claims(wildcards.study).values(),
         measured=lambda wildcards: LAYOUT.measured_files(wildcards.study),
+        templates=[ROOT / f"workflow/effective_lr/document/{name}.html" for name in ("report", "evidence")],
     output:
         claims=f"{RESULTS}/{{study}}/claims.json",
         runs=f"{RESULTS}/{{study}}/runs.csv",

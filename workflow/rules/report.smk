@@ -37,7 +37,7 @@ rule explorer:
     input:
         tables=LAYOUT.all_tables(),
         claims=CHAPTER_FILES["claims"],
-        template=ROOT / "workflow/effective_lr/document/explorer.html",
+        templates=[ROOT / f"workflow/effective_lr/document/{name}.html" for name in ("explorer", "evidence")],
     output:
         f"{BUILD}/explorer.html",  # too large to be one of many items of the report, which links to it
     log:

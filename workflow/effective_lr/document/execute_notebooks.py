@@ -9,7 +9,6 @@ import shutil
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import jupytext  # type: ignore[import-untyped]
 import papermill  # type: ignore[import-untyped]
@@ -43,21 +42,18 @@ def with_formulas(text: str) -> str:
     return FORMULA.sub(mathml, text)
 
 
-def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
-    """Run the cells of a notebook in py:percent, write it with what they put out, and return that.
+def run(source: Path, parameters: str, executed: Path, notebook: Path, page: Path) -> str:
+    """Execute a notebook in py:percent with parameters in JSON; write it and its page, nbconvert's with formulas as
+    MathML; returns a line about it.
 
-    It is given the parameters that its cell of parameters declares.
-
-    Raises UserError when a cell fails; what ran until then is written all the same, with the error.
+    Raises UserError when a cell fails: then `executed` has what ran until there, with the error.
     """
-    notebook = jupytext.read(source)
-    declared = "".join(cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
-    parameters = {name: value for name, value in parameters.items() if re.search(rf"^{name}\b", declared, re.MULTILINE)}
+    start = time.monotonic()
     try:
-        return papermill.execute_notebook(
-            notebook,
+        done = papermill.execute_notebook(
+            jupytext.read(source),
             executed,
-            parameters,
+            json.loads(parameters),
             kernel_name="python3",
             language="python",  # where a notebook has no header that says so
             start_timeout=600,  # seconds: a busy machine starts it late
@@ -66,23 +62,11 @@ def execute(source: Path, parameters: dict[str, str], executed: Path) -> Any:
     except papermill.PapermillExecutionError as error:
         why = textwrap.shorten(f"{error.ename}: {error.evalue}", 300)
         raise UserError(f"{source}: cell {error.exec_count} failed ({why}); {executed} shows where") from error
-
-
-def page_of(notebook: Any, name: str) -> str:
-    """The page of an executed notebook: nbconvert's, with formulas as MathML."""
-    for cell in notebook.cells:
+    for cell in done.cells:
         if cell.cell_type == "markdown":
             cell.source = with_formulas(cell.source)
     exporter = HTMLExporter(raw_template=TEMPLATE)  # type: ignore[no-untyped-call]
-    text, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
-    return text
-
-
-def run(source: Path, parameters: str, executed: Path, notebook: Path, page: Path) -> str:
-    """Execute a notebook with parameters in JSON and write it and its page, these two only when no cell fails; returns
-    a line about it."""
-    start = time.monotonic()
-    done = execute(source, json.loads(parameters), executed)
-    page.write_text(page_of(done, source.stem), encoding="utf-8")
+    text, _ = exporter.from_notebook_node(done, resources={"metadata": {"name": source.stem}})
+    page.write_text(text, encoding="utf-8")
     shutil.copyfile(executed, notebook)
     return f"{source}: executed in {time.monotonic() - start:.0f} s"

@@ -7,32 +7,29 @@ A study may have these functions in its explorer.py; without the second, all tha
 """
 
 import base64
-import html
 import json
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from effective_lr.document import style
-from effective_lr.document.report import evidence_to_html, verdict
+from effective_lr.document.report import render
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.storage import read_json
 from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables
 
-POINTS = 80  # of a curve at most; probes of longer ones are thinned evenly
-ROW = ["run_id", "step", "layer", "quantity", "value"]
-CURVE = ["run", "predicted", "quantity", "line"]  # by which curves differ
+POINTS = 80  # of a curve at most; those of longer ones are thinned evenly
 
 
-class Axis(NamedTuple):
+@dataclass(frozen=True)
+class Axis:
     """An axis of a panel. Without `ticks` or `ends` the page chooses them."""
 
     label: str
@@ -41,7 +38,8 @@ class Axis(NamedTuple):
     log: bool = False
 
 
-class Mark(NamedTuple):
+@dataclass(frozen=True)
+class Mark:
     """What can be chosen in a panel: a cell, a curve, or a point with its interval. A click opens the first run."""
 
     label: str  # read aloud when it has the focus
@@ -55,7 +53,8 @@ class Mark(NamedTuple):
     dashes: str = ""  # of the curve
 
 
-class Panel(NamedTuple):
+@dataclass(frozen=True)
+class Panel:
     """Marks in one system of axes. `lines` are those of the theory, each by its points; curves are of one quantity."""
 
     kind: Literal["cells", "curves", "intervals"]
@@ -68,14 +67,16 @@ class Panel(NamedTuple):
     quantity: str = ""
 
 
-class View(NamedTuple):
+@dataclass(frozen=True)
+class View:
     """The first view of a study: panels, and a note on what they show and what is predicted."""
 
     note: str
     panels: list[Panel]
 
 
-class Quantity(NamedTuple):
+@dataclass(frozen=True)
+class Quantity:
     """A quantity that is drawn of a run, under its name in the table of `Curves`."""
 
     name: str
@@ -83,7 +84,8 @@ class Quantity(NamedTuple):
     log: bool = False
 
 
-class Curves(NamedTuple):
+@dataclass(frozen=True)
+class Curves:
     """What is drawn of runs: tidy rows run_id, step, layer, quantity, value, measured and predicted.
 
     `x` and `line` name the columns step and layer; `colors` are those of lines that have one in the paper.
@@ -94,18 +96,13 @@ class Curves(NamedTuple):
     predicted: pd.DataFrame | None = None
     x: Axis = Axis("training step", log=True)
     line: str = "layer"
-    colors: Mapping[str, str] = MappingProxyType({})
+    colors: Mapping[str, str] = field(default_factory=dict)
 
 
-def rows_of_runs(tables: Tables, experiments: Sequence[str] = ()) -> pd.DataFrame:
-    """All that the runs of these experiments measured, or of all of them, each run once."""
-    seen: set[str] = set()
-    found = []
-    for name in experiments or tables:
-        metrics, runs = tables[name]
-        found.append(metrics[metrics["run_id"].isin(set(runs["run_id"]) - seen)])
-        seen |= set(runs["run_id"])
-    return pd.concat(found, ignore_index=True)
+def rows_of_runs(tables: Tables) -> pd.DataFrame:
+    """All that the runs measured, each run once."""
+    rows = pd.concat([metrics for metrics, _ in tables.values()], ignore_index=True)
+    return rows.drop_duplicates(["run_id", "step", "layer", "quantity"], ignore_index=True)
 
 
 def all_curves(tables: Tables) -> Curves:
@@ -119,156 +116,75 @@ def all_curves(tables: Tables) -> Curves:
 # The data of the page
 
 
-def columns(curves: Curves, runs: list[str]) -> tuple[list[str], dict[str, NDArray[Any]]]:
-    """The names of lines, and the columns of all curves.
-
-    `run`, `quantity`, `line`, `predicted` and `length` have a value for each curve, the first three as places in their
-    lists; `x` and `y` have its points, one curve after another, as float32.
-    """
-    parts = [curves.measured.assign(predicted=0)]
-    if curves.predicted is not None:
-        parts.append(curves.predicted.assign(predicted=1))
-    tidy = pd.concat(parts, ignore_index=True)
-    lines = curves.measured["layer"].unique().tolist()
-    names = [one.name for one in curves.quantities]
-    with np.errstate(over="ignore"):  # of a run that diverged
-        rows = pd.DataFrame(
-            {
-                "run": pd.Categorical(tidy["run_id"], runs).codes,
-                "predicted": tidy["predicted"].astype("u1"),
-                "quantity": pd.Categorical(tidy["quantity"], names).codes,
-                "line": pd.Categorical(tidy["layer"], lines).codes,
-                "x": tidy["step"].astype("f4"),
-                "y": tidy["value"].astype("f4"),
-            }
-        )
-    rows = rows[(rows[["run", "quantity", "line"]] >= 0).all(axis=1)].sort_values([*CURVE, "x"])
-    count = rows.groupby(CURVE)["x"]
-    place, length = count.cumcount().to_numpy(), count.transform("size").to_numpy()
-    share = (POINTS - 1) / np.maximum(length - 1, 1)
-    rows = rows[(length <= POINTS) | (place == 0) | (np.floor(place * share) > np.floor((place - 1) * share))]
-    each = rows.groupby(CURVE, sort=False).size().rename("length").reset_index()
-    types = {"run": "<u2", "quantity": "u1", "line": "<u2", "predicted": "u1", "length": "<u2"}
-    points = {name: rows[name].to_numpy("<f4") for name in ("x", "y")}
-    return lines, {**{name: each[name].to_numpy(kind) for name, kind in types.items()}, **points}
-
-
 def describe(chapter: Chapter, tables: Tables) -> list[dict[str, Any]]:
     """The finished runs, those that diverged first: settings, provenance, result."""
-    table = tables.runs().set_index("run_id")
     members = {name: set(runs["run_id"]) for name, (_, runs) in tables.items()}
+    settings = {run.run_id: run.model_dump() for run in chapter.runs}
     found = []
-    for run in chapter.runs:
-        if run.run_id not in table.index:
-            continue  # its optional data are not here
-        line = table.loc[run.run_id]
-        step = None if pd.isna(line["diverged"]) else int(line["diverged"])
-        means = {name: line[name] for name in chapter.study.summarized}
+    for _, run in tables.runs().sort_values("diverged", key=pd.isna, kind="stable").iterrows():
+        has_diverged = pd.notna(run["diverged"])
         found.append(
             {
-                "id": run.run_id,
-                "experiments": [name for name, ids in members.items() if run.run_id in ids],
-                "settings": run.model_dump(),
-                "diverged": step,
-                "result": chapter.study.outcome(means) if step is None else f"diverged at step {step:,}",
-                "seed": run.seed,
-                "host": line["host"] or "not published",
-                "seconds": float(line["seconds"]),
-                **{name: line[name] for name in ("commit", "device", "finished")},
+                "id": run["run_id"],
+                "experiments": [name for name, ids in members.items() if run["run_id"] in ids],
+                "settings": settings[run["run_id"]],
+                "has_diverged": has_diverged,
+                "result": f"diverged at step {run['diverged']:,.0f}" if has_diverged else chapter.study.outcome(run),
+                "host": run["host"] or "not published",
+                **{name: run[name] for name in ("seed", "seconds", "commit", "device", "finished")},
             }
         )
-    return sorted(found, key=lambda one: one["diverged"] is None)
+    return found
 
 
-def embed(content: bytes, **about: str) -> str:
-    """Bytes in the page, which unpacks them when a study is opened."""
-    data = "".join(f' data-{name}="{value}"' for name, value in about.items())
-    return f'<script type="text/plain"{data}>{base64.b64encode(zlib.compress(content, 9)).decode()}</script>'
+def curves_by_run(curves: Curves) -> dict[str, list[dict[str, Any]]]:
+    """The curves of each run, thinned. Values have seven digits; what float32 cannot hold, of a run that diverged, is
+    None."""
+    tables = [curves.measured.assign(predicted=False)]
+    if curves.predicted is not None:
+        tables.append(curves.predicted.assign(predicted=True))
+    rows = pd.concat(tables).sort_values("step")
+    rows = rows[rows["quantity"].isin([one.name for one in curves.quantities])]
+    found: dict[str, list[dict[str, Any]]] = {}
+    points = rows.groupby(["run_id", "predicted", "quantity", "layer"])[["step", "value"]].agg(list)
+    for (run, predicted, quantity, line), steps, values in points.itertuples():
+        places = np.unique(np.linspace(0, len(steps) - 1, POINTS).astype(int))
+        shown = [float(f"{values[k]:.7g}") if abs(values[k]) < 3e38 else None for k in places]
+        curve = {"quantity": quantity, "line": line, "predicted": predicted, "x": [steps[k] for k in places]}
+        found.setdefault(run, []).append({**curve, "y": shown})
+    return found
 
 
-# The page
-
-
-def fill(template: str, **content: str) -> str:
-    """The template with each <!--name--> replaced by the content of that name."""
-    for name, text in content.items():
-        template = template.replace(f"<!--{name}-->", text)
-    return template
+def data_of(chapter: Chapter, tables: Tables) -> dict[str, Any]:
+    """The runs of a study with their curves, and its first view, as the page reads them."""
+    runs = describe(chapter, tables) if tables else []
+    if not runs:
+        return {"runs": runs, "curves": [], "panels": []}
+    item = chapter.contents.figures.get(chapter.contents.first_view or "")
+    view, curves = chapter.study.find("explorer", "view"), chapter.study.find("explorer", "curves") or all_curves
+    shown: View = view(tables.only(chapter.experiments_of(item))) if view and item else View("", [])
+    drawn: Curves = curves(tables)
+    of_runs = curves_by_run(drawn)
+    return {
+        "runs": runs,
+        "curves": [of_runs.get(run["id"], []) for run in runs],
+        "title": item.title if item else "",
+        **asdict(shown),
+        "quantities": [asdict(one) for one in drawn.quantities],
+        "x": asdict(drawn.x),
+        "line": drawn.line,
+        "lines": drawn.measured["layer"].unique().tolist(),
+        "colors": drawn.colors,
+    }
 
 
 def write(layout: Layout, output: Path) -> None:
-    """Write the page: explorer.html, whose part between two marks is that of one study."""
-    page = Path(__file__).with_name("explorer.html").read_text(encoding="utf-8")
-    before, template, after = page.split("<!--study-->\n")
-    titles = {name: html.escape(chapter.study.title) for name, chapter in layout.chapters.items()}
-    links = [f'<a href="#{name}" title="{title}">{name}</a>' for name, title in titles.items()]
+    """Write the page: the claims and runs of every study, and the packed data of its curves."""
+    studies = []
+    for name, chapter in layout.chapters.items():
+        data = data_of(chapter, tidy.read(chapter, layout.tables(name)))
+        packed = base64.b64encode(zlib.compress(json.dumps(data, allow_nan=False).encode())).decode()
+        studies.append({**data, "about": chapter.study, "claims": read_json(layout.claims(name)), "packed": packed})
     scale = f"{'published' if layout.is_published else 'own'} results, scale {layout.config.scale_name}"
-    colors = zip("abcdefghij", style.PALETTE, strict=True)
-    head = fill(
-        before,
-        scale=html.escape(scale),
-        links="\n".join(links),
-        colors="".join(f"--{name}: {color};" for name, color in colors),
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sections = [section(layout, chapter, template) for chapter in layout.chapters.values()]
-    output.write_text("".join([head, *sections, after]), encoding="utf-8")
-
-
-def section(layout: Layout, chapter: Chapter, template: str) -> str:
-    """A study: its claims and runs, which are seen without JavaScript, and the data of its curves."""
-    study, name = chapter.study, chapter.contents.first_view
-    tables = tidy.read(chapter, layout.tables(chapter.name))
-    claims = read_json(layout.claims(chapter.name))
-    runs = describe(chapter, tables) if tables else []
-    ids = [run["id"] for run in runs]
-    curves = (study.find("explorer", "curves") or all_curves)(tables) if ids else Curves([], pd.DataFrame(columns=ROW))
-    item = chapter.contents.figures[name] if name else None
-    make = study.find("explorer", "view")
-    view = make(tables.only(chapter.experiments_of(item))) if make and item and ids else View("", [])
-    lines, packed = columns(curves, ids)
-    data = {
-        "runs": runs,
-        "panels": [panel_data(panel, {one: place for place, one in enumerate(ids)}) for panel in view.panels],
-        "quantities": [one._asdict() for one in curves.quantities],
-        "x": curves.x._asdict(),
-        "line": curves.line,
-        "lines": lines,
-        "colors": dict(curves.colors),
-    }
-    return fill(
-        template,
-        id=study.name,
-        title=html.escape(study.title),
-        follows=html.escape(study.follows),
-        view=html.escape(item.title) if item else "",
-        note=html.escape(view.note),
-        claims="\n".join(claim_html(study.name, one, claim) for one, claim in claims.items()),
-        count=f"{len(runs):,}",
-        runs="\n".join(run_row(study.name, run) for run in runs),
-        data=embed(json.dumps(data, allow_nan=False).encode(), part="table")
-        + "".join(embed(one.tobytes(), part=part, type=one.dtype.str) for part, one in packed.items()),
-    )
-
-
-def panel_data(panel: Panel, places: dict[str, int]) -> dict[str, Any]:
-    """A panel for JSON, its runs as places in the table of runs."""
-    marks = [{**mark._asdict(), "runs": [places[run] for run in mark.runs]} for mark in panel.marks]
-    return {**panel._asdict(), "x": panel.x._asdict(), "y": panel.y._asdict(), "marks": marks}
-
-
-def claim_html(study: str, name: str, claim: dict[str, Any]) -> str:
-    """A claim that opens its evidence."""
-    links = [f'<a href="#{study}" data-experiment="{one}">{one}</a>' for one in claim["experiments"]]
-    runs = f'<p class="needs-script">Its runs: {", ".join(links)}</p>' if links else ""
-    title = f"{name} {html.escape(claim['title'])}: {verdict(claim['verdict'])}"
-    return f'<details id="{study}-{name}"><summary>{title}</summary>{runs}{evidence_to_html(claim)}</details>'
-
-
-def run_row(study: str, run: dict[str, Any]) -> str:
-    """A line of the table of runs."""
-    finished, link = run["finished"][:16].replace("T", " "), f'<a href="#{study}/{run["id"]}">{run["id"]}</a>'
-    cells = [link, html.escape(run["result"]), " ".join(run["experiments"]), str(run["seed"]), run["commit"][:10]]
-    cells += [html.escape(run["host"]), finished, f"{run['seconds']:.1f}"]
-    kind = "" if run["diverged"] is None else ' class="diverged"'
-    return f"<tr{kind}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    colors = dict(zip("abcdefghij", style.PALETTE, strict=True))
+    output.write_text(render("explorer.html", scale=scale, colors=colors, studies=studies), encoding="utf-8")

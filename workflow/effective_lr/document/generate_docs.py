@@ -8,21 +8,30 @@ environment.yml                     the pins of requirements.lock
 """
 
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from effective_lr.document import manuscript
-from effective_lr.document.macros import count_verdicts
 from effective_lr.engine import contents, grid
 from effective_lr.engine.contents import Chapter, published_scales, published_table
 from effective_lr.engine.inputs import Layout
-from effective_lr.engine.resources import CPU_SPEED
 from effective_lr.engine.storage import Provenance, read_provenance
 from effective_lr.engine.study import Study, load, names
 from effective_lr.evidence.published import read_claims, write_claims
-from effective_lr.evidence.verdicts import Claims, label_of, part_text, worst_part
+from effective_lr.evidence.verdicts import (
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    SHOWN,
+    UNDECIDED,
+    Claims,
+    label_of,
+    part_text,
+    worst_part,
+)
 
 ROOT = Path(__file__).parents[3]
 TARGETS_SCALE = "laptop"
@@ -31,12 +40,13 @@ PUBLISHED_SCALE = "study"
 CENTRAL = ("normalization", "C2")  # the claim that the README names
 
 
-def section(text: str, name: str, content: str) -> str:
-    """The text with this content between the marks of a generated section."""
-    begin, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
-    before, rest = text.split(begin)
-    _, after = rest.split(end)
-    return f"{before}{begin}\n{content}\n{end}{after}"
+def with_sections(page: Path, **contents: str) -> str:
+    """The text of a page with these contents between the marks of its generated sections."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in contents.items():
+        begin, end = f"<!-- {name}: written by `make docs` -->\n", f"\n<!-- end of {name} -->"
+        text = text.split(begin)[0] + begin + content + end + text.split(end)[1]
+    return text
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -52,8 +62,6 @@ def allowed(schema: dict[str, Any]) -> str:
         return " or ".join(allowed(part) for part in schema["anyOf"])
     if "const" in schema or "enum" in schema:
         return ", ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
-    if schema["type"] == "boolean":
-        return "true, false"
     bounds = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if key in schema]
     return " ".join([schema["type"], ", ".join(limits)]).strip()
@@ -81,12 +89,11 @@ def settings_page(study: Study) -> str:
     )
 
 
-def environment() -> str:
+def environment(path: Path) -> str:
     """environment.yml with the pins of the lock in it: conda and Snakemake copy this file alone."""
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
     pins = re.findall(r"^([A-Za-z0-9_.\[\]-]+==[^\s\\;]+)( ; [^\\\n]*?)?\s*\\?$", lock, flags=re.MULTILINE)
     lines = [f'      - "{name}{marker.rstrip()}"' if marker else f"      - {name}" for name, marker in pins]
-    path = ROOT / "environment.yml"
     before = path.read_text(encoding="utf-8").split("  - pip:\n")[0]
     return "\n".join([f"{before}  - pip:", *lines, ""])
 
@@ -94,32 +101,24 @@ def environment() -> str:
 # The documents
 
 
-def records(study: str) -> list[Provenance]:
-    """The published runs of a study."""
-    path = published_table(ROOT, study, PUBLISHED_SCALE)
-    return read_provenance(path) if path.exists() else []
-
-
 @cache
-def seconds_per_operation(name: str) -> float:
-    """By the published study; by the speed that is assumed of a core where a study has none."""
-    study, found = load(name), records(name)
-    operations = sum(study.operations(study.run(**record.run)) for record in found if not record.diverged)
-    return sum(record.seconds for record in found if not record.diverged) / operations if found else 1 / CPU_SPEED
+def records(study: str) -> dict[str, Provenance]:
+    """The published runs of a study at the scale of the targets, by their names."""
+    path = published_table(ROOT, study, TARGETS_SCALE)
+    return {record.run_id: record for record in read_provenance(path)} if path.exists() else {}
 
 
 def cost(chapter: Chapter, experiments: list[str]) -> str:
-    """How many trainings experiments need from raw data, and their minutes."""
-    runs = [run for job in chapter.jobs_of(experiments) for run in chapter.jobs[job]]
-    if not runs:
-        return "none"
-    seconds = sum(map(chapter.study.operations, runs)) * seconds_per_operation(chapter.name)
-    return f"{len(runs)}, {round(seconds / 60 / TARGETS_CORES) or '<1'}"
+    """How many trainings experiments need from raw data, and the minutes that these took when they were published."""
+    runs = [run.run_id for job in chapter.jobs_of(experiments) for run in chapter.jobs[job]]
+    seconds = [records(chapter.name)[run].seconds for run in runs if run in records(chapter.name)]
+    minutes = (round(sum(seconds) / 60 / TARGETS_CORES) or "<1") if seconds else "not measured"
+    return f"{len(runs)}, {minutes}" if runs else "none"
 
 
 def speed() -> str:
     """The machine that the costs are for, by what its users see in the log of a training."""
-    images = median(record.examples_per_second for record in records("normalization"))
+    images = median(record.examples_per_second for record in records("normalization").values())
     return f"Minutes are for {TARGETS_CORES} cores that train {images:,.0f} images/s each in the study `normalization`."
 
 
@@ -164,12 +163,12 @@ def verdicts_table(claims: dict[str, Claims], chapters: dict[str, Chapter]) -> s
 
 def outcome(claims: dict[str, Claims]) -> str:
     """The published verdicts in two sentences: how many of each, and the central claim."""
-    count = {key.removeprefix("claims/"): number for key, number in count_verdicts(*claims.values()).items()}
+    count = Counter(claim["verdict"] for decided in claims.values() for claim in decided.values())
     study, name = CENTRAL
     central = claims[study][name]
     return (
-        f"Of {count['count']} claims, {count['reproduced']} are reproduced, {count['reproduced_in_part']} in part, "
-        f"{count['not_reproduced']} not; {count['undecided']} are undecided, and {count['shown']} has no test.\n"
+        f"Of {count.total()} claims, {count[REPRODUCED]} are reproduced, {count[IN_PART]} in part, "
+        f"{count[NOT_REPRODUCED]} not; {count[UNDECIDED]} are undecided, and {count[SHOWN]} has no test.\n"
         f"The central claim, {name} (*{central['title']}*), is **{central['verdict']}**. Its deciding test, with "
         f"90 % interval and tolerance: {deciding_test(study, central)}."
     )
@@ -180,21 +179,14 @@ def generated() -> dict[Path, str]:
     published = Layout.load(ROOT, metrics="published", scale=PUBLISHED_SCALE)
     claims = {study: read_claims(published, study) for study in published.chapters}
     chapters = Layout.load(ROOT, scale=TARGETS_SCALE).chapters
-    sections = {
-        "README.md": {"outcome": outcome(claims)},
-        "docs/results.md": {
-            "targets": targets_table(chapters),
-            "verdicts": verdicts_table(claims, chapters),
-            "speed": speed(),
-        },
+    readme, results, pins = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "environment.yml"
+    tables = {"targets": targets_table(chapters), "verdicts": verdicts_table(claims, chapters), "speed": speed()}
+    return {
+        readme: with_sections(readme, outcome=outcome(claims)),
+        results: with_sections(results, **tables),
+        pins: environment(pins),
+        **{ROOT / "config" / name / "README.md": settings_page(load(name)) for name in names()},
     }
-    found = {ROOT / "environment.yml": environment()}
-    for name, contents_of in sections.items():
-        text = (ROOT / name).read_text(encoding="utf-8")
-        for mark, content in contents_of.items():
-            text = section(text, mark, content)
-        found[ROOT / name] = text
-    return found | {ROOT / "config" / name / "README.md": settings_page(load(name)) for name in names()}
 
 
 def write() -> None:

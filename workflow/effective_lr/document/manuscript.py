@@ -97,27 +97,6 @@ def chapters_tex(paper: Path, studies: list[str], watermark: str) -> str:
     return "\n".join([*lines, ""])
 
 
-USED = re.compile(r"\\num(?:\[(?P<study>[a-z_]+)\])?\{(?P<name>[^}]*)\}")
-DEFINED = re.compile(r"^\\definenumber\{([a-z_]+/[^}]*)\}", flags=re.MULTILINE)
-
-
-def require_known_numbers(paper: Path, studies: list[str], build: Path, root: Path) -> None:
-    """Raise UserError for a number in the text that is not among those of its study, in <build>/<study>/numbers.tex.
-
-    Those of a study without this scale print as n/a.
-    """
-    files = {study: build / study / "numbers.tex" for study in [FRAME, *studies]}
-    known = {name for file in files.values() for name in DEFINED.findall(file.read_text(encoding="utf-8"))}
-    for source in map(Path, scan(paper, studies, root).sources):
-        own = source.parent.name if source.parent != paper else FRAME
-        for line, content in enumerate(source.read_text(encoding="utf-8").splitlines(), start=1):
-            for found in USED.finditer(re.sub(r"(?<!\\)%.*", "", content)):
-                study, name = found["study"] or own, found["name"]
-                if study in files and "#" not in name and f"{study}/{name}" not in known:
-                    where = f"{source.relative_to(root)}:{line}: {found[0]}"
-                    raise UserError(f"{where}: no such number; expected one of those in {files[study]}")
-
-
 def typeset(main: Path, build: Path) -> None:
     """Make build/main.pdf, with generated files found in `build`. Raises UserError where LaTeX is missing or fails."""
     main = Path(os.path.relpath(main))  # the folder of the repository may have a name that TeX cannot read
@@ -127,7 +106,8 @@ def typeset(main: Path, build: Path) -> None:
             raise UserError(f"{main}: LaTeX cannot read a path with {' '.join(odd)}; rename that folder")
         # A trailing colon keeps LaTeX's own search path; -norc leaves out the user's start-up files.
         paths = dict.fromkeys(("TEXINPUTS", "BIBINPUTS"), f"{here}:{build}:")
-        options = ["-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={build}"]
+        options = ["-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"]
+        options.append(f"-output-directory={build}")
         command = ["latexmk", *options, str(main)]
     elif shutil.which("tectonic"):
         paths = {}
@@ -149,6 +129,6 @@ def typeset(main: Path, build: Path) -> None:
             path.unlink(missing_ok=True)
         if left and succeeds():
             return
-        raise UserError(
-            f"{main}: LaTeX failed; the first line that starts with '!' in {build / 'main.log'} gives the reason"
-        )
+        log = build / "main.log"
+        error = re.search(r"^.+\.\w+:\d+: .*", log.read_text(errors="replace") if log.exists() else "", re.MULTILINE)
+        raise UserError(f"{error[0] if error else f'{main}: LaTeX failed'}; {log} has the details")

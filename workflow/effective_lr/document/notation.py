@@ -30,7 +30,7 @@ def latex(text: str) -> str:
 
 RAISED, LOWERED = (str.maketrans("0123456789-", digits) for digits in ("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "₀₁₂₃₄₅₆₇₈₉₋"))
 PLAIN = {
-    **{r"\lambda": "λ", r"\eta": "η", r"\rho": "ρ", r"\theta": "θ", r"\ell": "ℓ"},
+    **{r"\lambda": "λ", r"\eta": "η", r"\rho": "ρ", r"\sigma": "σ", r"\theta": "θ", r"\ell": "ℓ"},
     **{r"\|": "‖", r"\,": "\u202f", "--": "–", "$": ""},
 }
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from effective_lr.document.macros import count_verdicts, to_latex
-from effective_lr.document.manuscript import FRAME, chapters_tex, require_known_numbers, typeset
+from effective_lr.document.manuscript import FRAME, chapters_tex, typeset
 from effective_lr.document.notation import latex
 from effective_lr.document.table import Span, Table
 from effective_lr.engine.inputs import Layout
@@ -49,5 +49,4 @@ def write_paper(layout: Layout) -> None:
     (build / "chapters.tex").write_text(chapters_tex(paper, studies, "".join(watermarks[:1])), encoding="utf-8")
     (build / FRAME / "numbers.tex").write_text(to_latex(FRAME, numbers, CAPTIONS), encoding="utf-8")
     (build / FRAME / "tables" / "overview.tex").write_text(overview(claims).latex(), encoding="utf-8")
-    require_known_numbers(paper, studies, build, layout.root)
     typeset(paper / "main.tex", build)
