@@ -251,8 +251,8 @@ def test_an_unknown_number_ends_the_paper_with_its_place(smoke: Checkout, tmp_pa
     line = len((checkout.root / text).read_text().splitlines()) + 1
     checkout.append(text, "\\num{contour_slope/nobody}\n")
     result = checkout.command("paper")
-    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
-    assert result.stderr.startswith(f"{text}:{line}: \\num{{contour_slope/nobody}}: ")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"{text}:{line}: \\num{{contour_slope/nobody}}: ")
 
 
 @pytest.mark.slow

@@ -130,5 +130,6 @@ def typeset(main: Path, build: Path) -> None:
         if left and succeeds():
             return
         log = build / "main.log"
-        error = re.search(r"^.+\.\w+:\d+: .*", log.read_text(errors="replace") if log.exists() else "", re.MULTILINE)
-        raise UserError(f"{error[0] if error else f'{main}: LaTeX failed'}; {log} has the details")
+        text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+        error = re.search(r"^(.+\.\w+:\d+: .*?)\.?$", text, re.MULTILINE)
+        raise UserError(f"{error[1] if error else f'{main}: LaTeX failed'}; {log} has the details")
