@@ -23,10 +23,5 @@ def write_figure(layout: Layout, study: str, name: str, output: Path) -> str:
     chapter = layout.chapters[study]
     item = chapter.contents.figures[name]
     tables = tidy.read(chapter, layout.tables_of(study, item), chapter.experiments_of(item))
-    save_pdf(draw(chapter.study, name, tables), output)
+    style.save_pdf(draw(chapter.study, name, tables), output)
     return f"{item.title}: {output}"
-
-
-def save_pdf(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"CreationDate": None}, transparent=True)

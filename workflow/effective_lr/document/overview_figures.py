@@ -1,35 +1,25 @@
-"""The figures of the paper around its chapters: every test at a glance."""
+"""The figure of the paper around its chapters: every test at a glance."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from effective_lr.document import style
-from effective_lr.document.figures import save_pdf
 from effective_lr.document.overview import read_claims
 from effective_lr.document.style import PALETTE, TEXT_WIDTH
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.study import Study, load
-from effective_lr.evidence.verdicts import (
-    IN_PART,
-    NEEDS_STUDY,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SHOWN,
-    UNDECIDED,
-    Claims,
-    label_of,
-    statistics_of,
-)
+from effective_lr.evidence import verdicts
+from effective_lr.evidence.verdicts import Claims, label_of, statistics_of
 
-COLORS = {REPRODUCED: PALETTE[2], NOT_REPRODUCED: PALETTE[3], IN_PART: PALETTE[1]}
-COLORS |= dict.fromkeys([UNDECIDED, NEEDS_STUDY, SHOWN], "0.45")
+SHOWN_KINDS = {verdicts.REPRODUCED: PALETTE[2], verdicts.NOT_REPRODUCED: PALETTE[3], verdicts.UNDECIDED: "0.45"}
+COLORS = dict.fromkeys(verdicts.VERDICTS, "0.45") | SHOWN_KINDS | {verdicts.IN_PART: PALETTE[1]}
 REACH = 2.6  # of an axis, in units of the tolerance
 ROW, HEIGHT = 0.118, 8.7  # inches, at most
 LONGEST = 46  # characters of a label
@@ -39,43 +29,35 @@ class Line(NamedTuple):
     """A heading, or a row of tests."""
 
     text: str
+    tests: Sequence[dict[str, Any]] = ()
     color: str = "0.25"
-    tests: tuple[dict[str, Any], ...] = ()
+    weight: str = "normal"
 
 
-def verdicts(claims: dict[str, Claims]) -> Figure:
-    """Every test of every claim, by study and id: its value and 90 % interval in units of its own tolerance."""
+def write_verdicts(layout: Layout, output: Path) -> None:
+    """Draw every test of every claim, by study and id: its value and 90 % interval in units of its own tolerance."""
     style.use()
-    lines = [line for study, decided in claims.items() for line in lines_of(load(study), decided)]
+    lines = [line for study, decided in read_claims(layout).items() for line in lines_of(load(study), decided)]
     half = (len(lines) + 1) // 2
     figure, axes = plt.subplots(1, 2, figsize=(TEXT_WIDTH, min(ROW * half + 0.45, HEIGHT)))
     for axis, column in zip(axes, (lines[:half], lines[half:]), strict=True):
         draw_column(axis, column, half)
-    handles = [
-        Line2D([], [], color=COLORS[kind], marker="o", markersize=3, label=kind)
-        for kind in (REPRODUCED, NOT_REPRODUCED, UNDECIDED)
-    ]
+    handles = [Line2D([], [], color=color, marker="o", markersize=3, label=kind) for kind, color in SHOWN_KINDS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-    return figure
+    style.save_pdf(figure, output)
 
 
-def write_verdicts(layout: Layout, output: Path) -> None:
-    """Draw every test of every claim."""
-    save_pdf(verdicts(read_claims(layout)), output)
-
-
-def lines_of(study: Study, decided: dict[str, dict[str, Any]]) -> list[Line]:
+def lines_of(study: Study, decided: Claims) -> list[Line]:
     """The rows of a study: a heading for each claim, and a row for each test; float64 checks share one."""
-    lines, statistics = [Line(f"**{study.title}", "black")], statistics_of(study)
+    lines, statistics = [Line(study.title, color="black", weight="bold")], statistics_of(study)
     for name, claim in decided.items():
-        lines.append(Line(f"*{name}  {claim['title']}: {claim['verdict']}", COLORS[claim["verdict"]]))
-        checks = tuple(part for part in claim["parts"] if part["statistic"] not in statistics)
-        if checks:
-            lines.append(Line(f"{len(checks)} exact statements, float64", tests=checks))
+        lines.append(Line(f"{name}  {claim['title']}: {claim['verdict']}", color=COLORS[claim["verdict"]]))
+        if checks := [part for part in claim["parts"] if part["statistic"] not in statistics]:
+            lines.append(Line(f"{len(checks)} exact statements, float64", checks))
         for part in claim["parts"]:
             if part["statistic"] in statistics:
                 subject = study.words.get(part["subject"], part["subject"].replace("_", " "))
-                lines.append(Line(as_label(f"{subject}: {label_of(study, part['statistic'])[0]}"), tests=(part,)))
+                lines.append(Line(as_label(f"{subject}: {label_of(study, part['statistic'])[0]}"), [part]))
     return lines
 
 
@@ -94,14 +76,9 @@ def draw_column(axis: Axes, lines: list[Line], rows: int) -> None:
     axis.axvspan(-1, 1, color="0.92", linewidth=0)
     axis.axvline(0, color="0.8", linewidth=0.5)
     for row, line in enumerate(lines):
-        if not line.tests:
-            weight = "bold" if line.text.startswith("**") else "normal"
-            text = line.text.lstrip("*")
-            axis.text(
-                -REACH * 3.1, row, text, fontsize=5.5, va="center", weight=weight, color=line.color, clip_on=False
-            )
-            continue
-        axis.text(-REACH * 1.06, row, line.text, fontsize=4.5, va="center", ha="right", color=line.color, clip_on=False)
+        left, size, side = (-1.06, 4.5, "right") if line.tests else (-3.1, 5.5, "left")
+        text = axis.text(REACH * left, row, line.text, size=size, ha=side, va="center", clip_on=False)
+        text.set(color=line.color, weight=line.weight)
         for part in line.tests:
             draw_interval(axis, row, part)
     axis.set(xlim=(-REACH, REACH), ylim=(rows - 0.5, -0.5), yticks=[], xticks=[-1, 0, 1])

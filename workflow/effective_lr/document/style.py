@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 COLUMN_WIDTH, TEXT_WIDTH = 3.3, 7.0  # inches
@@ -43,3 +44,8 @@ def few_ticks(axis: Axis, at: tuple[float, ...] = (1, 2, 5)) -> None:
     axis.set_major_locator(LogLocator(subs=at))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def save_pdf(figure: Figure, path: Path) -> None:
+    """The same bytes each time."""
+    figure.savefig(path, metadata={"CreationDate": None}, transparent=True)
