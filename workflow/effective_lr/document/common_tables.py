@@ -15,24 +15,19 @@ from effective_lr.evidence.verdicts import estimate_of, label_of, rules
 def verdicts(results: Results) -> Table:
     """Claims and verdicts: each statistic with its interval and the degrees of freedom of that, its tolerance and what
     follows; then what was explored."""
-    words = results.study.words
     rows: list[list[Any]] = []
-
-    def measured(part: dict[str, Any]) -> list[str]:
-        """Subject, statistic, value and degrees of freedom of a part of a claim."""
-        label, digits = label_of(results.study, part["statistic"])
-        found = estimate_of(part)
-        value = residuals(found) if digits is None else interval(found, digits=digits)
-        freedom = "--" if not found.freedom > 0 else f"{found.freedom:.0f}"
-        return [words.get(part["subject"], latex(part["subject"].replace("_", " "))), label, value, freedom]
-
     for name, claim in results.claims.items():
-        if rows:
-            rows.append([])
+        rows += [[]] if rows else []
         title = Span(rf"\textbf{{{latex(claim['title'])}}}", 5)
         rows.append([rf"\textbf{{{name}}}", title, rf"\textbf{{{claim['verdict']}}}"])
-        rows += [["", *measured(part), tolerance(part["within"]), part["verdict"]] for part in claim["parts"]]
-        rows += [["", *measured(part), "--", "explored"] for part in claim["explored"]]
+        for part in claim["parts"] + claim["explored"]:
+            subject = results.study.words.get(part["subject"], latex(part["subject"].replace("_", " ")))
+            label, digits = label_of(results.study, part["statistic"])
+            found = estimate_of(part)
+            value = residuals(found) if digits is None else interval(found, digits=digits)
+            freedom = f"{found.freedom:.0f}" if found.freedom > 0 else "--"
+            follows = [tolerance(part["within"]), part["verdict"]] if "verdict" in part else ["--", "explored"]
+            rows.append(["", subject, label, value, freedom, *follows])
     return Table("llllrll", ["", "Subject", "Statistic", "Value", "df", "Tolerance", "Verdict"], rows)
 
 
