@@ -21,17 +21,7 @@ from effective_lr.engine.inputs import Layout
 from effective_lr.engine.storage import Provenance, read_provenance
 from effective_lr.engine.study import Study, load, names
 from effective_lr.evidence.published import read_claims, write_claims
-from effective_lr.evidence.verdicts import (
-    IN_PART,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    SHOWN,
-    UNDECIDED,
-    Claims,
-    label_of,
-    part_text,
-    worst_part,
-)
+from effective_lr.evidence.verdicts import Claims, label_of, part_text, worst_part
 
 ROOT = Path(__file__).parents[3]
 TARGETS_SCALE = "laptop"
@@ -70,23 +60,27 @@ def allowed(schema: dict[str, Any]) -> str:
 def settings_page(study: Study) -> str:
     """config/<study>/README.md: the scales of a study, and the settings of a run with the source of each."""
     folder = ROOT / "config" / study.name
-    scales = [f"- `{name}.yaml`: {grid.load_scale(folder, name, study)[0].about}" for name in grid.scales(folder)]
+    scales = "\n".join(
+        f"- `{name}.yaml`: {grid.load_scale(folder, name, study)[0].about}" for name in grid.scales(folder)
+    )
     rows = []
     for key, schema in study.run.model_json_schema()["properties"].items():
         source = schema.get("source", "ours")
         tags = source if isinstance(source, dict) else {"": source}
         sources = ", ".join(f"{value} [{tag}]".strip() for value, tag in tags.items())
         rows.append([f"`{key}`", schema.get("description", key), allowed(schema), sources, schema.get("change", "")])
-    return "\n".join(
-        [
-            f"<!-- Written by `make docs`. -->\n# {study.title}\n",
-            f"The study `{study.name}` follows {study.follows}. Its scales:\n",
-            *scales,
-            "\nThe settings of a run, any of which `defaults`, `grid` and `cases` of a scale may set:\n",
-            markdown(["key", "meaning", "values", "source", "when to change"], rows),
-            "",
-        ]
-    )
+    table = markdown(["key", "meaning", "values", "source", "when to change"], rows)
+    return f"""<!-- Written by `make docs`. -->
+# {study.title}
+
+The study `{study.name}` follows {study.follows}. Its scales:
+
+{scales}
+
+The settings of a run, any of which `defaults`, `grid` and `cases` of a scale may set:
+
+{table}
+"""
 
 
 def environment(path: Path) -> str:
@@ -147,16 +141,11 @@ def deciding_test(study: str, claim: dict[str, Any]) -> str:
 
 def verdicts_table(claims: dict[str, Claims], chapters: dict[str, Chapter]) -> str:
     """The verdicts on the published studies, and what it costs to decide each claim again."""
-    rows = [
-        [
-            f"`{name}` {claim['title']}",
-            f"**{claim['verdict']}**",
-            deciding_test(study, claim),
-            cost(chapters[study], claim["experiments"]),
-        ]
-        for study, decided in claims.items()
-        for name, claim in decided.items()
-    ]
+    rows = []
+    for study, decided in claims.items():
+        for name, claim in decided.items():
+            verdict, costs = f"**{claim['verdict']}**", cost(chapters[study], claim["experiments"])
+            rows.append([f"`{name}` {claim['title']}", verdict, deciding_test(study, claim), costs])
     test = "the test that decided: value, 90 % interval, tolerance"
     return markdown(["claim", "verdict", test, "trainings, minutes"], rows)
 
@@ -167,8 +156,8 @@ def outcome(claims: dict[str, Claims]) -> str:
     study, name = CENTRAL
     central = claims[study][name]
     return (
-        f"Of {count.total()} claims, {count[REPRODUCED]} are reproduced, {count[IN_PART]} in part, "
-        f"{count[NOT_REPRODUCED]} not; {count[UNDECIDED]} are undecided, and {count[SHOWN]} has no test.\n"
+        f"Of {count.total()} claims, {count['reproduced']} are reproduced, {count['reproduced in part']} in part, "
+        f"{count['not reproduced']} not; {count['undecided']} are undecided, and {count['shown']} has no test.\n"
         f"The central claim, {name} (*{central['title']}*), is **{central['verdict']}**. Its deciding test, with "
         f"90 % interval and tolerance: {deciding_test(study, central)}."
     )
