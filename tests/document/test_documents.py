@@ -13,24 +13,22 @@ from effective_lr.document import generate_docs, manuscript
 from effective_lr.engine import contents, grid
 from effective_lr.engine.grid import Config
 from effective_lr.engine.inputs import Layout
-from effective_lr.engine.study import load, names
+from effective_lr.engine.study import names
 from shared import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/**/*.md")]
 
 
-def headings(page: Path) -> set[str]:
-    """The anchors of a page, as code hosts make them of its headings."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
 def test_links_lead_somewhere() -> None:
+    def anchors(page: Path) -> set[str]:
+        """As code hosts make them of headings."""
+        titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
     for page in PAGES:
         for path, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text()):
             target = page.parent / path if path else page
-            assert target.exists(), f"{page}: {path}"
-            assert not anchor or anchor in headings(target), f"{page}: {path}#{anchor}"
+            assert target.exists() and (not anchor or anchor in anchors(target)), f"{page}: {path}#{anchor}"
 
 
 def test_commands_exist() -> None:
@@ -78,23 +76,10 @@ def test_every_generated_file_is_as_its_source_makes_it() -> None:
         assert path.read_text() == text, f"{path}: type `make docs`"
 
 
-def test_every_setting_has_a_line_with_its_source_and_every_key_of_the_config_one() -> None:
+def test_every_key_of_the_config_has_a_line_with_its_default() -> None:
     keys = (ROOT / "config" / "README.md").read_text()
     for key, field in Config.model_fields.items():
         assert f"| `{key}` |" in keys and (field.default is None or f"`{str(field.default).lower()}`" in keys)
-    for study in names():
-        page = (ROOT / "config" / study / "README.md").read_text()
-        for key in load(study).run.model_fields:
-            [line] = [line for line in page.splitlines() if line.startswith(f"| `{key}` |")]
-            *_, source, _, _ = (cell.strip() for cell in line.split("|"))
-            assert source, key
-
-
-def test_the_pages_are_short() -> None:
-    readme, pages = (ROOT / "README.md").read_text(), sorted((ROOT / "docs").glob("*.md"))
-    assert [page.name for page in pages] == ["artifact.md", "developers.md", "results.md", "usage.md"]
-    assert len(readme.splitlines()) <= 90
-    assert sum(len(text.split()) for text in [readme, *(page.read_text() for page in pages)]) <= 5000  # as `wc -w`
 
 
 def test_the_archive_unpacks_and_draws(tmp_path: Path) -> None:

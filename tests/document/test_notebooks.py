@@ -1,8 +1,6 @@
 """The notebooks: their text, their place in the contents, and what a failing cell leaves."""
 
 import json
-import re
-import subprocess
 from pathlib import Path
 
 import jupytext  # type: ignore[import-untyped]
@@ -31,20 +29,6 @@ def test_each_is_listed_begins_with_its_parameters_and_comes_back_from_jupyter_a
         opened.metadata["language_info"] = {"name": "python", "version": "3.11"}  # as a running kernel has it
         ipynb = nbformat.writes(opened)
         assert jupytext.writes(nbformat.reads(ipynb, as_version=4), fmt="py:percent") == path.read_text()
-
-
-def test_git_keeps_no_executed_notebook() -> None:
-    tracked = subprocess.run(["git", "ls-files", "*.ipynb"], cwd=ROOT, capture_output=True, text=True)
-    if tracked.returncode:
-        pytest.skip("no git repository")
-    assert tracked.stdout == ""
-
-
-def test_one_that_draws_figures_draws_every_figure() -> None:
-    for path in NOTEBOOKS:
-        listed = load_contents(ROOT / "paper" / path.parent.name / "contents.yaml")
-        if drawn := re.findall(r"^figures\.(\w+)\(", path.read_text(), flags=re.MULTILINE):
-            assert set(drawn) == set(listed.figures), path
 
 
 def test_formulas_become_elements() -> None:

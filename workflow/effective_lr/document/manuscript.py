@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,12 +30,11 @@ class Float(NamedTuple):
     where: str  # for messages: file, line and command
 
 
-@dataclass
-class Manuscript:
+class Manuscript(NamedTuple):
     """The sources of the paper, and its floats in the order in which they are numbered."""
 
-    sources: list[str] = field(default_factory=list)
-    floats: list[Float] = field(default_factory=list)
+    sources: list[str]
+    floats: list[Float]
 
     def numbered(self, kind: str) -> dict[str, Float]:
         """figure_1, figure_2, ... or table_1, ...: what the PDF prints under that number."""
@@ -47,10 +45,9 @@ class Manuscript:
 def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
     """Follow the sources from `paper`/main.tex through the chapters of these studies, and find the floats.
 
-    Raises UserError where a source is missing, a name holds a macro, which would hide a file from the workflow, or an
-    item is placed twice.
+    Raises UserError where a source is missing, or a name holds a macro, which would hide a file from the workflow.
     """
-    manuscript = Manuscript()
+    manuscript = Manuscript([], [])
 
     def visit(source: Path, study: str, by: str = "") -> None:
         shown = source.relative_to(root)
@@ -67,7 +64,7 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
                 if "\\" in name or "#" in name:
                     raise UserError(f"{where}: the name contains a macro; write the full name")
                 if found["float"]:
-                    place(Float(found["kind"], study, name, where))
+                    manuscript.floats.append(Float(found["kind"], study, name, where))
                 elif found["input"] and name != "chapters":  # which is generated
                     ending = ".bib" if found["input"] == "bibliography" else ".tex"
                     visit((paper / name).with_suffix(ending), study, f"{where}: ")
@@ -76,12 +73,6 @@ def scan(paper: Path, studies: list[str], root: Path) -> Manuscript:
                     for other in studies:
                         if file == "text.tex" or (paper / other / file).exists():
                             visit(paper / other / file, other, f"{where}: ")
-
-    def place(new: Float) -> None:
-        for old in manuscript.floats:
-            if (old.study, old.item) == (new.study, new.item):
-                raise UserError(f"{new.where}: already placed in {old.where.split(': ')[0]}; keep one of the two")
-        manuscript.floats.append(new)
 
     visit(paper / "main.tex", FRAME)
     return manuscript
