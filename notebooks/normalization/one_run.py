@@ -34,8 +34,7 @@ import pandas as pd
 import torch
 from torch.nn import functional as F
 
-from effective_lr.document.notebook_setup import start
-from effective_lr.document.style import PALETTE
+from effective_lr.document.style import PALETTE, start
 from effective_lr.engine import grid
 from effective_lr.engine.study import load
 from effective_lr.prepare.dataset import load as load_tensors

@@ -32,8 +32,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from effective_lr.document.notation import number
-from effective_lr.document.notebook_setup import ROOT, start
-from effective_lr.document.style import PALETTE
+from effective_lr.document.style import PALETTE, ROOT, start
 from effective_lr.engine.inputs import Layout
 from effective_lr.evidence import tidy
 from effective_lr.evidence.tidy import Tables

@@ -33,8 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.testing import assert_allclose
 
-from effective_lr.document.notebook_setup import start
-from effective_lr.document.style import PALETTE
+from effective_lr.document.style import PALETTE, start
 from effective_lr.studies.normalization import theory
 from effective_lr.studies.normalization.figures import COLORS, MARKERS
 from effective_lr.studies.normalization.words import NAMES

@@ -35,8 +35,7 @@ import torch
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from effective_lr.document.notebook_setup import start
-from effective_lr.document.style import PALETTE
+from effective_lr.document.style import PALETTE, start
 from effective_lr.engine import grid
 from effective_lr.engine.study import load
 from effective_lr.monitor import Monitor, scale_groups

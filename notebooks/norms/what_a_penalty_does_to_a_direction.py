@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 from numpy.testing import assert_allclose
 
-from effective_lr.document.notebook_setup import start
+from effective_lr.document.style import start
 from effective_lr.studies.norms import theory
 from effective_lr.studies.norms.figures import COLORS
 from effective_lr.studies.norms.words import NAMES

@@ -138,10 +138,10 @@ def test_pages_show_verdict_statistic_and_tolerance_and_count_runs_by_code() -> 
 
     same = {"study": "normalization", "code_key": "f", "torch": "2", "python": "3", "device": "cpu"}
     columns = ["run_id", "commit", "diverged", "seconds", "finished"]
-    lines = [("a", "1", None, 1800.0, "2026-01-01"), ("b", "1", 25.0, 1800.0, "2026-01-02"), ("c", "2", None, 0.0, "")]
+    lines = [("a", "1", None, 1900.0, "2026-01-01"), ("b", "1", 25.0, 1800.0, "2026-01-02"), ("c", "2", None, 0.0, "")]
     page = report.provenance_to_html(pd.DataFrame(lines, columns=columns).assign(**same))
     [first] = re.findall(r"<tr>\s*<td>normalization</td>\s*<td>1</td>.*?</tr>", page, flags=re.DOTALL)
-    assert re.findall(r"<td>(.*?)</td>", first)[-5:] == ["2", "1", "1.0", "2026-01-01", "2026-01-02"]
+    assert re.findall(r"<td>(.*?)</td>", first)[-5:] == ["2", "1", "1.03", "2026-01-01", "2026-01-02"]
 
 
 def test_a_chapter_writes_claims_runs_macros_and_every_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

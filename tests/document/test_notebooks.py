@@ -57,12 +57,12 @@ def test_a_failing_cell_leaves_what_ran_until_then(tmp_path: Path) -> None:
     notebook, page = tmp_path / "failing.ipynb", tmp_path / "failing.html"
     source.write_text(FAILING)
     with pytest.raises(UserError, match=r"failing\.py: cell \d failed \(ZeroDivisionError.*executed\.ipynb"):
-        run(source, '{"number": 1, "unknown": 2}', executed, notebook, page)
+        run(source, '{"number": 1}', executed, notebook, page)
     assert not notebook.exists() and not page.exists()
     cells = json.loads(executed.read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert ["".join(output["text"]) for output in outputs if output["output_type"] == "stream"] == ["before 1\n"]
     assert [output["ename"] for output in outputs if output["output_type"] == "error"] == ["ZeroDivisionError"]
 
-    run(source, '{"number": 3}', executed, notebook, page)
-    assert "0.5" in page.read_text() and notebook.exists()
+    run(source, '{"number": 3, "unknown": 2}', executed, notebook, page)
+    assert "0.5" in page.read_text() and "unknown" not in notebook.read_text()

@@ -43,17 +43,19 @@ def with_formulas(text: str) -> str:
 
 
 def run(source: Path, parameters: str, executed: Path, notebook: Path, page: Path) -> str:
-    """Execute a notebook in py:percent with parameters in JSON; write it and its page, nbconvert's with formulas as
-    MathML; returns a line about it.
+    """Execute a notebook in py:percent with those of the parameters, in JSON, that it declares; write it and its page,
+    nbconvert's with formulas as MathML; returns a line about it.
 
     Raises UserError when a cell fails: then `executed` has what ran until there, with the error.
     """
-    start = time.monotonic()
+    start, opened = time.monotonic(), jupytext.read(source)
+    declared = "".join(cell.source for cell in opened.cells if "parameters" in cell.metadata.get("tags", []))
+    given = {name: value for name, value in json.loads(parameters).items() if re.search(rf"(?m)^{name}\b", declared)}
     try:
         done = papermill.execute_notebook(
-            jupytext.read(source),
+            opened,
             executed,
-            json.loads(parameters),
+            given,
             kernel_name="python3",
             language="python",  # where a notebook has no header that says so
             start_timeout=600,  # seconds: a busy machine starts it late

@@ -26,17 +26,12 @@ def claims_to_html(claims: Claims) -> str:
 
 def provenance_to_html(runs: pd.DataFrame) -> str:
     """Who trained what, by code, versions and device."""
-    table = (
-        runs.assign(hours=runs["seconds"] / 3600)
-        .groupby(["study", "commit", "code_key", "torch", "python", "device"], dropna=False)
-        .agg(
-            runs=("run_id", "size"),
-            diverged=("diverged", "count"),
-            hours=("hours", "sum"),
-            first=("finished", "min"),
-            last=("finished", "max"),
-        )
-        .round({"hours": 2})
-        .reset_index()
+    groups = runs.groupby(["study", "commit", "code_key", "torch", "python", "device"], dropna=False)
+    table = groups.agg(
+        runs=("run_id", "size"),
+        diverged=("diverged", "count"),
+        hours=("seconds", lambda seconds: round(seconds.sum() / 3600, 2)),
+        first=("finished", "min"),
+        last=("finished", "max"),
     )
-    return render("report.html", title="Provenance", table=table.to_html(index=False, border=0))
+    return render("report.html", title="Provenance", table=table.reset_index().to_html(index=False, border=0))

@@ -1,9 +1,11 @@
-"""The one style of all figures."""
+"""The one style of all figures, in the paper and in notebooks."""
 
+import os
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 
 matplotlib.use("Agg")
 
@@ -14,6 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+ROOT = Path(__file__).parents[3]
 COLUMN_WIDTH, TEXT_WIDTH = 3.3, 7.0  # inches
 # The palette "colorblind" of seaborn, which would take two seconds to import.
 PALETTE = (
@@ -25,6 +28,15 @@ PALETTE = (
 def use() -> None:
     """Draw in the style from here on, and in nothing of a matplotlibrc of the user."""
     plt.style.use(["default", Path(__file__).with_name("style.mplstyle")])
+
+
+def start() -> None:
+    """What a notebook begins with: the style, on the screen; where Jupyter started in its folder, work in the root."""
+    if Path.cwd().is_relative_to(ROOT / "notebooks"):
+        os.chdir(ROOT)
+    use()
+    plt.rcParams["figure.dpi"] = 120
+    pd.options.display.float_format = "{:.5g}".format
 
 
 def sequential(count: int) -> list[tuple[float, ...]]:
