@@ -13,7 +13,7 @@ from effective_lr.document import chapter, report
 from effective_lr.document.common_tables import residuals, tolerance, verdicts_by_scale
 from effective_lr.document.macros import macros_of, to_latex
 from effective_lr.document.overview import overview
-from effective_lr.document.table import MISSING, Results, Span, Table, interval
+from effective_lr.document.table import MISSING, Results, Table, interval, wide
 from effective_lr.evidence.estimates import NO_VALUE, Estimate
 from effective_lr.evidence.published import are_alike
 from effective_lr.evidence.tidy import Experiment, Tables
@@ -21,7 +21,7 @@ from shared import STUDY, claim_of, decided, make_run, part_of, published_layout
 
 
 def test_a_table_is_a_tabular_with_rules_groups_and_wide_cells() -> None:
-    rows = [["SGD", "$0.1$", "a < b", r"5\,\%"], [], [Span(r"\textbf{wide}", 2), "3", "--"]]
+    rows = [["SGD", "$0.1$", "a < b", r"5\,\%"], [], [wide(r"\textbf{wide}", 2), "3", "--"]]
     assert Table("llrr", ["", r"$\eta$", "A", "B"], rows, groups=[("both", 3, 4)]).latex().splitlines() == [
         r"\begin{tabular}{llrr}",
         r"\toprule",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import MISSING, Results, Span, Table, interval
+from effective_lr.document.table import MISSING, Results, Table, interval, wide
 from effective_lr.evidence.estimates import Estimate
 from effective_lr.evidence.verdicts import estimate_of, label_of, rules
 
@@ -18,7 +18,7 @@ def verdicts(results: Results) -> Table:
     rows: list[list[Any]] = []
     for name, claim in results.claims.items():
         rows += [[]] if rows else []
-        title = Span(rf"\textbf{{{latex(claim['title'])}}}", 5)
+        title = wide(rf"\textbf{{{latex(claim['title'])}}}", 5)
         rows.append([rf"\textbf{{{name}}}", title, rf"\textbf{{{claim['verdict']}}}"])
         for part in claim["parts"] + claim["explored"]:
             subject = results.study.words.get(part["subject"], latex(part["subject"].replace("_", " ")))
@@ -44,7 +44,7 @@ def verdicts_by_scale(results: Results) -> Table:
         published = [published_verdict(claim, results.published[scale].get(name)) for scale in scales]
         rows.append([name, latex(claim["title"]), *published, *([claim["verdict"]] if results.scale else [])])
     if not scales:
-        rows += [[], [Span("nothing is published here", len(header))]]
+        rows += [[], [wide("nothing is published here", len(header))]]
     return Table("l" * len(header), header, rows)
 
 

@@ -110,14 +110,12 @@ def cost(chapter: Chapter, experiments: list[str]) -> str:
     return f"{len(runs)}, {minutes}" if runs else "none"
 
 
-def speed() -> str:
-    """The machine that the costs are for, by what its users see in the log of a training."""
-    images = median(record.examples_per_second for record in records("normalization").values())
-    return f"Minutes are for {TARGETS_CORES} cores that train {images:,.0f} images/s each in the study `normalization`."
-
-
 def targets_table(chapters: dict[str, Chapter]) -> str:
-    """The studies and figures: command, what each shows, what it costs from raw data."""
+    """The studies and figures: command, what each shows, what it costs from raw data, and how fast the cores are."""
+    images = median(record.examples_per_second for record in records("normalization").values())
+    speed = (
+        f"Minutes are for {TARGETS_CORES} cores that train {images:,.0f} images/s each in the study `normalization`."
+    )
     numbered = manuscript.scan(ROOT / "paper", list(chapters), ROOT).numbered("figure")
     numbers = {(one.study, one.item): f", `{name}`" for name, one in numbered.items()}
     targets = contents.target_names(chapters)
@@ -127,7 +125,7 @@ def targets_table(chapters: dict[str, Chapter]) -> str:
         for figure, item in chapter.contents.figures.items():
             command = f"`{targets[name, figure]}`{numbers.get((name, figure), '')}"
             rows.append([command, item.title, cost(chapter, chapter.experiments_of(item))])
-    return markdown(["target", "shows", "trainings, minutes"], rows)
+    return speed + "\n\n" + markdown(["target", "shows", "trainings, minutes"], rows)
 
 
 def deciding_test(study: str, claim: dict[str, Any]) -> str:
@@ -169,7 +167,7 @@ def generated() -> dict[Path, str]:
     claims = {study: read_claims(published, study) for study in published.chapters}
     chapters = Layout.load(ROOT, scale=TARGETS_SCALE).chapters
     readme, results, pins = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "environment.yml"
-    tables = {"targets": targets_table(chapters), "verdicts": verdicts_table(claims, chapters), "speed": speed()}
+    tables = {"targets": targets_table(chapters), "verdicts": verdicts_table(claims, chapters)}
     return {
         readme: with_sections(readme, outcome=outcome(claims)),
         results: with_sections(results, **tables),

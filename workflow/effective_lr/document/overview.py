@@ -5,7 +5,7 @@ from typing import Any
 from effective_lr.document.macros import count_verdicts, to_latex
 from effective_lr.document.manuscript import FRAME, chapters_tex, typeset
 from effective_lr.document.notation import latex
-from effective_lr.document.table import Span, Table
+from effective_lr.document.table import Table, wide
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.storage import read_json
 from effective_lr.engine.study import load
@@ -25,7 +25,7 @@ def overview(claims: dict[str, Claims]) -> Table:
     for study, decided in claims.items():
         if rows:
             rows.append([])
-        rows.append([Span(rf"\textbf{{{latex(load(study).title)}}}", 3)])
+        rows.append([wide(rf"\textbf{{{latex(load(study).title)}}}", 3)])
         rows += [[name, latex(claim["title"]), claim["verdict"]] for name, claim in decided.items()]
     return Table("lll", ["", "Claim", "Verdict"], rows)
 

@@ -37,44 +37,37 @@ class Results(NamedTuple):
         return {part["subject"]: estimate_of(part) for part in parts}
 
 
-class Span(NamedTuple):
-    """A cell as wide as several columns."""
-
-    text: str
-    columns: int
-
-
-Cell = str | Span
-
-
 @dataclass(frozen=True)
 class Table:
     """`columns` aligns them as tabular does; an empty row is a rule; `groups` stand over columns of the header."""
 
     columns: str
     header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[str]]
     groups: Sequence[tuple[str, int, int]] = ()  # title, first and last column, counted from 1
 
     def latex(self) -> str:
         """A booktabs tabular."""
         lines = [rf"\begin{{tabular}}{{{self.columns}}}", r"\toprule"]
         if self.groups:
-            titles = [r"\multicolumn{1}{c}{}"] * len(self.header)
+            titles = [wide("", 1, "c")] * len(self.header)
             for title, first, last in reversed(self.groups):
-                titles[first - 1 : last] = [rf"\multicolumn{{{last - first + 1}}}{{c}}{{{title}}}"]
+                titles[first - 1 : last] = [wide(title, last - first + 1, "c")]
             lines.append(" & ".join(titles) + r" \\")
             lines.append("".join(rf"\cmidrule(lr){{{first}-{last}}}" for _, first, last in self.groups))
         lines += [" & ".join(self.header) + r" \\", r"\midrule"]
-        for row in self.rows:
-            cells = [rf"\multicolumn{{{c.columns}}}{{l}}{{{c.text}}}" if isinstance(c, Span) else c for c in row]
-            lines.append(" & ".join(cells) + r" \\" if row else r"\midrule")
+        lines += [" & ".join(row) + r" \\" if row else r"\midrule" for row in self.rows]
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def wide(text: str, columns: int, align: str = "l") -> str:
+    """A cell as wide as several columns."""
+    return rf"\multicolumn{{{columns}}}{{{align}}}{{{text}}}"
 
 
 def only_line(columns: str, header: Sequence[str], text: str) -> Table:
     """A table that has nothing to show but why."""
-    return Table(columns, header, [[Span(text, len(header))]])
+    return Table(columns, header, [[wide(text, len(header))]])
 
 
 NOT_MEASURED = r"not measured here: \texttt{make bench}"

@@ -5,7 +5,7 @@ import pandas as pd
 
 from effective_lr.document import common_tables
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Span, Table, fixed, only_line
+from effective_lr.document.table import MISSING, NOT_MEASURED, Results, Table, fixed, only_line, wide
 from effective_lr.evidence.estimates import Undecidable
 from effective_lr.prepare.sources import COOLING_LOAD, GOLUB_38, GSE9476
 from effective_lr.studies.norms.analysis import arms, by_split, cells, chosen, tuned
@@ -14,7 +14,7 @@ from effective_lr.studies.norms.words import NAMES, SUBJECTS
 
 ORDER = ("none", "l2", "l1", "l1+l2", "car", "scar", "inverse", "adaptive")
 HEADER = ["", r"$\lambda$", "at end", "training", "test", "gap", "nonzeros", "inputs", r"$\|W_1\|^2$", "df"]
-Rows = list[list[str | Span]]
+Rows = list[list[str]]
 
 
 def mse(results: Results) -> Table:
@@ -73,7 +73,7 @@ def real(results: Results) -> Table:
         try:
             table = tuned(results.tables, name)
         except Undecidable:
-            rows.append([Span(rf"\textbf{{{title}}}: no data here", 6)])
+            rows.append([wide(rf"\textbf{{{title}}}: no data here", 6)])
             continue
         rows.append([rf"\textbf{{{title}}}", *measured[::2], "nonzeros", r"$\|W_1\|^2$"])
         for penalty in TUNED:
@@ -127,7 +127,7 @@ def errors(results: Results) -> Table:
 def block(table: pd.DataFrame, title: str, before: Rows) -> Rows:
     """The lines of one data set, under its title."""
     best = chosen(table)
-    rows: Rows = [*([[]] if before else []), [Span(rf"\textbf{{{title}}} (RMSE)", len(HEADER))]]
+    rows: Rows = [*([[]] if before else []), [wide(rf"\textbf{{{title}}} (RMSE)", len(HEADER))]]
     for penalty in ORDER:
         mine = best[best["penalty"] == penalty]
         if len(mine):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import MISSING, Results, Span, Table, fixed, only_line, percent
+from effective_lr.document.table import MISSING, Results, Table, fixed, only_line, percent, wide
 from effective_lr.studies.stability.statistics import EXPERIMENTS
 
 TITLES = {
@@ -30,19 +30,19 @@ COLUMNS = {  # of the table of runs: header and digits, None for a power of ten
 
 def edge(results: Results) -> Table:
     """Late means over seeds of every network, learning rate and λ; an asterisk where a run has not settled."""
-    rows: list[list[str | Span]] = []
+    rows: list[list[str]] = []
     for name, title in TITLES.items():
         experiments = [EXPERIMENTS[name], *["mlp_other_lr"] * (name == "MLP")]
         if rows:
             rows.append([])
-        rows.append([Span(rf"\textbf{{{title}}}", 15)])
+        rows.append([wide(rf"\textbf{{{title}}}", 15)])
         runs = results.tables.runs(*experiments)
         rows += [row(lr, l2, cell) for (lr, l2), cell in runs.groupby(["lr", "l2"])]
     header = [r"$\eta$", r"$\lambda$", "seeds", r"$t_{edge}$", *(title for title, _ in COLUMNS.values()), r"error, \%"]
     return Table("l" * 2 + "r" * 13, header, rows)
 
 
-def row(lr: float, l2: float, cell: pd.DataFrame) -> list[str | Span]:
+def row(lr: float, l2: float, cell: pd.DataFrame) -> list[str]:
     """One setting, with means over its seeds."""
     mark = "" if cell["settled"].all() else "*"
     step = thousands(round(cell["edge_step"].mean()))
