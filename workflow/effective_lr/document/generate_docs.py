@@ -85,9 +85,9 @@ The settings of a run, any of which `defaults`, `grid` and `cases` of a scale ma
 
 def environment(path: Path) -> str:
     """environment.yml with the pins of the lock in it: conda and Snakemake copy this file alone."""
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    pins = re.findall(r"^([A-Za-z0-9_.\[\]-]+==[^\s\\;]+)( ; [^\\\n]*?)?\s*\\?$", lock, flags=re.MULTILINE)
-    lines = [f'      - "{name}{marker.rstrip()}"' if marker else f"      - {name}" for name, marker in pins]
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    pins = [line.rstrip("\\ ") for line in lock if re.match(r"[\w.-]+(\[.*\])?==", line)]
+    lines = [f'      - "{pin}"' if ";" in pin else f"      - {pin}" for pin in pins]
     before = path.read_text(encoding="utf-8").split("  - pip:\n")[0]
     return "\n".join([f"{before}  - pip:", *lines, ""])
 
