@@ -107,7 +107,9 @@ def settings(results: Results) -> Table:
             tag = source.get(value, "ours") if isinstance(source, dict) else str(source)
             by_source.setdefault(tag, []).append(value)
         description = latex((field.description or key).replace("`", ""))
-        rows += [[description, listing(tagged, results.study.words), f"[{tag}]"] for tag, tagged in by_source.items()]
+        for tag, tagged in by_source.items():
+            rows.append([description, listing(tagged, results.study.words), f"[{tag}]"])
+            description = ""  # once, with several sources below each other
     return Table(r"p{0.5\linewidth}p{0.3\linewidth}l", ["Setting", "Values", "Source"], rows)
 
 

@@ -55,7 +55,8 @@ class Table:
                 titles[first - 1 : last] = [wide(title, last - first + 1, "c")]
             lines.append(" & ".join(titles) + r" \\")
             lines.append("".join(rf"\cmidrule(lr){{{first}-{last}}}" for _, first, last in self.groups))
-        lines += [" & ".join(self.header) + r" \\", r"\midrule"]
+        if any(self.header):
+            lines += [" & ".join(self.header) + r" \\", r"\midrule"]
         lines += [" & ".join(row) + r" \\" if row else r"\midrule" for row in self.rows]
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
