@@ -38,7 +38,7 @@ COMMANDS = {
     "plan": "engine.plan.plan",
     "publish": "evidence.published.publish",
     "reuse": "evidence.published.reuse",
-    "compare": "evidence.comparison.compare",
+    "compare": "evidence.published.compare",
     "certify": "engine.certify.certify",
     "docs": "document.generate_docs.write",
     "raw": "prepare.raw.collect",
