@@ -41,7 +41,7 @@ COMMANDS = {
     "compare": "evidence.published.compare",
     "certify": "engine.certify.certify",
     "docs": "document.generate_docs.write",
-    "raw": "prepare.raw.collect",
+    "raw": "prepare.catalog.collect",
     # Jobs of the workflow
     "prepare": "prepare.catalog.prepare",
     "train": "engine.jobs.train_job",
