@@ -95,15 +95,14 @@ def test_an_unfinished_scale_is_published_on_request_and_decides_what_is_whole(
 
 
 def test_claims_are_alike_but_for_the_last_digits() -> None:
-    cases: list[tuple[Any, Any, bool]] = [
-        ({"value": 1.0, "low": None}, {"value": 1.0 + 1e-9, "low": None}, True),
-        ({"parts": [[0.0, None]]}, {"parts": [(1e-17, None)]}, True),
-        ({"value": 1.0}, {"value": 1.0001}, False),
-        ({"value": 1.0}, {"value": None}, False),
-        ({"verdict": "reproduced"}, {"verdict": "undecided"}, False),
-    ]
-    for old, new, alike in cases:
-        assert published.are_alike(old, new) == alike, (old, new)
+    part, verdict = {"value": 1.0, "low": None, "high": 0.0}, "reproduced"
+    for changed, other, alike in [
+        ({"value": 1.0 + 1e-9, "high": 1e-17}, verdict, True),
+        ({"value": 1.0001}, verdict, False),
+        ({"value": None}, verdict, False),
+        ({}, "undecided", False),
+    ]:
+        assert published.are_alike([part, verdict], [{**part, **changed}, other]) == alike
 
 
 def test_the_committed_verdicts_are_those_of_the_committed_tables() -> None:

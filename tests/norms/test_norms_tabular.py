@@ -111,8 +111,8 @@ def test_a_user_s_file_of_gse9476_is_read_or_named_with_what_is_wrong(nowhere: P
     found = read(gse())
     assert found["x"].shape == (64, 2000) and found["y"].unique().tolist() == [0, 1, 2, 3, 4]
     single, missing, constant, short, long = (gse() for _ in range(5))
-    for line in single[1:]:
-        line[0] = "class 0" if line is not single[1] else "alone"
+    for k, line in enumerate(single[1:]):
+        line[0] = f"class {min(k, 4)}"
     missing[3][7] = ""
     short[5].pop()
     long[5].append("1")
@@ -121,7 +121,7 @@ def test_a_user_s_file_of_gse9476_is_read_or_named_with_what_is_wrong(nowhere: P
     for cells, words in [
         (gse(63), "63 samples of 2000 genes.*expected 64"),
         (gse(64, 1999), "64 samples of 1999 genes"),
-        (single, r"alone \(1\), class 0 \(63\); expected .* 5 classes of at least 2"),
+        (single, r"class 3 \(1\), class 4 \(60\); expected .* 5 classes of at least 2"),
         (missing, "g6 is not a number"),
         (constant, "g3 is .*constant"),
         (short, "g1999 is not a number"),

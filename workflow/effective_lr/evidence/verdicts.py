@@ -167,6 +167,9 @@ def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statist
 
     A statistic of runs of one seed has no interval: its cells or folds say nothing about other seeds.
     """
+    if what.statistic and what.statistic not in statistics:
+        known = ", ".join(statistics)
+        raise UserError(f"claims.yaml: statistic = '{what.statistic}': expected one of {known}")
     tables = RecordedTables(evidence.tables)
     try:
         if what.check:
@@ -197,10 +200,6 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
 
     A part reads the seeds from its first deciding one on, and no others. Raises UserError for an unknown statistic.
     """
-    for what in [*claim.parts, *claim.explored]:
-        if what.statistic and what.statistic not in statistics:
-            known = ", ".join(statistics)
-            raise UserError(f"claims.yaml: {name}: statistic = '{what.statistic}': expected one of {known}")
     parts = []
     for part in claim.parts:
         fresh = since(evidence, claim.seeds_from if part.seeds_from is None else part.seeds_from)
