@@ -148,8 +148,8 @@ def test_notes_of_an_estimate_stand_behind_the_reason() -> None:
         [found] = verdicts.decide("X1", claim(), evidence(values), {"mean_value": statistic})["parts"]
         return found["low"] is None, found["verdict"], found["why"]
 
-    noted = of(lambda found: found.noted("two runs were lost"), [1.0, 1.5, 0.5])
-    assert noted == (False, UNDECIDED, f"{CROSSES}; two runs were lost")
+    noted = of(lambda found: found.noted("one was lost").noted("", "one is late"), [1.0, 1.5, 0.5])
+    assert noted == (False, UNDECIDED, f"{CROSSES}; one was lost; one is late")
     assert of(lambda found: found.shown("measured once"), [1.0, 1.0]) == (True, UNDECIDED, "measured once")
     scale = f"no cell counts at this scale: {NEEDS_STUDY}"
     assert of(lambda found: found.shown(scale), [1.0, 1.0]) == (True, NEEDS_STUDY, scale)
@@ -205,16 +205,6 @@ def test_a_pooled_deviation_has_the_freedom_of_all_cells() -> None:
     cells = pd.DataFrame({"at": [0, 0, 1, 1], "value": [1.0, 3.0, 10.0, 14.0]})
     margin = stats.t.ppf(0.95, 2) * math.sqrt((2 + 8) / 2 / 2)
     assert pooled_mean(cells, "value", "at", 0)[:4] == pytest.approx((2, 2 - margin, 2 + margin, 2))
-
-
-def test_an_estimate_is_mapped_with_its_ends_and_keeps_its_notes() -> None:
-    noted = Estimate(0.0, -1.0, 1.0, 2).noted("one", "", "two")
-    assert noted.map(math.exp)[:4] == pytest.approx((1, math.exp(-1), math.e, 2))
-    assert Estimate(-2.0, -3.0, 1.0, 2).unsigned()[:4] == (2, 0, 3, 2)
-    assert np.isnan(Estimate(-2.0, np.nan, np.nan).unsigned().low)
-    assert noted.map(math.exp).note == noted.unsigned().note == "one; two"
-    shown = noted.shown("three")
-    assert shown.value == 0 and np.isnan(shown[1:4]).all() and shown.note == "one; two; three"
 
 
 def test_a_contrast_is_that_of_the_linear_model_with_cells_and_seeds() -> None:
