@@ -32,35 +32,26 @@ DEBIAN = sources.DEBIAN_FOLDER
 TRAIN, TEST, UNSEEN = 60, 20, 25  # of the small files that the tests write
 
 
-class Outputs:
-    """Where a preparation writes, and what it wrote last."""
+def prepare(name: str, folder: Path, out: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the record that a preparation wrote."""
+    catalog.prepare(name, folder, out / "x.pt", out / "x.json")
+    return dataset.load(out / "x.pt", out / "x.json"), json.loads((out / "x.json").read_text())
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.tensors, self.record_file = folder, folder / "x.pt", folder / "x.json"
-        self.source = ""
 
-    def prepare(self, name: str, folder: Path) -> dict[str, Tensor]:
-        self.source = catalog.prepare(name, folder, self.tensors, self.record_file)
-        return dataset.load(self.tensors, self.record_file)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.record_file.read_text())
-        return content
-
-    def refusal(self, name: str, folder: Path) -> str:
-        """The message of a preparation that must fail and write nothing."""
-        before = {path: path.read_bytes() for path in self.folder.glob("*")}
-        with pytest.raises(UserError) as error:
-            self.prepare(name, folder)
-        assert {path: path.read_bytes() for path in self.folder.glob("*")} == before
-        assert "\n" not in str(error.value)
-        return str(error.value)
+def refusal(name: str, folder: Path, out: Path) -> str:
+    """The message of a preparation that must fail and write nothing."""
+    before = {path: path.read_bytes() for path in out.glob("*")}
+    with pytest.raises(UserError) as error:
+        prepare(name, folder, out)
+    assert {path: path.read_bytes() for path in out.glob("*")} == before
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 @pytest.fixture
-def outputs(tmp_path: Path) -> Outputs:
-    return Outputs(tmp_path / "prepared")
+def out(tmp_path: Path) -> Path:
+    """Where a preparation writes."""
+    return tmp_path / "prepared"
 
 
 @pytest.fixture
@@ -109,12 +100,13 @@ def put(files: dict[str, bytes], folder: Path, level: int | None = 9) -> Path:
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is missing")
-def test_real_pixels_are_block_means_normalized_on_the_training_split(outputs: Outputs, user: Path) -> None:
+def test_real_pixels_are_block_means_normalized_on_the_training_split(out: Path, user: Path) -> None:
     def raw(name: str, header: int) -> Tensor:
         content = gzip.decompress((DEBIAN / FASHION_MNIST[name].path).read_bytes())
         return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header)
 
-    tensors, facts = outputs.prepare("fashion-mnist-14", user), DATASETS["fashion-mnist"]
+    tensors, record = prepare("fashion-mnist-14", user, out)
+    facts = DATASETS["fashion-mnist"]
     for split, count in (("train", facts.train), ("test", facts.test)):
         assert tensors[f"{split}_images"].shape == (count, facts.channels, 14, 14)
         assert torch.equal(tensors[f"{split}_labels"], raw(f"{split}_labels", 8).long())
@@ -123,7 +115,7 @@ def test_real_pixels_are_block_means_normalized_on_the_training_split(outputs: O
     assert found[:-VALIDATION_SIZE].std(correction=0).item() == pytest.approx(1, abs=1e-6)
     # The validation split must not be part of it: with it, the mean moves by more than the tolerance above.
     assert abs(found.mean().item()) > 1e-4
-    record, pixels = outputs.record, raw("train_images", 16).view(60_000, 1, 28, 28)
+    pixels = raw("train_images", 16).view(60_000, 1, 28, 28)
     for start in (0, 55_000):
         means = avg_pool2d(pixels[start : start + 500].double() / 255, 2)
         expected = (means - record["pixel_mean"][0]) / record["pixel_std"][0]
@@ -131,18 +123,17 @@ def test_real_pixels_are_block_means_normalized_on_the_training_split(outputs: O
 
 
 def test_every_place_compression_and_number_of_threads_gives_the_same_record(
-    fashion: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fashion: dict[str, bytes], user: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = set()
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "second"))
     threads = torch.get_num_threads()
     for number, (place, level) in enumerate([("user", None), ("user", 9), ("second", 1), ("debian", 9)]):
         put(fashion, tmp_path / place, level)
-        outputs = Outputs(tmp_path / f"prepared{number}")
         torch.set_num_threads(1 + number % 2)
-        outputs.prepare("fashion-mnist-14", tmp_path / "user")
-        records.add(outputs.record_file.read_bytes())
-        assert f"fashion-mnist-14: prepared from {tmp_path / place}" in outputs.source
+        text = catalog.prepare("fashion-mnist-14", user, out / "x.pt", out / "x.json")
+        records.add((out / "x.json").read_bytes())
+        assert f"fashion-mnist-14: prepared from {tmp_path / place}" in text
         shutil.rmtree(tmp_path / place)
     torch.set_num_threads(threads)
     assert len(records) == 1
@@ -150,7 +141,7 @@ def test_every_place_compression_and_number_of_threads_gives_the_same_record(
 
 
 def test_a_local_file_goes_before_another_place_even_when_damaged_and_is_named(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs
+    fashion: dict[str, bytes], user: Path, out: Path
 ) -> None:
     put(fashion, sources.DEBIAN_FOLDER)
     for name, source in zip(fashion, FASHION_MNIST.values(), strict=True):
@@ -159,30 +150,28 @@ def test_a_local_file_goes_before_another_place_even_when_damaged_and_is_named(
         other = gzip.compress(fashion[name][:-1] + b"?")
         for damaged in (other, whole[:-6] + b"123456", whole[:-10]):  # content; its checksum; cut off
             path.write_bytes(damaged)
-            message = outputs.refusal("fashion-mnist-28", user)
+            message = refusal("fashion-mnist-28", user, out)
             assert message.startswith(f"{path}: {len(damaged)} bytes with sha256 "), message
             assert source.sha256 in message and "delete" in message
         path.unlink()
 
 
 def test_a_download_is_checked_kept_in_the_folder_and_local_from_then_on(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+    fashion: dict[str, bytes], user: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {name: gzip.compress(content) for name, content in fashion.items()}
     monkeypatch.setattr(sources, "download", lambda source: files[source.path])
-    outputs.prepare("fashion-mnist-14", user)
-    first = outputs.record
+    first = prepare("fashion-mnist-14", user, out)[1]
     assert {path.name: path.read_bytes() for path in user.iterdir()} == files
     monkeypatch.setattr(sources, "download", lambda source: b"another file")
-    outputs.prepare("fashion-mnist-14", user)
-    assert outputs.record == first
-    message = outputs.refusal("fashion-mnist-14", user / "empty")
+    assert prepare("fashion-mnist-14", user, out)[1] == first
+    message = refusal("fashion-mnist-14", user / "empty", out)
     assert "http://" in message and "the download: 12 bytes" in message and not (user / "empty").exists()
 
 
-def test_an_unknown_dataset_and_one_that_is_nowhere_are_refused(small: None, user: Path, outputs: Outputs) -> None:
-    assert all(name in outputs.refusal("fashion-mnist-10", user) for name in catalog.READERS)
-    message = outputs.refusal("fashion-mnist-14", user)
+def test_an_unknown_dataset_and_one_that_is_nowhere_are_refused(small: None, user: Path, out: Path) -> None:
+    assert all(name in refusal("fashion-mnist-10", user, out) for name in catalog.READERS)
+    message = refusal("fashion-mnist-14", user, out)
     assert all(text in message for text in (str(user), FOLDER_VARIABLE, "http://", "service not known", "put the file"))
 
 
@@ -193,7 +182,7 @@ def test_sizes_are_those_that_the_study_knows() -> None:
     assert images.UNSEEN == VALIDATION_SIZE
 
 
-def test_cifar10_values(small: None, monkeypatch: pytest.MonkeyPatch, user: Path, outputs: Outputs) -> None:
+def test_cifar10_values(small: None, monkeypatch: pytest.MonkeyPatch, user: Path, out: Path) -> None:
     """The keys are text: Python 2 wrote the real ones as bytes, which are decoded while they are unpickled."""
     rng, archive = np.random.default_rng(2), user / images.CIFAR10.path
     data, labels = rng.integers(256, size=(TRAIN + TEST, 3072), dtype=np.uint8), rng.integers(10, size=TRAIN + TEST)
@@ -208,7 +197,7 @@ def test_cifar10_values(small: None, monkeypatch: pytest.MonkeyPatch, user: Path
     known = replace(images.CIFAR10, sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
     monkeypatch.setattr(images, "CIFAR10", known)
 
-    tensors, record = outputs.prepare("cifar10-16", user), outputs.record
+    tensors, record = prepare("cifar10-16", user, out)
     assert tensors["train_labels"].tolist() + tensors["test_labels"].tolist() == labels.tolist()
     means = avg_pool2d(torch.from_numpy(data).view(-1, 3, 32, 32).double() / 255, 2)
     mean = means[: TRAIN - UNSEEN].mean((0, 2, 3))
@@ -248,27 +237,27 @@ def write_archive(folder: Path, contents: dict[str, bytes]) -> Path:
 
 
 def test_jpeg_copy_goes_round_the_classes_and_is_found_in_the_second_folder(
-    copy: dict[str, bytes], user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+    copy: dict[str, bytes], user: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = outputs.refusal("cifar10-jpeg-16", user / "empty")
+    message = refusal("cifar10-jpeg-16", user / "empty", out)
     assert all(text in message for text in (images.JPEG_ARCHIVE, f"{user / 'empty'}", FOLDER_VARIABLE))
     monkeypatch.setenv(FOLDER_VARIABLE, str(user))
-    tensors, record = outputs.prepare("cifar10-jpeg-16", user / "empty"), outputs.record
+    tensors, record = prepare("cifar10-jpeg-16", user / "empty", out)
     assert tensors["train_images"].shape == (TRAIN, 3, 16, 16)
     assert tensors["train_labels"].tolist() == [i % 10 for i in range(TRAIN)]
     shades = tensors["test_images"][:, 0, 0, 0] * record["pixel_std"][0] + record["pixel_mean"][0]
     assert (255 * shades).round().tolist() == [20 * (i % 10) + i // 10 for i in range(TEST)]
 
 
-def test_damaged_jpeg_copy_is_refused(copy: dict[str, bytes], user: Path, outputs: Outputs) -> None:
+def test_damaged_jpeg_copy_is_refused(copy: dict[str, bytes], user: Path, out: Path) -> None:
     cat, dog, truck = "test/cat/0000.jpg", "test/dog/0000.jpg", "train/truck/0005.jpg"
     path = write_archive(user, copy | {cat: copy[dog], dog: copy[cat]})
-    message = outputs.refusal("cifar10-jpeg-16", user)
+    message = refusal("cifar10-jpeg-16", user, out)
     assert re.search(rf"{path}: .* sha256 is [0-9a-f]{{64}}, expected {images.JPEG_IMAGES['test'][1]}", message)
     write_archive(user, {name: content for name, content in copy.items() if name != truck})
-    assert truck in outputs.refusal("cifar10-jpeg-16", user)
+    assert truck in refusal("cifar10-jpeg-16", user, out)
     path.write_bytes(path.read_bytes()[:1000])
-    assert str(path) in outputs.refusal("cifar10-jpeg-16", user)
+    assert str(path) in refusal("cifar10-jpeg-16", user, out)
 
 
 JPEG_COPY = sources.local_file(ROOT / "data", images.JPEG_ARCHIVE)
@@ -276,41 +265,39 @@ JPEG_COPY = sources.local_file(ROOT / "data", images.JPEG_ARCHIVE)
 
 @pytest.mark.slow
 @pytest.mark.skipif(JPEG_COPY is None, reason=f"no folder of data has {images.JPEG_ARCHIVE}")
-def test_real_jpeg_copy(outputs: Outputs) -> None:
-    tensors = outputs.prepare("cifar10-jpeg-16", ROOT / "data")
+def test_real_jpeg_copy(out: Path) -> None:
+    tensors, record = prepare("cifar10-jpeg-16", ROOT / "data", out)
     assert torch.bincount(tensors["test_labels"]).tolist() == 10 * [DATASETS["cifar10-jpeg"].test // 10]
-    mean = torch.tensor(outputs.record["pixel_mean"])
+    mean = torch.tensor(record["pixel_mean"])
     torch.testing.assert_close(mean, torch.tensor([0.491, 0.482, 0.447]), rtol=0, atol=0.01)  # those of CIFAR-10
 
 
-def test_load_refuses_other_tensors_and_a_broken_record(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs
-) -> None:
+def test_load_refuses_other_tensors_and_a_broken_record(fashion: dict[str, bytes], user: Path, out: Path) -> None:
+    tensors, record = out / "x.pt", out / "x.json"
     put(fashion, user)
     damages: list[Callable[[], object]] = [
-        lambda: outputs.tensors.write_bytes(outputs.tensors.read_bytes()[:2000]),
-        lambda: outputs.tensors.unlink(),
-        lambda: torch.save({"images": torch.zeros(1)}, outputs.tensors),
-        lambda: torch.save({name: one.flatten() for name, one in torch.load(outputs.tensors).items()}, outputs.tensors),
-        lambda: outputs.record_file.write_text(""),
-        lambda: outputs.record_file.write_text("{}"),
-        lambda: outputs.record_file.unlink(),
+        lambda: tensors.write_bytes(tensors.read_bytes()[:2000]),
+        lambda: tensors.unlink(),
+        lambda: torch.save({name: one.flatten() for name, one in torch.load(tensors).items()}, tensors),
+        lambda: record.write_text(""),
+        lambda: record.write_text("{}"),
+        lambda: record.unlink(),
     ]
     for damage in damages:
-        outputs.prepare("fashion-mnist-14", user)
+        prepare("fashion-mnist-14", user, out)
         damage()
-        with pytest.raises(UserError, match=f"^{outputs.tensors} does not.* {outputs.record_file} .*delete both"):
-            dataset.load(outputs.tensors, outputs.record_file)
+        with pytest.raises(UserError, match=f"^{tensors} does not.* {record} .*delete both"):
+            dataset.load(tensors, record)
 
 
 def test_optional_data_that_cannot_be_had_leaves_a_record_of_the_reason(
-    outputs: Outputs, user: Path, monkeypatch: pytest.MonkeyPatch
+    out: Path, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nowhere(folder: Path) -> dataset.Prepared:
         raise Missing("put cars.csv there")
 
     monkeypatch.setitem(catalog.READERS, "cars", nowhere)
-    assert "cars.csv" in outputs.refusal("cars", user)
-    text = catalog.prepare("cars", user, outputs.tensors, outputs.record_file, is_optional=True)
-    assert "cars.csv" in text and outputs.record["missing"] == "put cars.csv there"
-    assert dataset.load(outputs.tensors, outputs.record_file) == {}
+    assert "cars.csv" in refusal("cars", user, out)
+    text = catalog.prepare("cars", user, out / "x.pt", out / "x.json", is_optional=True)
+    assert "cars.csv" in text and json.loads((out / "x.json").read_text())["missing"] == "put cars.csv there"
+    assert dataset.load(out / "x.pt", out / "x.json") == {}
