@@ -74,20 +74,20 @@ def gse9476(folder: Path) -> Prepared:
     """
     path = own_file(folder, GSE9476, "with a header, and a line for each of 64 samples: its class, then its genes")
     try:
-        table = pd.read_csv(path, index_col=0)
+        cells = pd.read_csv(path, header=None, dtype=str)  # which refuses a line longer than the header
     except ValueError as error:
         raise UserError(f"{path}: no table ({reason(error)}); write it again as CSV") from error
-    classes, (samples, genes) = table.index.astype(str), table.shape
-    counts = classes.value_counts().sort_index()
+    names, classes = cells.iloc[0, 1:], cells.iloc[1:, 0].astype(str)
+    x = cells.iloc[1:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    (samples, genes), counts = x.shape, classes.value_counts().sort_index()
     if samples != SAMPLES or genes < LEAST_GENES or len(counts) != CLASSES or counts.min() < 2:
         listed = ", ".join(f"{label} ({count})" for label, count in counts.items())
         raise UserError(
             f"{path}: {samples} samples of {genes} genes, classes {listed}; expected {SAMPLES} samples of at least "
             f"{LEAST_GENES} genes, {CLASSES} classes of at least 2 samples"
         )
-    x = table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
-    wrong = table.columns[~np.isfinite(x).all(0) | (x == x[0]).all(0)]
-    if len(wrong):
+    wrong = names[~np.isfinite(x).all(0) | (x == x[0]).all(0)].tolist()
+    if wrong:
         raise UserError(f"{path}: {wrong[0]} is not a number in every sample, or constant; fill it or drop the gene")
     tensors = as_tensors(x, counts.index.get_indexer(classes))
     sums = {GSE9476: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"}
