@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from scipy.special import chdtri, ndtr, stdtrit
 
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Chapter, Claim, Contents
@@ -27,7 +26,7 @@ from effective_lr.engine.storage import SCHEMA, Result, read_table
 from effective_lr.engine.study import load
 from effective_lr.errors import UserError
 from effective_lr.evidence import published, verdicts
-from effective_lr.evidence.estimates import CONFIDENCE, Estimate
+from effective_lr.evidence.estimates import Estimate
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import VALIDATION_SIZE, Run
 from effective_lr.studies.normalization.training import Row
@@ -191,23 +190,6 @@ def published_layout(scale: str = "study") -> Layout:
 def decided(study: str, scale: str) -> dict[str, Any]:
     """The verdicts on the claims of a study by its published tables, made once for all tests."""
     return published.decide_published(published_layout(scale), study)
-
-
-def power(count: int, deviation: float, expected: float, within: tuple[float, float]) -> float:
-    """The probability that the t interval of a mean over `count` repetitions decides: lies within the tolerance, or
-    outside it.
-
-    `deviation` is that of one repetition, and `expected` the true mean, both on the scale of the mean (logarithms for
-    a geometric mean, whose bounds are then logarithms too). Integrated over the distribution of the sample deviation.
-    """
-    freedom = count - 1
-    quantiles = (np.arange(4000) + 0.5) / 4000
-    error = deviation / np.sqrt(count)
-    margin = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error * np.sqrt(chdtri(freedom, quantiles) / freedom)
-    low, high = within
-    inside = np.maximum(ndtr((high - margin - expected) / error) - ndtr((low + margin - expected) / error), 0.0)
-    outside = ndtr((low - margin - expected) / error) + ndtr((expected - high - margin) / error)
-    return float(np.mean(inside + outside))
 
 
 def require_calibrated(

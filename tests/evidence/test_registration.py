@@ -3,11 +3,25 @@
 import math
 from collections import Counter
 
+import numpy as np
+from scipy.stats import t
+
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Claim, Part, load_claims
 from effective_lr.engine.study import BaseRun, load, names
 from effective_lr.evidence.verdicts import statistics_of
-from shared import ROOT, power
+from shared import ROOT
+
+
+def power(count: int, deviation: float, expected: float, within: tuple[float, float]) -> float:
+    """The share of simulated studies whose t interval, of a mean over `count` repetitions, lies within the tolerance or
+    outside it. `deviation` is that of one repetition."""
+    rng, freedom, error, studies = np.random.default_rng(0), count - 1, deviation / math.sqrt(count), 400_000
+    means = rng.normal(expected, error, studies)
+    margins = t.ppf(0.95, freedom) * error * np.sqrt(rng.chisquare(freedom, studies) / freedom)
+    inside = (means - margins >= within[0]) & (means + margins <= within[1])
+    outside = (means + margins < within[0]) | (means - margins > within[1])
+    return float((inside | outside).mean())
 
 
 def seeds_of_cells(claim: Claim, part: Part, experiments: dict[str, list[BaseRun]]) -> set[int]:

@@ -10,7 +10,6 @@ from effective_lr.engine import storage
 from effective_lr.engine.storage import Result
 from effective_lr.errors import UserError
 from effective_lr.evidence import tidy
-from effective_lr.evidence.tidy import Experiment, Tables, gather
 from effective_lr.studies.normalization.data import Splits
 from effective_lr.studies.normalization.settings import Run
 from shared import STUDY, chapter_of, make_run, train_or_reuse
@@ -31,9 +30,9 @@ def write(results: list[Result], folder: Path) -> list[Path]:
     return paths
 
 
-def test_gathered_tables_hold_results_settings_and_the_effective_lr(trained: dict[Run, Result], tmp_path: Path) -> None:
-    paths = write(list(trained.values()), tmp_path)
-    tables = tidy.read(chapter_of({"one": RUNS[1:], "other": RUNS[:2]}), paths)
+def test_tidy_tables_hold_results_settings_and_the_effective_lr(trained: dict[Run, Result], tmp_path: Path) -> None:
+    paths, chapter = write(list(trained.values()), tmp_path), chapter_of({"one": RUNS[1:], "other": RUNS[:2]})
+    tables = tidy.read(chapter, paths)
     metrics, lines = tables["one"]
     assert lines["run_id"].tolist() == [run.run_id for run in RUNS[1:]]
     assert set(metrics["run_id"]) == set(lines["run_id"])
@@ -45,19 +44,20 @@ def test_gathered_tables_hold_results_settings_and_the_effective_lr(trained: dic
         expected = run.lr / (norms**2 if run.optimizer == "sgd" else norms)
         found = own[own["quantity"] == "effective_lr"].set_index(["step", "layer"])["value"]
         pd.testing.assert_series_equal(found, expected, check_names=False)
-    assert sorted(tables.runs()["run_id"]) == sorted(run.run_id for run in RUNS)
+    assert sorted(tables.runs()["run_id"]) == sorted(run.run_id for run in RUNS)  # each once
+    assert tables.runs("other")["run_id"].tolist() == [run.run_id for run in RUNS[:2]]
+    assert list(tidy.read(chapter, paths[:2], ["other"])) == ["other"]
     with pytest.raises(UserError, match=RUNS[3].run_id):
-        gather(STUDY, paths[:1], [RUNS[3].run_id])
+        tidy.read(chapter, paths[:3])
 
 
-def test_runs_without_their_optional_data_leave_empty_tables(tmp_path: Path) -> None:
-    path = tmp_path / "empty.parquet"
-    storage.write_table(storage.with_provenance(storage.SCHEMA.empty_table(), []), path)
-    optional = replace(STUDY, optional_data=frozenset(["fashion-mnist-14"]))
-    metrics, runs = gather(optional, [path], [RUNS[0].run_id])
+def test_runs_without_their_optional_data_leave_empty_tables() -> None:
+    chapter = chapter_of({"one": RUNS})
+    optional = replace(chapter, study=replace(STUDY, optional_data=frozenset(["fashion-mnist-14"])))
+    metrics, runs = tidy.read(optional, [])["one"]
     assert metrics.empty and runs.empty and {"seed", "torch", "test_error"} <= set(runs.columns)
     with pytest.raises(UserError, match=RUNS[0].run_id):
-        gather(STUDY, [path], [RUNS[0].run_id])
+        tidy.read(chapter, [])
 
 
 def test_runs_of_two_versions_of_pytorch_that_meet_are_named_once(
@@ -65,22 +65,14 @@ def test_runs_of_two_versions_of_pytorch_that_meet_are_named_once(
 ) -> None:
     tidy.warn_of_versions.cache_clear()
 
-    def gathered(*versions: str) -> str:
+    def warned(*versions: str) -> str:
         results = [
             (table, provenance.model_copy(update={"versions": {"python": "3.11.2", "torch": version}}))
             for (table, provenance), version in zip(trained.values(), versions, strict=False)
         ]
-        tidy._read_once.cache_clear()
-        gather(STUDY, write(results, tmp_path), [run.run_id for run in RUNS[: len(versions)]])
+        tidy.read(chapter_of({"one": RUNS[: len(versions)]}), write(results, tmp_path))
         return capsys.readouterr().err
 
-    assert gathered("2.14.1", "2.14.0") == ""  # differ in the patch alone
-    assert "normalization trained with PyTorch 2.14 and 2.9 are shown together" in gathered("2.9.0", "2.14.1")
-    assert gathered("2.14.1", "2.9.0") == ""
-
-
-def test_runs_of_several_experiments_are_counted_once() -> None:
-    one, other = (pd.DataFrame({"run_id": names}) for names in (["a", "b"], ["b", "c"]))
-    tables = Tables({"one": Experiment(pd.DataFrame(), one), "other": Experiment(pd.DataFrame(), other)})
-    assert tables.runs()["run_id"].tolist() == ["a", "b", "c"]
-    assert tables.runs("other")["run_id"].tolist() == ["b", "c"]
+    assert warned("2.14.1", "2.14.0") == ""  # differ in the patch alone
+    assert "normalization trained with PyTorch 2.14 and 2.9 are shown together" in warned("2.9.0", "2.14.1")
+    assert warned("2.14.1", "2.9.0") == ""

@@ -81,7 +81,6 @@ def test_tokens_are_the_users_own(tmp_path: Path, make_run) -> None:  # type: ig
     values[5] = 65_535  # does not fit a signed number of 16 bits
     values.tofile(tmp_path / text.TOKENS)
     prepared = text.tokens(tmp_path)
-    assert prepared.facts["largest"] == 65_535
     run = make_run(corpus="tokens", vocabulary=65_536)
     data = load(prepared.tensors, run, torch.device("cpu"))
     assert data.windows(torch.tensor([3]), 4).tolist() == [[3, 4, 65_535, 6]]

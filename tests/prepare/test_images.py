@@ -22,86 +22,69 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from effective_lr.__main__ import main
 from effective_lr.errors import UserError
 from effective_lr.prepare import catalog, dataset, images, sources
-from effective_lr.prepare.images import FACTS
-from effective_lr.prepare.sources import FOLDER_VARIABLE, Missing, Source
+from effective_lr.prepare.sources import FASHION_MNIST, FOLDER_VARIABLE, Missing, Source
 from effective_lr.studies.normalization.settings import DATASETS, VALIDATION_SIZE
 from shared import ROOT
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-NAMES = tuple(source.path.removesuffix(".gz") for source in images.FASHION_MNIST.values())
+DEBIAN = sources.DEBIAN_FOLDER
 TRAIN, TEST, UNSEEN = 60, 20, 25  # of the small files that the tests write
 
 
-class Outputs:
-    """Where a preparation writes, and what it wrote last."""
+def prepare(name: str, folder: Path, out: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the record that a preparation wrote."""
+    catalog.prepare(name, folder, out / "x.pt", out / "x.json")
+    return dataset.load(out / "x.pt", out / "x.json"), json.loads((out / "x.json").read_text())
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.tensors, self.record_file = folder, folder / "x.pt", folder / "x.json"
-        self.source = ""
 
-    def prepare(self, name: str, folder: Path) -> dict[str, Tensor]:
-        self.source = catalog.prepare(name, folder, self.tensors, self.record_file)
-        return dataset.load(self.tensors, self.record_file)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.record_file.read_text())
-        return content
-
-    def refusal(self, name: str, folder: Path) -> str:
-        """The message of a preparation that must fail and write nothing."""
-        before = {path: path.read_bytes() for path in self.folder.glob("*")}
-        with pytest.raises(UserError) as error:
-            self.prepare(name, folder)
-        assert {path: path.read_bytes() for path in self.folder.glob("*")} == before
-        assert "\n" not in str(error.value)
-        return str(error.value)
+def refusal(name: str, folder: Path, out: Path) -> str:
+    """The message of a preparation that must fail and write nothing."""
+    before = {path: path.read_bytes() for path in out.glob("*")}
+    with pytest.raises(UserError) as error:
+        prepare(name, folder, out)
+    assert {path: path.read_bytes() for path in out.glob("*")} == before
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 @pytest.fixture
-def outputs(tmp_path: Path) -> Outputs:
-    return Outputs(tmp_path / "prepared")
+def out(tmp_path: Path) -> Path:
+    """Where a preparation writes."""
+    return tmp_path / "prepared"
 
 
 @pytest.fixture
 def user(tmp_path: Path) -> Path:
     """The data folder of the user."""
+    (tmp_path / "user").mkdir()
     return tmp_path / "user"
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Datasets of a few images, no Debian package, no internet."""
-    monkeypatch.setattr(images, "UNSEEN", UNSEEN)
-    for name in FACTS:
-        monkeypatch.setitem(FACTS, name, FACTS[name]._replace(train=TRAIN, test=TEST))
-    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "debian")
-    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
 
     def offline(source: Source) -> bytes:
         raise URLError("Name or service not known")
 
+    monkeypatch.setattr(images, "UNSEEN", UNSEEN)
+    monkeypatch.setattr(sources, "DEBIAN_FOLDER", tmp_path / "debian")
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     monkeypatch.setattr(sources, "download", offline)
 
 
 @pytest.fixture
 def fashion(small: None, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """Small uncompressed files by name, whose checksums the module expects."""
-    rng = np.random.default_rng(1)
-    files = {}
-    for name in NAMES:
+    """Small unpacked files by the names of packed ones, whose checksums the module expects."""
+    rng, files = np.random.default_rng(1), {}
+    for name, source in FASHION_MNIST.items():
         n = TRAIN if name.startswith("train") else TEST
         shape, top = ((n, 28, 28), 256) if "images" in name else ((n,), 10)
         array = rng.integers(top, size=shape, dtype=np.uint8)
-        files[name] = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
-    known = {
-        key: replace(source, sha256=hashlib.sha256(files[name]).hexdigest())
-        for (key, source), name in zip(images.FASHION_MNIST.items(), NAMES, strict=True)
-    }
-    monkeypatch.setattr(images, "FASHION_MNIST", known)
+        content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes() + array.tobytes()
+        monkeypatch.setitem(FASHION_MNIST, name, replace(source, sha256=hashlib.sha256(content).hexdigest()))
+        files[source.path] = content
     return files
 
 
@@ -110,38 +93,29 @@ def put(files: dict[str, bytes], folder: Path, level: int | None = 9) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         if level is None:
-            (folder / name).write_bytes(content)
+            (folder / name.removesuffix(".gz")).write_bytes(content)
         else:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content, level))
+            (folder / name).write_bytes(gzip.compress(content, level))
     return folder
 
 
-def flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1
-    path.write_bytes(content)
-
-
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is missing")
-def test_real_pixels_are_block_means_normalized_on_the_training_split(outputs: Outputs, user: Path) -> None:
+def test_real_pixels_are_block_means_normalized_on_the_training_split(out: Path, user: Path) -> None:
     def raw(name: str, header: int) -> Tensor:
-        content = gzip.decompress((DEBIAN / f"{name}.gz").read_bytes())
+        content = gzip.decompress((DEBIAN / FASHION_MNIST[name].path).read_bytes())
         return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=header)
 
-    tensors = outputs.prepare("fashion-mnist-14", user)
+    tensors, record = prepare("fashion-mnist-14", user, out)
     facts = DATASETS["fashion-mnist"]
-    assert tensors["train_images"].shape == (facts.train, facts.channels, 14, 14)
-    assert tensors["test_images"].shape == (facts.test, facts.channels, 14, 14)
-    assert tensors["train_images"].dtype == torch.float32
-    assert torch.equal(tensors["train_labels"], raw("train-labels-idx1-ubyte", 8).long())
-    assert torch.equal(tensors["test_labels"], raw("t10k-labels-idx1-ubyte", 8).long())
+    for split, count in (("train", facts.train), ("test", facts.test)):
+        assert tensors[f"{split}_images"].shape == (count, facts.channels, 14, 14)
+        assert torch.equal(tensors[f"{split}_labels"], raw(f"{split}_labels", 8).long())
     found = tensors["train_images"].double()
     assert found[:-VALIDATION_SIZE].mean().item() == pytest.approx(0, abs=1e-6)
     assert found[:-VALIDATION_SIZE].std(correction=0).item() == pytest.approx(1, abs=1e-6)
     # The validation split must not be part of it: with it, the mean moves by more than the tolerance above.
     assert abs(found.mean().item()) > 1e-4
-    record = outputs.record
-    pixels = raw("train-images-idx3-ubyte", 16).view(60_000, 1, 28, 28)
+    pixels = raw("train_images", 16).view(60_000, 1, 28, 28)
     for start in (0, 55_000):
         means = avg_pool2d(pixels[start : start + 500].double() / 255, 2)
         expected = (means - record["pixel_mean"][0]) / record["pixel_std"][0]
@@ -149,18 +123,17 @@ def test_real_pixels_are_block_means_normalized_on_the_training_split(outputs: O
 
 
 def test_every_place_compression_and_number_of_threads_gives_the_same_record(
-    fashion: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fashion: dict[str, bytes], user: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = set()
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "second"))
     threads = torch.get_num_threads()
     for number, (place, level) in enumerate([("user", None), ("user", 9), ("second", 1), ("debian", 9)]):
         put(fashion, tmp_path / place, level)
-        outputs = Outputs(tmp_path / f"prepared{number}")
         torch.set_num_threads(1 + number % 2)
-        outputs.prepare("fashion-mnist-14", tmp_path / "user")
-        records.add(outputs.record_file.read_bytes())
-        assert f"fashion-mnist-14: prepared from {tmp_path / place}" in outputs.source
+        text = catalog.prepare("fashion-mnist-14", user, out / "x.pt", out / "x.json")
+        records.add((out / "x.json").read_bytes())
+        assert f"fashion-mnist-14: prepared from {tmp_path / place}" in text
         shutil.rmtree(tmp_path / place)
     torch.set_num_threads(threads)
     assert len(records) == 1
@@ -168,142 +141,123 @@ def test_every_place_compression_and_number_of_threads_gives_the_same_record(
 
 
 def test_a_local_file_goes_before_another_place_even_when_damaged_and_is_named(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs
+    fashion: dict[str, bytes], user: Path, out: Path
 ) -> None:
     put(fashion, sources.DEBIAN_FOLDER)
-    for name, source in zip(NAMES, images.FASHION_MNIST.values(), strict=True):
-        put({name: fashion[name]}, user, None)
-        outputs.prepare("fashion-mnist-28", user)
-        flip(user / name, -1)
-        found = hashlib.sha256((user / name).read_bytes()).hexdigest()
-        message = outputs.refusal("fashion-mnist-28", user)
-        assert all(part in message for part in (str(user / name), found, source.sha256, "delete")), message
-        (user / name).unlink()
-    first = put({NAMES[0]: fashion[NAMES[0]]}, user) / f"{NAMES[0]}.gz"
-    whole = first.read_bytes()
-    for damaged in (whole[:-6] + b"123456", whole[:1000]):  # its checksum; what it unpacks to
-        first.write_bytes(damaged)
-        assert outputs.refusal("fashion-mnist-28", user).startswith(f"{first}: {len(damaged)} bytes with sha256 ")
+    for name, source in zip(fashion, FASHION_MNIST.values(), strict=True):
+        path = put({name: fashion[name]}, user) / name
+        whole = path.read_bytes()
+        other = gzip.compress(fashion[name][:-1] + b"?")
+        for damaged in (other, whole[:-6] + b"123456", whole[:-10]):  # content; its checksum; cut off
+            path.write_bytes(damaged)
+            message = refusal("fashion-mnist-28", user, out)
+            assert message.startswith(f"{path}: {len(damaged)} bytes with sha256 "), message
+            assert source.sha256 in message and "delete" in message
+        path.unlink()
 
 
 def test_a_download_is_checked_kept_in_the_folder_and_local_from_then_on(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+    fashion: dict[str, bytes], user: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {f"{name}.gz": gzip.compress(content) for name, content in fashion.items()}
+    files = {name: gzip.compress(content) for name, content in fashion.items()}
     monkeypatch.setattr(sources, "download", lambda source: files[source.path])
-    outputs.prepare("fashion-mnist-14", user)
-    first = outputs.record
+    first = prepare("fashion-mnist-14", user, out)[1]
     assert {path.name: path.read_bytes() for path in user.iterdir()} == files
     monkeypatch.setattr(sources, "download", lambda source: b"another file")
-    outputs.prepare("fashion-mnist-14", user)
-    assert outputs.record == first
-    message = outputs.refusal("fashion-mnist-14", user / "empty")
+    assert prepare("fashion-mnist-14", user, out)[1] == first
+    message = refusal("fashion-mnist-14", user / "empty", out)
     assert "http://" in message and "the download: 12 bytes" in message and not (user / "empty").exists()
 
 
-def test_an_unknown_dataset_is_refused_with_those_that_exist(user: Path, outputs: Outputs) -> None:
-    message = outputs.refusal("fashion-mnist-10", user)
-    assert "fashion-mnist-10" in message and all(name in message for name in catalog.READERS)
+def test_an_unknown_dataset_and_one_that_is_nowhere_are_refused(small: None, user: Path, out: Path) -> None:
+    assert all(name in refusal("fashion-mnist-10", user, out) for name in catalog.READERS)
+    message = refusal("fashion-mnist-14", user, out)
+    assert all(text in message for text in (str(user), FOLDER_VARIABLE, "http://", "service not known", "put the file"))
 
 
-def test_facts_of_the_files_are_those_that_the_study_knows() -> None:
-    assert {name: tuple(facts) for name, facts in FACTS.items()} == {k: tuple(v) for k, v in DATASETS.items()}
+def test_sizes_are_those_that_the_study_knows() -> None:
+    assert {name: facts.size for name, facts in DATASETS.items()} == images.SIZES
+    counts = {split: count for split, (count, _) in images.JPEG_IMAGES.items()}
+    assert counts == {"train": DATASETS["cifar10-jpeg"].train, "test": DATASETS["cifar10-jpeg"].test}
     assert images.UNSEEN == VALIDATION_SIZE
 
 
-@pytest.fixture
-def cifar(small: None, monkeypatch: pytest.MonkeyPatch, user: Path) -> tuple[Tensor, Tensor]:
-    """The training images and labels of the archive in the folder of the user, which has a member that leads elsewhere.
-
-    The keys are text: Python 2 wrote the real ones as bytes, which are decoded while they are unpickled.
-    """
-    user.mkdir()
-    rng = np.random.default_rng(2)
-    drawn, labels = [], []
-    with tarfile.open(user / images.CIFAR10.path, "w:gz") as tar:
-        for name, n in [*((f"data_batch_{i}", TRAIN // 5) for i in range(1, 6)), ("test_batch", TEST)]:
-            drawn.append(rng.integers(256, size=(n, 3072), dtype=np.uint8))
-            labels.append(rng.integers(10, size=n).tolist())
-            content = pickle.dumps({"data": drawn[-1], "labels": labels[-1]}, protocol=2)
+def test_cifar10_values(small: None, monkeypatch: pytest.MonkeyPatch, user: Path, out: Path) -> None:
+    """The keys are text: Python 2 wrote the real ones as bytes, which are decoded while they are unpickled."""
+    rng, archive = np.random.default_rng(2), user / images.CIFAR10.path
+    data, labels = rng.integers(256, size=(TRAIN + TEST, 3072), dtype=np.uint8), rng.integers(10, size=TRAIN + TEST)
+    with tarfile.open(archive, "w:gz") as tar:
+        names = [f"data_batch_{i // 12 + 1}" for i in range(0, TRAIN, 12)] + ["test_batch"]
+        for name, chosen in zip(names, np.split(np.arange(TRAIN + TEST), range(12, TRAIN + 1, 12)), strict=True):
+            content = pickle.dumps({"data": data[chosen], "labels": labels[chosen].tolist()}, protocol=2)
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             tar.addfile(member, BytesIO(content))
         tar.addfile(tarfile.TarInfo("../outside"))
-    digest = hashlib.sha256((user / images.CIFAR10.path).read_bytes()).hexdigest()
-    monkeypatch.setattr(images, "CIFAR10", replace(images.CIFAR10, sha256=digest))
-    pixels = torch.from_numpy(np.concatenate(drawn[:5])).view(TRAIN, 3, 32, 32)
-    return pixels, torch.tensor([label for batch in labels[:5] for label in batch])
+    known = replace(images.CIFAR10, sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(images, "CIFAR10", known)
 
-
-def test_cifar10_values(cifar: tuple[Tensor, Tensor], user: Path, outputs: Outputs) -> None:
-    pixels, labels = cifar
-    tensors, record = outputs.prepare("cifar10-16", user), outputs.record
-    n = TRAIN - UNSEEN
-    assert tensors["test_images"].shape == (TEST, 3, 16, 16)
-    assert torch.equal(tensors["train_labels"], labels)
-    means = avg_pool2d(pixels.double() / 255, 2)
-    mean = means[:n].mean((0, 2, 3))
-    std = means[:n].std((0, 2, 3), correction=0)
+    tensors, record = prepare("cifar10-16", user, out)
+    assert tensors["train_labels"].tolist() + tensors["test_labels"].tolist() == labels.tolist()
+    means = avg_pool2d(torch.from_numpy(data).view(-1, 3, 32, 32).double() / 255, 2)
+    mean = means[: TRAIN - UNSEEN].mean((0, 2, 3))
+    std = means[: TRAIN - UNSEEN].std((0, 2, 3), correction=0)
     assert record["pixel_mean"] == pytest.approx(mean.tolist(), abs=1e-14)
     assert record["pixel_std"] == pytest.approx(std.tolist(), abs=1e-14)
-    assert record["dataset"] == "cifar10-16"
-    assert record["source_checksums"] == {images.CIFAR10.path: f"sha256:{images.CIFAR10.sha256}"}
+    assert record["source_checksums"] == {known.path: f"sha256:{known.sha256}"}
+    found = torch.cat([tensors["train_images"], tensors["test_images"]]).double()
     expected = (means - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
-    torch.testing.assert_close(tensors["train_images"].double(), expected, rtol=0, atol=1e-5)
-    assert not (user.parent / "outside").exists() and len(list(user.iterdir())) == 1  # nothing is extracted
-
-
-def jpeg(shade: int) -> bytes:
-    """An image of one shade of grey, which JPEG keeps exactly."""
-    file = BytesIO()
-    Image.new("RGB", (32, 32), (shade, shade, shade)).save(file, "JPEG")
-    return file.getvalue()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert list(user.parent.rglob("outside")) == [] and list(user.iterdir()) == [archive]  # nothing is extracted
 
 
 @pytest.fixture
-def copy(small: None, monkeypatch: pytest.MonkeyPatch, user: Path) -> Path:
-    """The archive, class by class as people pack it. The shade of an image is its number plus 20 times its class."""
-    user.mkdir(exist_ok=True)
-    with zipfile.ZipFile(user / images.JPEG_ARCHIVE, "w") as archive:
-        for split, count in [("train", TRAIN // 10), ("test", TEST // 10)]:
-            files = {(number, kind): jpeg(20 * kind + number) for number in range(count) for kind in range(10)}
-            for number, kind in sorted(files, key=lambda place: place[::-1]):
-                archive.writestr(f"{split}/{images.CLASSES[kind]}/{number:04}.jpg", files[number, kind])
-            monkeypatch.setitem(images.JPEG_SHA256, split, hashlib.sha256(b"".join(files.values())).hexdigest())
-    return user / images.JPEG_ARCHIVE
+def copy(small: None, monkeypatch: pytest.MonkeyPatch, user: Path) -> dict[str, bytes]:
+    """The archive, class by class as people pack it. The shade of grey of an image, which JPEG keeps exactly, is its
+    number plus 20 times its class."""
+    contents = {}
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        files = {}
+        for i in range(count):
+            file = BytesIO()
+            Image.new("RGB", (32, 32), (20 * (i % 10) + i // 10,) * 3).save(file, "JPEG")
+            files[f"{split}/{images.CLASSES[i % 10]}/{i // 10:04}.jpg"] = file.getvalue()
+        contents |= files
+        monkeypatch.setitem(images.JPEG_IMAGES, split, (count, hashlib.sha256(b"".join(files.values())).hexdigest()))
+    write_archive(user, contents)
+    return contents
+
+
+def write_archive(folder: Path, contents: dict[str, bytes]) -> Path:
+    path = folder / images.JPEG_ARCHIVE
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(contents):
+            archive.writestr(name, contents[name])
+    return path
 
 
 def test_jpeg_copy_goes_round_the_classes_and_is_found_in_the_second_folder(
-    copy: Path, user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+    copy: dict[str, bytes], user: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message = outputs.refusal("cifar10-jpeg-16", user / "empty")
+    message = refusal("cifar10-jpeg-16", user / "empty", out)
     assert all(text in message for text in (images.JPEG_ARCHIVE, f"{user / 'empty'}", FOLDER_VARIABLE))
     monkeypatch.setenv(FOLDER_VARIABLE, str(user))
-    tensors, record = outputs.prepare("cifar10-jpeg-16", user / "empty"), outputs.record
+    tensors, record = prepare("cifar10-jpeg-16", user / "empty", out)
     assert tensors["train_images"].shape == (TRAIN, 3, 16, 16)
     assert tensors["train_labels"].tolist() == [i % 10 for i in range(TRAIN)]
-    assert tensors["test_labels"].tolist() == [i % 10 for i in range(TEST)]
     shades = tensors["test_images"][:, 0, 0, 0] * record["pixel_std"][0] + record["pixel_mean"][0]
     assert (255 * shades).round().tolist() == [20 * (i % 10) + i // 10 for i in range(TEST)]
 
 
-def test_damaged_jpeg_copy_is_refused(copy: Path, user: Path, outputs: Outputs) -> None:
-    whole = copy.read_bytes()
-    with zipfile.ZipFile(copy) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-
-    def refusal(changes: dict[str, bytes]) -> str:
-        with zipfile.ZipFile(copy, "w") as archive:
-            for name, content in (contents | changes).items():
-                if content:
-                    archive.writestr(name, content)
-        return outputs.refusal("cifar10-jpeg-16", user)
-
-    exchanged = {"test/cat/0000.jpg": contents["test/dog/0000.jpg"], "test/dog/0000.jpg": contents["test/cat/0000.jpg"]}
-    assert re.search(rf"{copy}: .* sha256 [0-9a-f]{{64}}, expected {images.JPEG_SHA256['test']}", refusal(exchanged))
-    assert "train/truck/0005.jpg" in refusal({"train/truck/0005.jpg": b""})
-    copy.write_bytes(whole[: len(whole) // 2])
-    assert str(copy) in outputs.refusal("cifar10-jpeg-16", user)
+def test_damaged_jpeg_copy_is_refused(copy: dict[str, bytes], user: Path, out: Path) -> None:
+    cat, dog, truck = "test/cat/0000.jpg", "test/dog/0000.jpg", "train/truck/0005.jpg"
+    path = write_archive(user, copy | {cat: copy[dog], dog: copy[cat]})
+    message = refusal("cifar10-jpeg-16", user, out)
+    assert re.search(rf"{path}: .* sha256 is [0-9a-f]{{64}}, expected {images.JPEG_IMAGES['test'][1]}", message)
+    write_archive(user, {name: content for name, content in copy.items() if name != truck})
+    assert truck in refusal("cifar10-jpeg-16", user, out)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert str(path) in refusal("cifar10-jpeg-16", user, out)
 
 
 JPEG_COPY = sources.local_file(ROOT / "data", images.JPEG_ARCHIVE)
@@ -311,77 +265,39 @@ JPEG_COPY = sources.local_file(ROOT / "data", images.JPEG_ARCHIVE)
 
 @pytest.mark.slow
 @pytest.mark.skipif(JPEG_COPY is None, reason=f"no folder of data has {images.JPEG_ARCHIVE}")
-def test_real_jpeg_copy(outputs: Outputs) -> None:
-    tensors = outputs.prepare("cifar10-jpeg-16", ROOT / "data")
-    facts = DATASETS["cifar10-jpeg"]
-    assert tensors["train_images"].shape == (facts.train, 3, 16, 16)
-    assert torch.bincount(tensors["test_labels"]).tolist() == 10 * [facts.test // 10]
-    mean = torch.tensor(outputs.record["pixel_mean"])
+def test_real_jpeg_copy(out: Path) -> None:
+    tensors, record = prepare("cifar10-jpeg-16", ROOT / "data", out)
+    assert torch.bincount(tensors["test_labels"]).tolist() == 10 * [DATASETS["cifar10-jpeg"].test // 10]
+    mean = torch.tensor(record["pixel_mean"])
     torch.testing.assert_close(mean, torch.tensor([0.491, 0.482, 0.447]), rtol=0, atol=0.01)  # those of CIFAR-10
 
 
-def test_load_refuses_other_tensors_and_a_broken_record(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs
-) -> None:
+def test_load_refuses_other_tensors_and_a_broken_record(fashion: dict[str, bytes], user: Path, out: Path) -> None:
+    tensors, record = out / "x.pt", out / "x.json"
     put(fashion, user)
-    damages: list[Callable[[Path], object]] = [
-        lambda path: path.write_bytes(path.read_bytes()[:2000]),
-        lambda path: flip(path, path.stat().st_size // 2),
-        lambda path: path.unlink(),
-        lambda path: torch.save({"images": torch.zeros(1)}, path),
-        lambda path: torch.save({name: tensor.flatten() for name, tensor in torch.load(path).items()}, path),
+    damages: list[Callable[[], object]] = [
+        lambda: tensors.write_bytes(tensors.read_bytes()[:2000]),
+        lambda: tensors.unlink(),
+        lambda: torch.save({name: one.flatten() for name, one in torch.load(tensors).items()}, tensors),
+        lambda: record.write_text(""),
+        lambda: record.write_text("{}"),
+        lambda: record.unlink(),
     ]
     for damage in damages:
-        expected = dataset.sha256(outputs.prepare("fashion-mnist-14", user))
-        damage(outputs.tensors)
-        with pytest.raises(UserError, match=f"^{outputs.tensors}") as error:
-            dataset.load(outputs.tensors, outputs.record_file)
-        assert all(part in str(error.value) for part in (expected, str(outputs.record_file), "delete"))
-    for text in ("", "[]", "{}", None):
-        outputs.record_file.unlink()
-        if text is not None:
-            outputs.record_file.write_text(text)
-        with pytest.raises(UserError, match=r"x\.json.*sha256"):
-            dataset.load(outputs.tensors, outputs.record_file)
-        outputs.record_file.touch()
+        prepare("fashion-mnist-14", user, out)
+        damage()
+        with pytest.raises(UserError, match=f"^{tensors} does not.* {record} .*delete both"):
+            dataset.load(tensors, record)
 
 
 def test_optional_data_that_cannot_be_had_leaves_a_record_of_the_reason(
-    outputs: Outputs, user: Path, monkeypatch: pytest.MonkeyPatch
+    out: Path, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nowhere(folder: Path) -> dataset.Prepared:
         raise Missing("put cars.csv there")
 
     monkeypatch.setitem(catalog.READERS, "cars", nowhere)
-    assert "cars.csv" in outputs.refusal("cars", user)
-    text = catalog.prepare("cars", user, outputs.tensors, outputs.record_file, is_optional=True)
-    assert "cars.csv" in text and outputs.record["missing"] == "put cars.csv there"
-    assert dataset.load(outputs.tensors, outputs.record_file) == {}
-
-
-def test_full_disk_leaves_nothing(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write_text(self: Path, text: str, encoding: str) -> None:
-        self.touch()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", write_text)
-    message = outputs.refusal("fashion-mnist-14", put(fashion, user))
-    assert re.search(r"x\.json: cannot be written \(.*No space left on device\)", message)
-    assert list(outputs.folder.iterdir()) == []
-
-
-def test_command_line(
-    fashion: dict[str, bytes], user: Path, outputs: Outputs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["prepare", "--name", "fashion-mnist-14", "--folder", str(user)]
-    words += ["--tensors", str(outputs.tensors), "--record", str(outputs.record_file)]
-    assert main(words) == 1
-    out, err = capsys.readouterr()
-    assert out == "" and str(user) in err and err.count("\n") == 1 and not outputs.folder.exists()
-    put(fashion, user)
-    assert main(words) == 0
-    assert f"prepared from {user}" in capsys.readouterr().out
-    assert outputs.record["shapes"]["test_images"] == [TEST, 1, 14, 14]
-    assert sorted(path.name for path in outputs.folder.iterdir()) == ["x.json", "x.pt"]
+    assert "cars.csv" in refusal("cars", user, out)
+    text = catalog.prepare("cars", user, out / "x.pt", out / "x.json", is_optional=True)
+    assert "cars.csv" in text and json.loads((out / "x.json").read_text())["missing"] == "put cars.csv there"
+    assert dataset.load(out / "x.pt", out / "x.json") == {}

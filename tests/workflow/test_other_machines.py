@@ -14,7 +14,7 @@ import pytest
 from effective_lr.engine.contents import published_table
 from effective_lr.engine.storage import read_provenance
 from effective_lr.errors import UserError
-from effective_lr.prepare import raw
+from effective_lr.prepare import catalog
 from effective_lr.prepare.sources import COOLING_LOAD, FASHION_MNIST, GOLUB_38, GOLUB_72, WHEEL, Missing, Source
 from shared import ROOT
 
@@ -35,13 +35,13 @@ def test_raw_files_are_collected_and_missing_ones_named(tmp_path: Path, monkeypa
         path.write_text(path.name)
         return b"", path
 
-    monkeypatch.setattr(raw, "obtain", obtain)
+    monkeypatch.setattr(catalog, "obtain", obtain)
     with pytest.raises(UserError, match="damaged"):
-        raw.collect(folder, into)
+        catalog.collect(folder, into)
     assert not into.exists()
 
     is_damaged = False
-    assert raw.collect(folder, into) == "7 files; left out: golub_72 is nowhere"
+    assert catalog.collect(folder, into) == "7 files; left out: golub_72 is nowhere"
     expected = {source.path for source in (*FASHION_MNIST.values(), WHEEL, COOLING_LOAD, GOLUB_38)}
     assert {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()} == expected
 

@@ -194,7 +194,7 @@ def test_edits_of_what_no_result_rests_on_plan_nothing(finished: Checkout) -> No
     text = (finished.root / training).read_text()
     text = re.sub(r'"""', '"""Edited. ', text, count=1).replace("\n\n\n", "\n\n\n\n# Edited.\n")
     (finished.root / training).write_text(text)
-    for module in ("engine/certify", "evidence/comparison", "document/generate_docs"):
+    for module in ("engine/certify", "evidence/published", "document/generate_docs"):
         finished.append(f"workflow/effective_lr/{module}.py", "EDITED = 1\n")
     for source in ("config/normalization/smoke.yaml", "Snakefile", "workflow/rules/train.smk"):
         finished.append(source, "# edited\n")

@@ -38,10 +38,10 @@ COMMANDS = {
     "plan": "engine.plan.plan",
     "publish": "evidence.published.publish",
     "reuse": "evidence.published.reuse",
-    "compare": "evidence.comparison.compare",
+    "compare": "evidence.published.compare",
     "certify": "engine.certify.certify",
     "docs": "document.generate_docs.write",
-    "raw": "prepare.raw.collect",
+    "raw": "prepare.catalog.collect",
     # Jobs of the workflow
     "prepare": "prepare.catalog.prepare",
     "train": "engine.jobs.train_job",

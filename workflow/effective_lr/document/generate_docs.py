@@ -18,9 +18,9 @@ from effective_lr.document import manuscript
 from effective_lr.engine import contents, grid
 from effective_lr.engine.contents import Chapter, published_scales, published_table
 from effective_lr.engine.inputs import Layout
-from effective_lr.engine.storage import Provenance, read_provenance
+from effective_lr.engine.storage import Provenance, read_json, read_provenance
 from effective_lr.engine.study import Study, load, names
-from effective_lr.evidence.published import read_claims, write_claims
+from effective_lr.evidence.published import write_claims
 from effective_lr.evidence.verdicts import Claims, label_of, part_text, worst_part
 
 ROOT = Path(__file__).parents[3]
@@ -164,7 +164,7 @@ def outcome(claims: dict[str, Claims]) -> str:
 def generated() -> dict[Path, str]:
     """Every generated file, whole, as it should be."""
     published = Layout.load(ROOT, metrics="published", scale=PUBLISHED_SCALE)
-    claims = {study: read_claims(published, study) for study in published.chapters}
+    claims = {study: read_json(published.published_claims(study)) for study in published.chapters}
     chapters = Layout.load(ROOT, scale=TARGETS_SCALE).chapters
     readme, results, pins = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "environment.yml"
     tables = {"targets": targets_table(chapters), "verdicts": verdicts_table(claims, chapters)}

@@ -49,16 +49,9 @@ class Estimate(NamedTuple):
 NO_VALUE = Estimate(np.nan, np.nan, np.nan)
 
 
-def t_margin(deviation: float, freedom: float) -> float:
-    """Half the width of a t interval; NaN without a degree of freedom."""
-    if freedom < 1:
-        return np.nan
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * deviation)
-
-
 def t_estimate(value: float, deviation: float, freedom: float) -> Estimate:
-    """A number with the t interval of its standard deviation."""
-    margin = t_margin(deviation, freedom)
+    """A number with the t interval of its standard deviation, which is NaN without a degree of freedom."""
+    margin = stdtrit(freedom, (1 + CONFIDENCE) / 2) * deviation
     return Estimate(float(value), float(value - margin), float(value + margin), float(freedom))
 
 
@@ -69,9 +62,8 @@ def require_numbers(values: Any) -> None:
         raise Undecidable(f"{missing} of {np.size(values)} values are not a number")
 
 
-def finite(estimate: Estimate, values: Any = ()) -> Estimate:
-    """The estimate, unless a value that it rests on, or itself, is not a number."""
-    require_numbers(values)
+def finite(estimate: Estimate) -> Estimate:
+    """The estimate, unless it is not a number."""
     if not np.isfinite(estimate.value):
         raise Undecidable("too few values")
     return estimate
@@ -80,8 +72,7 @@ def finite(estimate: Estimate, values: Any = ()) -> Estimate:
 def mean_interval(values: pd.Series) -> Estimate:
     """The mean and its t interval."""
     require_numbers(values)
-    count = len(values)
-    return finite(t_estimate(values.mean(), values.std(ddof=1) / np.sqrt(max(count, 1)), max(count - 1, 0)))
+    return finite(t_estimate(values.mean(), values.sem(), len(values) - 1))
 
 
 def geometric_mean(values: pd.Series) -> Estimate:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from effective_lr.engine.contents import Chapter
-from effective_lr.engine.storage import Provenance, read_table
+from effective_lr.engine.storage import SCHEMA, Provenance, read_table
 from effective_lr.engine.study import Study, load
 from effective_lr.errors import UserError
 
@@ -40,12 +40,14 @@ class Tables(dict[str, Experiment]):
 
 
 def read(chapter: Chapter, paths: Iterable[Path], experiments: Iterable[str] | None = None) -> Tables:
-    """The tables of these experiments of a chapter, or of all, from the tables of their training jobs."""
-    files = tuple(paths)
+    """The tables of these experiments of a chapter, or of all, from the tables of their training jobs. Raises UserError
+    where a run is in none of them."""
+    found = [read_table(path) for path in paths]
+    rows = pa.concat_tables([SCHEMA.empty_table(), *(table for table, _ in found)])
+    records = {record.run_id: record for _, provenance in found for record in provenance}
     names = chapter.experiments if experiments is None else experiments
-    return Tables(
-        {name: gather(chapter.study, files, [run.run_id for run in chapter.experiments[name]]) for name in names}
-    )
+    run_ids = {name: [run.run_id for run in chapter.experiments[name]] for name in names}
+    return Tables({name: gather(chapter.study, rows, records, own) for name, own in run_ids.items()})
 
 
 def read_checks(path: Path) -> pd.DataFrame:
@@ -61,25 +63,14 @@ def write_checks(study: str, output: Path) -> str:
     return table.groupby(["check", "subject"], sort=False)["value"].agg(["min", "max"]).to_string()
 
 
-_read_once = cache(read_table)  # every experiment of a published study is in one table
-
-
-def gather(study: Study, paths: Iterable[Path], run_ids: list[str]) -> Experiment:
-    """The metrics and runs of these run_ids from the tables of training jobs. Raises UserError when one is missing.
-
-    Where all of them are empty, since optional data cannot be had, so are both tables.
-    """
-    names, wanted, parts = set(run_ids), pa.array(run_ids, pa.string()), []
-    records: dict[str, Provenance] = {}
-    for path in paths:
-        table, provenance = _read_once(path)
-        parts.append(table.filter(pc.is_in(table["run_id"], wanted)))
-        records |= {record.run_id: record for record in provenance if record.run_id in names}
-    missing = [run_id for run_id in run_ids if run_id not in records]
-    if missing and not (study.optional_data and not records):
-        raise UserError(f"{missing[0]}: in none of the tables of its training jobs; run the training again")
-    metrics = pa.concat_tables(parts).to_pandas()
-    runs = summarize(study, metrics, [records[run_id] for run_id in run_ids if run_id in records])
+def gather(study: Study, rows: pa.Table, records: dict[str, Provenance], run_ids: list[str]) -> Experiment:
+    """The metrics and runs of these run_ids. Where all of them lack optional data, both tables are empty."""
+    own = [records[run_id] for run_id in run_ids if run_id in records]
+    if len(own) < len(run_ids) and (own or not study.optional_data):
+        missing = next(run_id for run_id in run_ids if run_id not in records)
+        raise UserError(f"{missing}: in none of the tables of its training jobs; run the training again")
+    metrics = rows.filter(pc.is_in(rows["run_id"], pa.array(run_ids, pa.string()))).to_pandas()
+    runs = summarize(study, metrics, own)
     warn_of_versions(study.name, tuple(sorted({".".join(version.split(".")[:2]) for version in runs["torch"]})))
     derive = study.find("analysis", "derive")
     return Experiment(*derive(metrics, runs)) if derive and len(runs) else Experiment(metrics, runs)

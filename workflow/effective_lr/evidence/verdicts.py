@@ -6,6 +6,8 @@ Estimate, or raises Undecidable with the reason; a value without an interval dec
 
 import ast
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ import pandas as pd
 from effective_lr.engine.contents import Chapter, Claim, Measurement
 from effective_lr.engine.study import STUDIES, Study
 from effective_lr.errors import UserError
-from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, finite
+from effective_lr.evidence.estimates import NO_VALUE, Estimate, Undecidable, require_numbers
 from effective_lr.evidence.tidy import Experiment, Tables
 
 Claims = dict[str, dict[str, Any]]  # decided, by name: the content of claims.json
@@ -28,35 +30,24 @@ ONE_SEED = "one seed"
 
 
 class RecordedTables(Tables):
-    """Tables that know the names of those that were read."""
+    """Tables that know the seeds of those that were read."""
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
-        self.read: set[str] = set()
+        self.seeds: set[int] = set()
 
     def __getitem__(self, name: str) -> Experiment:
-        self.read.add(name)
-        return super().__getitem__(name)
+        found = super().__getitem__(name)
+        self.seeds.update(found.runs["seed"])
+        return found
 
 
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """What the statistics read: tidy tables, and the table of float64 checks."""
 
-    def __init__(self, tables: Tables, checks: pd.DataFrame) -> None:
-        self.tables, self.checks = tables, checks
-        self._since: dict[int, Evidence] = {}
-
-    def since(self, seed: int) -> "Evidence":
-        """The evidence of this seed and later ones alone: earlier ones were seen before the rule was made."""
-        if seed == 0:
-            return self
-        if seed not in self._since:
-            fresh = {}
-            for name, (metrics, runs) in self.tables.items():
-                chosen = runs[runs["seed"] >= seed]
-                fresh[name] = Experiment(metrics[metrics["run_id"].isin(chosen["run_id"])], chosen)
-            self._since[seed] = Evidence(Tables(fresh), self.checks)
-        return self._since[seed]
+    tables: Tables
+    checks: pd.DataFrame
 
     def runs(self, experiment: str) -> pd.DataFrame:
         """The runs of an experiment. Raises Undecidable where there are none."""
@@ -64,6 +55,18 @@ class Evidence:
         if runs.empty:
             raise Undecidable(f"no runs in {experiment}")
         return runs
+
+
+@lru_cache(maxsize=4)  # the claims of a study start at few seeds
+def since(evidence: Evidence, seed: int) -> Evidence:
+    """The evidence of this seed and later ones alone: earlier ones were seen before the rule was made."""
+    if seed == 0:
+        return evidence
+    fresh = Tables()
+    for name, (metrics, runs) in evidence.tables.items():
+        chosen = runs[runs["seed"] >= seed]
+        fresh[name] = Experiment(metrics[metrics["run_id"].isin(chosen["run_id"])], chosen)
+    return Evidence(fresh, evidence.checks)
 
 
 class Statistic(NamedTuple):
@@ -116,7 +119,8 @@ def checked(evidence: Evidence, check: str, subject: str) -> Estimate:
     values = checks.loc[(checks["check"] == check) & (checks["subject"] == subject), "value"]
     if values.empty:
         raise Undecidable("no check was run")
-    estimate = finite(Estimate(values.mean(), values.min(), values.max()), values)
+    require_numbers(values)
+    estimate = Estimate(values.mean(), values.min(), values.max())
     return estimate if len(values) > 1 else estimate.shown(NO_INTERVAL)
 
 
@@ -143,8 +147,8 @@ def summarize(parts: list[dict[str, Any]]) -> tuple[str, str]:
     subjects: dict[str, str] = {}
     order = [REPRODUCED, NEEDS_STUDY, UNDECIDED, NOT_REPRODUCED]
     for part in parts:
-        worst = max(part["verdict"], subjects.get(part["subject"], REPRODUCED), key=order.index)
-        subjects[part["subject"]] = worst
+        so_far = subjects.get(part["subject"], REPRODUCED)
+        subjects[part["subject"]] = max(so_far, part["verdict"], key=order.index)
     found = set(subjects.values())
     if len(found) == 1:
         verdict = found.pop()
@@ -163,6 +167,9 @@ def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statist
 
     A statistic of runs of one seed has no interval: its cells or folds say nothing about other seeds.
     """
+    if what.statistic and what.statistic not in statistics:
+        known = ", ".join(statistics)
+        raise UserError(f"claims.yaml: statistic = '{what.statistic}': expected one of {known}")
     tables = RecordedTables(evidence.tables)
     try:
         if what.check:
@@ -170,8 +177,7 @@ def measure(what: Measurement, evidence: Evidence, statistics: dict[str, Statist
         estimate = statistics[what.statistic](Evidence(tables, evidence.checks), what.subject)
     except Undecidable as why:
         return NO_VALUE.noted(str(why))
-    seeds = {seed for name in tables.read for seed in evidence.tables[name].runs["seed"]}
-    is_one = len(seeds) == 1 and not what.one_seed and np.isfinite(estimate.low)
+    is_one = len(tables.seeds) == 1 and not what.one_seed and np.isfinite(estimate.low)
     return estimate.shown(ONE_SEED) if is_one else estimate
 
 
@@ -185,8 +191,8 @@ def as_json(what: Measurement, estimate: Estimate) -> dict[str, Any]:
 def estimate_of(part: dict[str, Any]) -> Estimate:
     """The other way round: what a part of a claim has measured."""
     keys = ("value", "low", "high", "freedom")
-    value, low, high, freedom = (np.nan if part[key] is None else part[key] for key in keys)
-    return Estimate(value, low, high, freedom)
+    numbers: list[Any] = [np.nan if part[key] is None else part[key] for key in keys]
+    return Estimate(*numbers)
 
 
 def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, Statistic]) -> dict[str, Any]:
@@ -194,14 +200,9 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
 
     A part reads the seeds from its first deciding one on, and no others. Raises UserError for an unknown statistic.
     """
-    for what in [*claim.parts, *claim.explored]:
-        if what.statistic and what.statistic not in statistics:
-            known = ", ".join(statistics)
-            raise UserError(f"claims.yaml: {name}: statistic = '{what.statistic}': expected one of {known}")
     parts = []
     for part in claim.parts:
-        first = claim.seeds_from if part.seeds_from is None else part.seeds_from
-        fresh = evidence.since(first)
+        fresh = since(evidence, claim.seeds_from if part.seeds_from is None else part.seeds_from)
         estimate = measure(part, fresh, statistics)
         verdict, why = judge(estimate, part.within)
         if verdict == UNDECIDED and part.planned:
@@ -211,7 +212,7 @@ def decide(name: str, claim: Claim, evidence: Evidence, statistics: dict[str, St
         within = [None if np.isinf(bound) else bound for bound in part.within]
         why = "; ".join(filter(None, [why, estimate.note]))
         parts.append({**as_json(part, estimate), "within": within, "verdict": verdict, "why": why})
-    fresh = evidence.since(claim.seeds_from)
+    fresh = since(evidence, claim.seeds_from)
     explored = []
     for what in claim.explored:
         estimate = measure(what, fresh, statistics)
@@ -255,11 +256,10 @@ def margin(part: dict[str, Any]) -> float:
     value, *ends = estimate_of(part)[:3]
     if np.isnan(value):
         return -np.inf
-    ends = [value if np.isnan(end) else end for end in ends]
-    unit = (high - low) / 2 if low is not None and high is not None else abs(high or low or 0)
-    inside = [ends[0] - low] if low is not None else []
-    inside += [high - ends[1]] if high is not None else []
-    return float(min(inside) / (unit or 1.0))
+    lowest, highest = (value if np.isnan(end) else end for end in ends)
+    inside = min(np.inf if low is None else lowest - low, np.inf if high is None else high - highest)
+    unit = (high - low) / 2 if None not in (low, high) else abs(high or low or 0)
+    return float(inside / (unit or 1.0))
 
 
 def rules(claim: dict[str, Any]) -> list[Any]:
@@ -269,14 +269,10 @@ def rules(claim: dict[str, Any]) -> list[Any]:
 
 def as_text(claim: dict[str, Any]) -> str:
     """The verdict in a few lines, for a terminal."""
-    lines = [f"{claim['id']} {claim['title']}: {claim['verdict'].upper()}{in_brackets(claim['why'])}"]
-    lines += [f"  {part_text(part)}: {part['verdict']}{in_brackets(part['why'])}" for part in claim["parts"]]
-    lines += [f"  {part_text(part)}: exploratory, not part of the verdict" for part in claim["explored"]]
-    return "\n".join(lines)
-
-
-def in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""
+    lines = [(f"{claim['id']} {claim['title']}: {claim['verdict'].upper()}", claim["why"])]
+    lines += [(f"  {part_text(part)}: {part['verdict']}", part["why"]) for part in claim["parts"]]
+    lines += [(f"  {part_text(part)}: exploratory, not part of the verdict", "") for part in claim["explored"]]
+    return "\n".join(f"{line} ({why})" if why else line for line, why in lines)
 
 
 def part_text(part: dict[str, Any], form: str = ".3g") -> str:

