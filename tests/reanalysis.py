@@ -31,9 +31,6 @@ def require(is_so: object, why: str) -> None:
         raise NoValue(why)
 
 
-# Intervals
-
-
 def alone(value: float) -> Ends:
     return np.array([value, np.nan, np.nan])
 
@@ -61,14 +58,15 @@ def farthest(values: pd.Series, by: Any, distance: Callable[[Ends], Any]) -> End
 class Study:
     """The rows of a study, its runs with their settings, and a method for each statistic."""
 
-    CLAIMS: ClassVar[dict[str, tuple[str, str]]]  # statistic and subject; what is no method is a float64 check
+    CLAIMS: ClassVar[dict[str, tuple[str, str]]]  # statistic and subject; what has no method is a float64 check
     PLAIN: ClassVar[dict[str, Any]]  # a run that does nothing special
     NEW_SEEDS: ClassVar[int] = 200  # from which seeds decide where the third registration has a new rule
 
     def __init__(self, records: list[dict[str, Any]], rows: pd.DataFrame) -> None:
-        self.rows = rows
+        self.rows, self.whole = rows, rows[rows["layer"] == ""].set_index("quantity")  # of the latter none has a layer
         self.runs = pd.DataFrame([self.PLAIN | one["run"] for one in records], [one["run_id"] for one in records])
         self.runs["diverged"] = [one["diverged"] is not None for one in records]
+        self.runs["is_new"] = self.runs["seed"] >= self.NEW_SEEDS
 
     def select(self, **settings: Any) -> pd.DataFrame:
         """The runs that differ from a plain one in these settings alone; None leaves a setting open."""
@@ -77,32 +75,6 @@ class Study:
             found = found if value is None else found[found[key] == value]
         require(len(found), f"no run with {settings}")
         return found
-
-    def fresh(self, **settings: Any) -> pd.DataFrame:
-        """Those of them with new seeds."""
-        found = self.select(**settings)
-        found = found[found["seed"] >= self.NEW_SEEDS]
-        require(len(found), f"no run with {settings} and a new seed")
-        return found
-
-    def whole(self, quantity: str) -> pd.DataFrame:
-        """The rows of a quantity that has no layer."""
-        return self.rows[(self.rows["layer"] == "") & (self.rows["quantity"] == quantity)]
-
-
-G = 0.1  # from which masks are predicted
-CHANCE = 0.9  # the error of a run that diverged
-LOST = 0.05  # the largest share of scale groups without a gradient in a layer that counts
-
-
-def whole_cells(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
-    """The cells (η, λ) that have so many seeds."""
-    return table[table.groupby(["lr", "l2"])["seed"].transform("nunique") == seeds]
-
-
-def live(table: pd.DataFrame) -> pd.DataFrame:
-    """The layers and cells where nearly all scale groups have a gradient, in every seed."""
-    return table[table.groupby(["layer", "lr", "l2"])["late_without_gradient"].transform("max") <= LOST]
 
 
 class Normalization(Study):
@@ -121,45 +93,37 @@ class Normalization(Study):
         "C10": ("lost_share_of_widest", "adam"),
     }
     PLAIN: ClassVar = {
-        "normalization": "batch",
-        "norm_eps": 1e-5,
-        "initial_norm": 1.0,
-        "label_noise": 0.0,
-        "leak": 0.0,
-        "layer_l2": "equal",
-        "replay": "none",
-        "affine_l2": "none",
-        "projected": False,
-        "lr_drop": 1.0,
-        "evaluated": "parts",
-        "batch_statistics": "recomputed",
-        "starts_at_equilibrium": False,
+        "normalization": "batch", "norm_eps": 1e-5, "initial_norm": 1.0, "label_noise": 0.0, "leak": 0.0,
+        "layer_l2": "equal", "replay": "none", "affine_l2": "none", "projected": False, "lr_drop": 1.0,
+        "evaluated": "parts", "batch_statistics": "recomputed", "starts_at_equilibrium": False,
         "corrected_squares": False,
-    }
+    }  # fmt: skip
     NEW_SEEDS = 300
+    G = 0.1  # from which masks are predicted
 
     def __init__(self, *what: Any) -> None:
         super().__init__(*what)
-        errors = self.whole("test_error").groupby("run_id")["value"].agg(["mean", "median"])
-        errors = 100 * errors.reindex(self.runs.index).where(~self.runs["diverged"], CHANCE)
+        errors = self.whole.loc["test_error"].groupby("run_id")["value"].agg(["mean", "median"])
+        errors = 100 * errors.reindex(self.runs.index).where(~self.runs["diverged"], 0.9)  # that of a guess
         self.runs[["error", "median_error"]] = errors
-        self.runs["loss"] = self.whole("late_train_loss").set_index("run_id")["value"]
+        self.runs["loss"] = self.whole.loc["late_train_loss"].set_index("run_id")["value"]
         is_last = self.rows["step"] == self.rows["run_id"].map(self.runs["steps"])
         last = self.rows[(self.rows["layer"] != "") & is_last]
         self.late = last.pivot(index=["run_id", "layer"], columns="quantity", values="value").reset_index()
 
-    def layers(self, runs: pd.DataFrame, *quantities: str) -> pd.DataFrame:
-        """A row for each of these runs and layers, with the quantities and the settings of the run."""
-        require({*quantities, "late_without_gradient"} <= set(self.late), f"no {' or '.join(quantities)}")
+    def layers(self, runs: pd.DataFrame) -> pd.DataFrame:
+        """The late values and settings of these runs by layer: of the cells (η, λ) that have all seeds, those in which
+        at most 5 % of the scale groups have no gradient, in every seed."""
         table = self.late.merge(runs[~runs["diverged"]], left_on="run_id", right_index=True)
-        return whole_cells(table, runs["seed"].nunique())
+        count = table.groupby(["lr", "l2"])["seed"].transform("nunique")
+        lost = table.groupby(["layer", "lr", "l2"])["late_without_gradient"].transform("max")
+        return table[(count == runs["seed"].nunique()) & (lost <= 0.05)]
 
     def replay_error_mean(self) -> Ends:
         """C2: the median test error of the slow replay less that of the penalty, mean over λ, new seeds; counted if
         some λ changes the late training loss by a factor of 2."""
-        runs = self.fresh(label_noise=0.2, replay=None)
+        runs = self.select(is_new=True, label_noise=0.2, replay=None)
         runs = runs[runs["seed"].isin(runs.loc[runs["replay"] == "slow", "seed"])]
-        require(len(runs), "no slow replay with a new seed")
         penalty = runs[runs["replay"] == "none"]
         losses = np.log(penalty["loss"]).groupby(penalty["l2"]).mean()
         require((losses - losses[0.0]).abs().max() >= np.log(2), "no λ changes the training loss by a factor of 2")
@@ -170,14 +134,15 @@ class Normalization(Study):
         """C4 and C7: Adam with λ_ℓ = λ·d_max/d_ℓ, from its equilibrium, new seeds. A cell counts at θ ≤ 0.05 in the
         widest layer if 1.5θ²t is at least 3 at the first late step; θ = (4η²λd/G)^⅓. 0.1 % is for λ that were
         rounded."""
-        runs = self.fresh(optimizer="adam", layer_l2="inverse_size", starts_at_equilibrium=True, initial_norm=None)
-        parts = ("balance_norm", "balance_gradient", "balance_memory", "late_norm_squared", "group_size")
-        table = self.layers(runs, *parts)
-        widest = table["group_size"].max()
-        theta = np.cbrt(4 * table["lr"] ** 2 * table["l2"] * widest / G)
+        runs = self.select(
+            is_new=True, optimizer="adam", layer_l2="inverse_size", starts_at_equilibrium=True, initial_norm=None
+        )
+        table = self.layers(runs)
+        widest = self.late.loc[self.late["run_id"].isin(runs.index), "group_size"].max()
+        theta = np.cbrt(4 * table["lr"] ** 2 * table["l2"] * widest / self.G)
         late = np.minimum((table["steps"] * (1 - table["late_fraction"])).round(), table["steps"] - 1)
         counts = (theta <= 0.05 * 1.001) & (1.5 * theta**2 * late * 1.001 >= 3)
-        return live(table.assign(penalty=table["l2"] * widest / table["group_size"])[counts])
+        return table.assign(penalty=table["l2"] * widest / table["group_size"])[counts]
 
     def balance(self) -> Ends:
         """C4: 4λ⟨w,w⟩ over η(⟨g,Pg⟩ + 2β/(1−β)·⟨g,Pm⟩) with β = 0.9, geometric mean over cells."""
@@ -190,16 +155,14 @@ class Normalization(Study):
         """C5: s of the contours log η = −s·log λ + const of SGD's test error, from logit(error) on u, u² and v."""
         runs = self.select(optimizer="sgd", affine_lr=0.1)
         runs = runs[runs["l2"] > 0]
-        is_old = runs["seed"] < self.NEW_SEEDS  # where a scale has old seeds, the new ones are of C4
-        runs = runs[is_old | ~is_old.any()]
+        runs = runs[~runs["is_new"] | runs["is_new"].all()]  # where a scale has old seeds, the new ones are of C4
         rate = 8 * runs["lr"] * runs["l2"]
-        far = np.abs(4 * runs["l2"] / (runs["lr"] * G**2) - 1)  # (‖w₀‖/‖w*‖)⁴ − 1
+        far = np.abs(4 * runs["l2"] / (runs["lr"] * self.G**2) - 1)  # (‖w₀‖/‖w*‖)⁴ − 1
         late = runs["steps"] * (1 - runs["late_fraction"])
         runs = runs[(far * np.exp(-rate * late) <= 0.2) & (np.sqrt(rate / 2) <= 0.25)]
-        several = runs[runs.groupby(["lr", "l2"])["seed"].transform("nunique") > 1]
-        often = several["seed"].value_counts()  # a single cell may have further seeds, for another experiment
-        seeds = often[often > often.max() / 2].index if len(often) else runs["seed"].unique()
-        runs = whole_cells(runs[runs["seed"].isin(seeds)], len(seeds))
+        often = runs["seed"].value_counts()  # a single cell may have further seeds, for another experiment
+        runs = runs[runs["seed"].isin(often[often > often.max() / 2].index)]
+        runs = runs[runs.groupby(["lr", "l2"])["seed"].transform("nunique") == runs["seed"].nunique()]
         cells = runs.groupby(["lr", "l2"], as_index=False).agg({"error": "mean", "diverged": "any"})
         cells = cells[~cells["diverged"]]
         u, v = np.log(cells["lr"] * cells["l2"]), np.log(cells["lr"] / cells["l2"])
@@ -212,7 +175,7 @@ class Normalization(Study):
     def growth_factor(self) -> Ends:
         """C6 ii: R₄ at the η and layer where it is farthest from 1."""
         runs = self.select(optimizer="sgd", l2=0.0, norm_eps=None, initial_norm=1.0)
-        table = live(self.layers(runs[runs["norm_eps"] == runs["norm_eps"].min()], "fourth_power_ratio"))
+        table = self.layers(runs[runs["norm_eps"] == runs["norm_eps"].min()])
         ratios = table.groupby(["layer", "lr", "seed"])["fourth_power_ratio"].mean()
         return farthest(ratios, ["layer", "lr"], lambda ends: np.abs(ends - 1))
 
@@ -246,17 +209,10 @@ class Normalization(Study):
     def lost_share_of_widest(self) -> Ends:
         """C10: the share of units without a gradient in the widest layer, under Adam at θ = 0.2 after 5,000 steps."""
         runs = self.select(optimizer="adam", affine_lr=0.003)
-        theta = np.cbrt(4 * runs["lr"] ** 2 * runs["l2"] * 288 / G)  # of 32 channels and 3×3 weights
+        theta = np.cbrt(4 * runs["lr"] ** 2 * runs["l2"] * 288 / self.G)  # of 32 channels and 3×3 weights
         runs = runs[np.isclose(theta, 0.2, rtol=0.01) & (runs["steps"] >= 5000)]
-        require(len(runs), "no run of 5,000 steps at θ = 0.2")
-        table = self.layers(runs, "group_size")
+        table = self.late.merge(runs, left_on="run_id", right_index=True)
         return over_seeds(table[table["group_size"] == 288].groupby("seed")["late_without_gradient"].mean())
-
-
-LATE = 2 / 3  # of the steps
-AFTER_EDGE = 1000  # steps from the edge to the late part
-FEWEST = 10  # late probes
-FIRST = 150  # the step after which probes before the edge count
 
 
 def settled(runs: pd.DataFrame) -> pd.DataFrame:
@@ -283,13 +239,14 @@ class Stability(Study):
         self.runs = self.runs.join(pd.DataFrame(found, self.runs.index))
 
     def summary(self, table: pd.DataFrame, run: pd.Series) -> dict[str, Any]:
-        """The edge is the first probe with R > 1, NaN for never. At the edge: late x_rms/|w| above 1e-5. Settled: at
-        the edge, or ⟨α_eff⟩ all through the late part would change S by less than 5 % of 2/η − 2λ."""
+        """The edge is the first probe with R > 1, NaN for never. Late: after two thirds of the steps and 1,000 steps
+        after the edge, if ten probes are. At the edge: late x_rms/|w| above 1e-5. Settled: at the edge, or ⟨α_eff⟩ all
+        through the late part would change S by less than 5 % of 2/η − 2λ."""
         probes = table.dropna(subset="sharpness")
         edge = probes.index[probes["sharpness_total"] * run["lr"] / 2 > 1].min()
-        after = np.nanmax([LATE * run["steps"], edge + AFTER_EDGE])
+        after = np.nanmax([2 / 3 * run["steps"], edge + 1000])
         late = probes[probes.index > after]
-        if run["diverged"] or len(late) < FEWEST:
+        if run["diverged"] or len(late) < 10:
             return {"edge": edge, "is_at_edge": False, "is_settled": False}
         means = table[table.index > after].mean()
         is_at_edge = np.sqrt((late["displacement"] ** 2).mean() / means["weight_norm_squared"]) > 1e-5
@@ -299,7 +256,7 @@ class Stability(Study):
 
     def network(self, **settings: Any) -> pd.DataFrame:
         """The runs of a network with new seeds, at the learning rate that has the most λ."""
-        runs = self.fresh(**settings)
+        runs = self.select(is_new=True, **settings)
         require(not runs["diverged"].any(), "a run diverged")
         return runs[runs["lr"] == runs.groupby("lr")["l2"].nunique().idxmax()]
 
@@ -325,12 +282,12 @@ class Stability(Study):
         return geometric(runs["edge_pressure"] / runs["edge_force"])
 
     def decay_rate(self) -> Ends:
-        """S4: before the edge Σ(ΔS − Δt·α₀) over Σ4ηλ|u_w|²S, in one run; mean over λ > 0."""
+        """S4: after step 150 and before the edge Σ(ΔS − Δt·α₀) over Σ4ηλ|u_w|²S, in one run; mean over λ > 0."""
         runs = self.network(normalization="batch")
         rates = {}
         for name, run in runs[runs["l2"] > 0].iterrows():
             table = self.probes.loc[name].dropna(subset="sharpness")
-            table = table[(table.index > FIRST) & ~(table.index >= run["edge"])]
+            table = table[(table.index > 150) & ~(table.index >= run["edge"])]
             require(len(table) >= 3, "fewer than three probes before the edge")
             time, sharpness = run["lr"] * table.index, table["sharpness"]
             change = sharpness.iloc[-1] - sharpness.iloc[0] - np.trapezoid(table["alpha0"], time)
@@ -349,7 +306,8 @@ class Stability(Study):
 
 
 class Manifold(Study):
-    """With e over that of the study (slowness), the late loss of each run, and whether it is lost."""
+    """With e over that of the study (slowness), the late loss of each run, and whether it is lost; and late values of
+    the matrices of the blocks, which alone have a point in their name."""
 
     CLAIMS: ClassVar = {
         "X1": ("late_angle", "every"),
@@ -366,38 +324,29 @@ class Manifold(Study):
         super().__init__(*what)
         runs = self.runs
         runs["slowness"] = (runs["decay_per_step"] / runs["decay_per_step"].max()).round(6)
-        table = self.whole("validation_loss").join(runs, on="run_id").sort_values(["run_id", "step"])
+        table = self.whole.loc["validation_loss"].join(runs, on="run_id").sort_values(["run_id", "step"])
         table = table[table["step"] > table["steps"] * (1 - table["late_fraction"])]
         above = table["value"] > np.log(table["vocabulary"])
         twice = above & above.groupby(table["run_id"]).shift(fill_value=False)
         runs["is_lost"] = runs["diverged"] | runs.index.isin(table.loc[twice, "run_id"])
         losses = table.groupby("run_id")["value"].mean().reindex(runs.index)
         runs["loss"] = losses.where(~runs["is_lost"], np.log(runs["vocabulary"]))  # that of a uniform guess
-
-    def finished(self, **settings: Any) -> pd.DataFrame:
-        """The runs with new seeds that are not lost."""
-        runs = self.fresh(**settings)
-        require(not runs["is_lost"].all(), "every run is lost")
-        return runs[~runs["is_lost"]]
-
-    def matrices(self, runs: pd.DataFrame, quantity: str) -> pd.Series:
-        """A quantity of the matrices of the blocks, which alone have a point in their name, by run and matrix."""
-        rows = self.rows[self.rows["run_id"].isin(runs.index) & (self.rows["quantity"] == quantity)]
-        return rows[rows["layer"].str.contains(".", regex=False)].set_index(["run_id", "layer"])["value"]
+        late = self.rows[self.rows["layer"].str.contains(".", regex=False) & self.rows["quantity"].str.match("late_")]
+        self.late = late.pivot(index=["run_id", "layer"], columns="quantity", values="value")
 
     def late_angle(self) -> Ends:
         """X1: AdamW's late angle over k√(2e), k² = (1−β₁)/(1+β₁), with RMSNorm after every matrix, from any norm; of
         each run the median over the matrices."""
-        runs = self.finished(optimizer="adamw", rms_norm="every", initial_norm=None)
-        angles = self.matrices(runs, "late_angle").groupby("run_id").median()
+        runs = self.select(is_new=True, is_lost=False, optimizer="adamw", rms_norm="every", initial_norm=None)
+        angles = self.late["late_angle"].groupby("run_id").median()
         predicted = np.sqrt((1 - runs["beta1"]) / (1 + runs["beta1"]) * 2 * runs["decay_per_step"])
         return over_seeds((angles / predicted).groupby(runs["seed"]).mean())
 
     def loss_difference(self) -> Ends:
         """X2: the loss of AdamW less that of AdamH, paired; no interval unless half the angle changes that of AdamH by
         more than 0.05, with one sign in all seeds."""
-        adamw = self.fresh(optimizer="adamw", rms_norm="pre").set_index("seed")["loss"]
-        adamh = self.fresh(optimizer="adamh", rms_norm="pre", lr_factor=None)
+        adamw = self.select(is_new=True, optimizer="adamw", rms_norm="pre").set_index("seed")["loss"]
+        adamh = self.select(is_new=True, optimizer="adamh", rms_norm="pre", lr_factor=None)
         adamh = adamh.pivot(index="seed", columns="lr_factor", values="loss")
         found = over_seeds((adamw - adamh[1.0]).dropna())
         effect = (adamh[0.25] - adamh[1.0]).dropna()
@@ -406,10 +355,12 @@ class Manifold(Study):
     def norm_exponent(self) -> Ends:
         """X3: AdamW's norm in f without RMSNorm, over f up to 1 with two time constants 1/(2ef) before the late part,
         from √f·R; no interval unless at the smallest f a start from R leads to the same norm within 10 %."""
-        runs = self.finished(optimizer="adamw", rms_norm="none", initial_norm=None, lr_factor=None)
+        runs = self.select(
+            is_new=True, is_lost=False, optimizer="adamw", rms_norm="none", initial_norm=None, lr_factor=None
+        )
         constants = 2 * runs["decay_per_step"] * runs["lr_factor"] * runs["steps"] * (1 - runs["late_fraction"])
         runs = runs[(runs["lr_factor"] <= 1) & (constants >= 2 - 1e-6)]
-        norms = runs.assign(norm=np.log(self.matrices(runs, "late_norm_ratio").groupby("run_id").median()))
+        norms = runs.assign(norm=np.log(self.late["late_norm_ratio"].groupby("run_id").median()))
         is_matched = np.isclose(norms["initial_norm"] ** 2, norms["lr_factor"])
         matched = norms[is_matched].pivot(index="seed", columns="lr_factor", values="norm")
         require(matched.shape[1] >= 2, "fewer than two f")
@@ -421,12 +372,12 @@ class Manifold(Study):
     def best(self, optimizer: str, rms_norm: str = "pre") -> tuple[pd.Series, bool]:
         """The losses at the f up to 1 with the smallest mean loss, and whether that f lies inside all that were
         tried."""
-        runs = self.fresh(optimizer=optimizer, rms_norm=rms_norm, lr_factor=None)
+        runs = self.select(is_new=True, optimizer=optimizer, rms_norm=rms_norm, lr_factor=None)
         means = runs[runs["lr_factor"] <= 1].groupby("lr_factor")["loss"].mean()
         require(len(means) >= 3, f"fewer than three f of {optimizer}")
         chosen = means.idxmin()
-        is_inside = bool(means.index[0] < chosen < runs["lr_factor"].max())
-        return runs[runs["lr_factor"] == chosen].set_index("seed")["loss"], is_inside
+        losses = runs[runs["lr_factor"] == chosen].set_index("seed")["loss"]
+        return losses, means.index[0] < chosen < runs["lr_factor"].max()
 
     def gap(self, own: tuple[pd.Series, bool], others: list[str]) -> Ends:
         """The loss less that of the best of the others, paired; no interval unless the best f of both lie inside."""
@@ -445,38 +396,33 @@ class Manifold(Study):
     def balance(self) -> Ends:
         """X7: 4λ⟨w,√ŝ w⟩ + 2⟨w,g⟩ over η(⟨g,Pg⟩ + 2β₁/(1−β₁)·⟨d,g⟩) of AdamW with RMSNorm after every matrix, at e/4;
         geometric mean over blocks, for the kind of matrix that is farthest from 1. η = √(2e)/√d_in, 2λ = e/η."""
-        runs = self.finished(optimizer="adamw", rms_norm="every", slowness=0.25)
-        parts = {name: self.matrices(runs, f"late_{name}") for name in ("weighted_square", "radial", "noise", "memory")}
-        table = pd.DataFrame(parts).reset_index().merge(runs, left_on="run_id", right_index=True)
+        runs = self.select(is_new=True, is_lost=False, optimizer="adamw", rms_norm="every", slowness=0.25)
+        table = self.late.reset_index().merge(runs, left_on="run_id", right_index=True)
         table["kind"] = table["layer"].str.split(".").str[1]
         lr = np.sqrt(2 * table["decay_per_step"] / table["width"] / np.where(table["kind"] == "down", 4, 1))
-        shrinking = 2 * table["decay_per_step"] / lr * table["weighted_square"] + 2 * table["radial"]
-        growing = lr * (table["noise"] + 2 * table["beta1"] / (1 - table["beta1"]) * table["memory"])
+        shrinking = 2 * table["decay_per_step"] / lr * table["late_weighted_square"] + 2 * table["late_radial"]
+        growing = lr * (table["late_noise"] + 2 * table["beta1"] / (1 - table["beta1"]) * table["late_memory"])
         logs = np.log(shrinking / growing).groupby([table["kind"], table["seed"]]).mean()
         return np.exp(farthest(logs, "kind", lambda ends: np.abs(ends[0])))
 
 
-def check(checks: pd.DataFrame, name: str, subject: str) -> Ends:
-    """A float64 check: mean and range over its seeds."""
-    values = checks.loc[(checks["check"] == name) & (checks["subject"] == subject), "value"]
-    require(len(values), f"no check {name}")
-    return values.agg(["mean", "min", "max"]).to_numpy()
-
-
 def reanalyze(paths: list[Path], checks: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """By claim: what was found, or why nothing was."""
+    """By claim: what was found, or why nothing was. Of a float64 check the mean and range over its seeds."""
     tables = [pq.read_table(path) for path in paths]
     records = [record for table in tables for record in json.loads(table.schema.metadata[b"provenance"])]
     kinds = {"normalization": Normalization, "stability": Stability, "manifold": Manifold}
     study = kinds[records[0]["study"]](records, pd.concat([table.to_pandas() for table in tables]))
     answers: dict[str, dict[str, Any]] = {}
     for claim, (statistic, subject) in study.CLAIMS.items():
+        exact = checks.loc[(checks["check"] == statistic) & (checks["subject"] == subject), "value"]
         found = answers[claim] = dict.fromkeys(("value", "low", "high")) | {"statistic": statistic, "subject": subject}
         try:
-            ends = getattr(study, statistic, lambda: check(checks, statistic, subject))()
-            found |= {key: end for key, end in zip(("value", "low", "high"), ends, strict=True) if np.isfinite(end)}
-        except NoValue as why:
+            ends = getattr(study, statistic)() if hasattr(study, statistic) else exact.agg(["mean", "min", "max"]).array
+            require(np.isfinite(ends[0]), "no run counts at this scale")
+        except (NoValue, KeyError) as why:  # no such quantity, λ or f
             found["why"] = str(why)
+        else:
+            found |= {key: end for key, end in zip(("value", "low", "high"), ends, strict=True) if np.isfinite(end)}
     return answers
 
 
