@@ -132,8 +132,7 @@ class Normalization(Study):
 
     def in_window(self) -> pd.DataFrame:
         """C4 and C7: Adam with λ_ℓ = λ·d_max/d_ℓ, from its equilibrium, new seeds. A cell counts at θ ≤ 0.05 in the
-        widest layer if 1.5θ²t is at least 3 at the first late step; θ = (4η²λd/G)^⅓. 0.1 % is for λ that were
-        rounded."""
+        widest layer if 1.5θ²t is at least 3 at the first late step; θ = (4η²λd/G)^⅓. 0.1 % is for rounded λ."""
         runs = self.select(
             is_new=True, optimizer="adam", layer_l2="inverse_size", starts_at_equilibrium=True, initial_norm=None
         )
