@@ -46,10 +46,8 @@ RUNS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def tensors_of(name: str) -> dict[str, Tensor]:
-    """Leukemia has 38 samples, here of 100 random genes."""
-    if name != "classes":
-        return {}
+def genes() -> dict[str, Tensor]:
+    """38 samples, as in the data of Golub, of 100 random genes."""
     random = np.random.default_rng(0)
     y = (np.arange(38) % 3 == 0).astype(float)
     x = random.normal(size=(38, 100))
@@ -57,21 +55,18 @@ def tensors_of(name: str) -> dict[str, Tensor]:
     return {"x": torch.from_numpy(x), "y": torch.from_numpy(y)}
 
 
-def trained(
-    name: str, saved: bytes | None = None, after: Callable[[Training], None] = lambda t: None, **changes: Any
-) -> Training:
-    run = Run(**{**RUNS[name], **changes})
-    return train(run, load(tensors_of(name), run, CPU), saved, after)
+def trained(run: Run, saved: bytes | None = None, after: Callable[[Training], None] = lambda t: None) -> Training:
+    return train(run, load(genes(), run, CPU), saved, after)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_reports_what_the_study_summarizes_and_a_resumed_one_is_the_uninterrupted_one(name: str) -> None:
     """From steps all over a run: also from the borders between folds and stages."""
-    saved: list[bytes] = []
-    whole = trained(name, after=lambda training: saved.append(training.save()))
+    run, saved = Run(**RUNS[name]), list[bytes]()
+    whole = trained(run, after=lambda training: saved.append(training.save()))
     assert whole.step == whole.steps >= len(saved) and not whole.diverged
     for state in saved[:: max(1, len(saved) // 8)]:
-        resumed = trained(name, state)
+        resumed = trained(run, state)
         assert resumed.rows == whole.rows
         assert (resumed.step, resumed.examples) == (whole.step, whole.examples)
     assert all(np.isfinite(v) for _, _, _, v in whole.rows)
@@ -89,21 +84,15 @@ def test_a_run_reports_what_the_study_summarizes_and_a_resumed_one_is_the_uninte
 def test_l1_sets_weights_to_0_and_a_penalty_of_strength_0_is_none() -> None:
     held = measured(Run(**RUNS["held"]))
     assert held["l2/0", "test_rmse"] == pytest.approx(held["car/0", "test_rmse"], rel=1e-12)
-    found = measured(Run(**{**RUNS["network"], "arms": "l1: 0 0.05 5 100", "steps": 200}))
-    counts = [found[f"l1/{strength}", "nonzeros"] for strength in ("0", "0.05", "5", "100")]
-    assert counts[0] == 30 and counts[0] > counts[1] > counts[2] > counts[3] == 0
+    found = measured(Run(**RUNS["network"] | {"arms": "l1: 0 0.05 5", "steps": 200}))
+    assert found["l1/0", "nonzeros"] == 30 > found["l1/0.05", "nonzeros"] > found["l1/5", "nonzeros"] == 0
     assert found["l1/0.05", "active_inputs"] <= 10 and 0 < found["l1/0.05", "precision"] <= 1
-    assert ("l1/0.05", "top_share") in found and ("l1/100", "top_share") not in found  # 0 has no direction
+    assert ("l1/0.05", "top_share") in found and ("l1/5", "top_share") not in found  # 0 has no direction
 
 
 def test_a_run_of_which_all_arms_diverge_is_a_result() -> None:
-    training = trained("network", arms="none: 0; l2: 0.1", lr=1e8, clip=0.0, steps=100)
+    training = trained(Run(**RUNS["network"] | {"arms": "none: 0; l2: 0.1", "lr": 1e8, "clip": 0.0, "steps": 100}))
     assert training.diverged and training.rows[-1][1:] == ("", "diverged", 1.0)
-
-
-def test_batches_are_epochs() -> None:
-    batches = trained("network").stage.batches  # type: ignore[attr-defined]
-    assert sorted(batches[:3].flatten().tolist()) == list(range(24))
 
 
 # Samples
@@ -126,16 +115,11 @@ def test_truths_have_variance_1_and_lie_where_they_should(truth: str, low: float
 
 def test_runs_of_one_seed_share_inputs_whatever_the_truth() -> None:
     high, low, other = (
-        simulate(Run(**RUNS["network"] | one)) for one in ({"truth": "high"}, {"truth": "low"}, {"seed": 5})
+        simulate(Run(**RUNS["network"] | {"truth": truth, "seed": seed}))
+        for truth, seed in (("high", 4), ("low", 4), ("high", 5))
     )
     np.testing.assert_array_equal(high.train_x, low.train_x)
     assert (high.train_y != low.train_y).any() and (high.train_x != other.train_x).all()
-
-
-def test_block_covariance() -> None:
-    changes = {"correlation": "block", "inputs": 20}
-    sigma = samples.covariance(Run(**RUNS["network"] | changes))
-    assert sigma[0, 9] == 0.5 and sigma[0, 10] == 0 and (np.diag(sigma) == 1).all()
 
 
 def cooling(part: int = 0) -> Run:
@@ -178,12 +162,11 @@ def test_designs_have_the_reported_covariance_signal_and_noise() -> None:
 
 def test_genes_are_selected_by_anova_among_the_samples_that_train() -> None:
     feature_selection = pytest.importorskip("sklearn.feature_selection")
-    tensors = tensors_of("classes")
+    tensors, run = genes(), Run(**RUNS["classes"])
     x, y = tensors["x"].numpy(), tensors["y"].numpy()
     np.testing.assert_allclose(anova(x, y), feature_selection.f_classif(x, y)[0], rtol=1e-6)
     x[:, 0] = 1.0
     assert anova(x, y)[0] == 0  # constant
-    run = Run(**RUNS["classes"])
     task = split(run, tensors)
     mine, leaked = (
         samples.selected(one, task.train_x, task.train_y, task) for one in (run, run.changed(selection="all"))
@@ -215,13 +198,11 @@ REFUSED: list[tuple[Run, list[tuple[dict[str, Any], str]]]] = [
         ({"arms": "rigde: 1"}, "arms.*rigde.*ridge"),
         ({"arms": "l2 1"}, "arms.*'l2 1'.*penalties: strengths"),
         ({"arms": "l2: x"}, "arms.*'x'.*number"),
-        ({"arms": "l2: -1"}, "arms.*-1.*finite number of at least 0"),
         ({"arms": "l2: nan"}, "arms.*nan.*finite"),
         ({"arms": "l2: 1; l2: 1.0"}, "arms.*twice"),
         ({"arms": "adaptive: 1"}, "arms.*adaptive.*add l2"),
         ({"folds": 3}, "folds = 3.*kind = network"),
         ({"kind": "linear", "arms": "l1: 1", "folds": 2}, "arms.*linear.*l1"),
-        ({"train_size": 1}, "greater than or equal to 2"),
         ({"batch_size": 25}, "batch_size = 25.*train_size = 24"),
         ({"validation_size": 0}, "validation_size = 0 and folds = 0"),
         ({"folds": 1}, "folds = 1"),
@@ -229,14 +210,12 @@ REFUSED: list[tuple[Run, list[tuple[dict[str, Any], str]]]] = [
         ({"support": 11}, "support = 11.*inputs = 10"),
         ({"split": "random"}, "split = random.*simulated.*drawn"),
         ({"correlation": "block", "inputs": 15}, "inputs = 15.*multiple of 10"),
-        ({"rho": 1.0}, "less than 1"),
         ({"rho": -0.1}, "rho = -0.1.*at least 0"),
         ({"truth": "sine"}, "truth = sine.*kind = network"),
         ({"kind": "bridge", "batch_size": 1}, "batch_size = 1.*at least 2"),
     ]),
     (Run(**RUNS["tuned"]), [
         ({"arms": "covridge: 0.1,0.5,0.9"}, "covridge has two strengths.*found 3"),
-        ({"arms": "covridge: 0.1,0.5 0.1"}, "covridge has two strengths"),
         ({"arms": "ridge: 0.1,0.5"}, "ridge has one strength.*found 2"),
         ({"arms": "l2: 1"}, "l2.*covridge"),
         ({"support": 7}, "support = 7.*inputs = 6"),
