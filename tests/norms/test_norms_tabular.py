@@ -19,7 +19,6 @@ from effective_lr.prepare.sources import (
     GOLUB_72,
     WHEEL,
     Missing,
-    locate,
     obtain,
 )
 
@@ -55,16 +54,6 @@ def test_what_cannot_be_had_is_missing_with_one_sentence(nowhere: Path) -> None:
             prepare(nowhere)
         assert all(word in str(error.value) for word in [*paths, str(nowhere), FOLDER_VARIABLE])
         assert "\n" not in str(error.value)
-
-
-def test_the_folder_of_the_variable_comes_after_the_data_folder(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = nowhere / "other" / COOLING_LOAD.path
-    other.parent.mkdir(parents=True)
-    other.touch()
-    monkeypatch.setenv(FOLDER_VARIABLE, str(nowhere / "other"))
-    assert locate(COOLING_LOAD, nowhere) == other
-    (nowhere / other.name).touch()
-    assert locate(COOLING_LOAD, nowhere) == nowhere / other.name
 
 
 def test_the_package_is_unpacked_and_not_installed(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
