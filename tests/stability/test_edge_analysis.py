@@ -42,10 +42,9 @@ def derived(columns: dict[str, Any], run: dict[str, Any]) -> tuple[pd.DataFrame,
 
 def test_the_late_window_is_the_last_third_but_a_thousand_steps_after_the_edge() -> None:
     table = pd.DataFrame(probes()).set_index("step")
-    for edge, first in [(np.nan, 2680), (1000.0, 2680), (2000.0, 3040), (2600.0, 3640)]:
+    for edge, first in [(np.nan, 2680), (1000.0, 2680), (2000.0, 3040), (2600.0, 3640), (2680.0, None), (3500.0, None)]:
         late = late_probes(table, STEPS, edge)
-        assert late.index[0] == first and len(late) >= FEWEST_PROBES
-    assert late_probes(table, STEPS, 2680.0).empty and late_probes(table, STEPS, 3500.0).empty  # fewer than ten probes
+        assert late.empty if first is None else late.index[0] == first and len(late) >= FEWEST_PROBES
 
 
 def test_a_run_that_oscillates_is_at_the_edge_and_settled_whatever_its_force() -> None:
@@ -81,12 +80,6 @@ def test_without_a_late_window_there_is_no_late_value(change: dict[str, float]) 
     assert late.isna().all()
     assert not run["settled"]
     assert (metrics["quantity"] == "edge_ratio").sum() == 100
-
-
-def test_a_run_without_a_single_probe_has_no_values() -> None:
-    nothing = pd.DataFrame({"run_id": ["a"], "step": [25], "layer": [""], "quantity": ["diverged"], "value": [1.0]})
-    _, runs = derive(nothing, pd.DataFrame([run_of(diverged=25.0, edge_step=np.nan)]))
-    assert not runs.iloc[0]["settled"]
 
 
 def test_the_early_spread_is_that_of_the_second_half_of_a_thousand_steps_from_the_edge_on() -> None:
