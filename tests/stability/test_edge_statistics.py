@@ -1,7 +1,6 @@
 """Every statistic of the chapter found again in published rows by pandas alone; what decides nothing; figures, tables
 and numbers."""
 
-import json
 import re
 from collections.abc import Callable
 
@@ -12,22 +11,15 @@ from scipy import stats
 
 from effective_lr.document.table import Results
 from effective_lr.engine.contents import load_claims
-from effective_lr.evidence import tidy
 from effective_lr.evidence.estimates import Estimate, Undecidable
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import Evidence, decide, statistics_of
 from effective_lr.studies.stability import STUDY, figures, numbers, statistics, tables
-from shared import ROOT, published_layout, require_calibrated
+from shared import ROOT, require_calibrated
 
 CLAIMS = load_claims(ROOT / "paper" / "stability" / "claims.yaml")
 STATISTICS = statistics_of(STUDY)
 CHECKS = pd.read_parquet(ROOT / "results/published/stability/checks.parquet")
-
-
-@pytest.fixture(scope="module")
-def published() -> Tables:
-    layout = published_layout()
-    return tidy.read(layout.chapters["stability"], layout.tables("stability"))
 
 
 def changed(given: Tables, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Tables:
@@ -205,14 +197,6 @@ def test_the_table_has_a_row_for_every_setting_and_marks_what_has_not_settled(re
     marks = table.latex().count("*")
     unsettled = changed(Tables(cnn=results.tables["cnn"]), lambda runs: runs.assign(settled=False))
     assert tables.edge(results._replace(tables=Tables(results.tables | unsettled))).latex().count("*") == marks + 2
-
-
-def test_the_former_registration_is_beside_the_present_verdicts(results: Results) -> None:
-    committed = ROOT / "results" / "published" / "stability" / "second_registration.json"
-    table = tables.second_registration(results._replace(measured=json.loads(committed.read_text())))
-    assert [row[0] for row in table.rows] == list(CLAIMS)
-    assert table.rows[0][2:] == ["3 of 6", "undecided", "undecided"]
-    assert len(tables.second_registration(results).rows) == 1
 
 
 def test_numbers_of_the_text_are_those_of_the_tables(results: Results) -> None:

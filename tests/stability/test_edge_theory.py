@@ -38,15 +38,6 @@ def test_without_a_positive_degree_there_is_no_critical_decay(degree: float) -> 
     assert theory.drift(1.0, degree, 40.0, 0.1) >= theory.drift(1.0, degree, 40.0, 0.0)
 
 
-def test_the_plateau_has_a_kink_and_slope_minus_one_above_it() -> None:
-    l2 = np.array([0.0, 0.5, 1.0, 2.0, 4.0])
-    np.testing.assert_allclose(theory.plateau(l2, 1.0), [1, 1, 1, 0.5, 0.25])
-
-
-def test_the_displacement_vanishes_without_a_force() -> None:
-    np.testing.assert_allclose(theory.squared_displacement(np.array([-1.0, 0.0, 3.0]), 2.0), [0, 0, 3])
-
-
 def test_the_mean_square_of_the_oscillation_balances_the_force() -> None:
     edge = theory.EdgeMap(lr=0.05, force=0.3, restoring=0.1, beta=10.0)
     x, y = edge.trajectory(0.1, 0.1, 40_000)[-5_000:].T
