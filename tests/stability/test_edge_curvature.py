@@ -60,14 +60,6 @@ def test_the_start_has_the_deviation_of_its_fan_in_or_rows_of_norm_one_where_a_n
     torch.testing.assert_close(network.scales(network.start()), torch.ones_like(network.penalized))
 
 
-def test_other_images_are_normalized_by_the_statistics_of_the_batch() -> None:
-    network, _, w = checks.small_problem(checks.small_run(0, normalization="batch"))
-    batch, other = torch.randn(2, 12, 1, 14, 14, dtype=torch.float64)
-    both = network.outputs(w, torch.cat([batch, other]), batch=12)
-    torch.testing.assert_close(both[:12], network.outputs(w, batch))
-    assert not torch.allclose(both[12:], network.outputs(w, other))
-
-
 @pytest.mark.parametrize("settings", NETWORKS, ids=str)
 def test_the_largest_pairs_against_the_dense_hessian(settings: dict[str, Any]) -> None:
     _, loss, w = checks.small_problem(checks.small_run(0, width=2, second_width=2, **settings))

@@ -112,24 +112,20 @@ def test_training_is_sgd_of_pytorch_with_twice_the_decay(settings: dict[str, Any
 
 
 def test_data_are_the_first_images_in_float64() -> None:
-    run = checks.small_run(0)
-    data = load(tensors(), run, CPU)
-    torch.testing.assert_close(data.train_images, tensors()["train_images"][:30].double())
-    assert data.targets.dtype == torch.float64
-    torch.testing.assert_close(data.targets.argmax(1), tensors()["train_labels"][:30])
+    run, given = checks.small_run(0), tensors()
+    data = load(given, run, CPU)
+    torch.testing.assert_close(data.train_images, given["train_images"][:30].double())
+    torch.testing.assert_close(data.targets, torch.eye(10).double()[given["train_labels"][:30]])
     assert len(data.test_images) == len(data.test_labels) == 10
     with pytest.raises(UserError, match=r"train_size = 30.* 20 images"):
-        load(tensors(train=20), checks.small_run(0), CPU)
+        load(tensors(train=20), run, CPU)
 
 
 def test_a_start_above_the_edge_is_refused_before_the_first_step() -> None:
     run = checks.small_run(0, lr=2.0)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=r"lr = 2\b.*2/lr = 1\b") as caught:
         train(run, load(tensors(), run, CPU), after_step=lambda training: pytest.fail("a step was made"))
-    message = str(caught.value)
-    assert "lr = 2" in message
-    assert "2/lr = 1" in message
-    bound = float(message.split("use an lr below ")[1])
+    bound = float(str(caught.value).split("use an lr below ")[1])
     below = run.changed(lr=0.99 * bound, steps=1, probes=1)
     train(below, load(tensors(), below, CPU))
 
@@ -240,11 +236,9 @@ def test_a_run_that_diverges_is_a_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert training.step < training.steps
 
 
-def test_the_study_knows_what_a_run_costs_and_how_it_ended() -> None:
-    short = checks.small_run(0)
-    for long in (short.changed(steps=200), short.changed(pairs_every=5)):
-        assert STUDY.operations(long) > 1.2 * STUDY.operations(short)
+def test_the_study_knows_the_size_of_a_run_and_how_it_ended() -> None:
     assert "edge at step 1,200" in STUDY.outcome({"edge_step": 1200.0, "test_error": 0.2})
     assert "20.0 %" in STUDY.outcome({"edge_step": float("nan"), "test_error": 0.2})
+    short = checks.small_run(0)
     for run in (short, checks.small_run(0, network="cnn")):
         assert parameters(run)[0] == int(Training(run, load(tensors(), short, CPU)).network.penalized.sum())
