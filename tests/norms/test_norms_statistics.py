@@ -1,305 +1,163 @@
-"""Every statistic of the chapter on tables whose answer is known, on empty ones and on one seed; the figures and tables
-on small runs."""
+"""Every statistic of the chapter found again in published rows by pandas alone; what is missing; the tables."""
 
 import json
-import re
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from scipy import stats
 
 from effective_lr.document.table import Results
-from effective_lr.engine import grid
-from effective_lr.engine.contents import load_claims, load_contents
-from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
+from effective_lr.engine.contents import load_claims
+from effective_lr.evidence import tidy
+from effective_lr.evidence.estimates import Estimate, Undecidable
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import (
-    NEEDS_STUDY,
-    NO_INTERVAL,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    UNDECIDED,
-    Evidence,
-    decide,
-    statistics_of,
-)
+from effective_lr.evidence.verdicts import Evidence, decide, statistics_of
 from effective_lr.studies.norms import STUDY, analysis, numbers, tables
-from effective_lr.studies.norms.settings import Run, parse_arms
-from effective_lr.studies.norms.training import load, train
-from shared import ROOT, require_calibrated
+from shared import ROOT, published_layout, require_calibrated
 
 CLAIMS = load_claims(ROOT / "paper/norms/claims.yaml")
-CONTENTS = load_contents(ROOT / "paper/norms/contents.yaml")
 STATISTICS = statistics_of(STUDY)
 CHECKS = pd.DataFrame(columns=["check", "subject", "seed", "holds", "value"])
-Values = Callable[[Run, str, float], dict[str, float]]  # of an arm, by quantity
-
-
-def experiment(runs: list[Run], values: Values) -> Experiment:
-    """The tables of runs, of whose arms `values` were measured; of tuned runs the chosen arms."""
-    rows: list[tuple[Any, ...]] = []
-    for run in runs:
-        arms = [(arm.name, arm.penalty, arm.strength) for arm in parse_arms(run.arms)]
-        arms = [(p, p, s) for _, p, s in arms] if run.kind == "tuned" else arms
-        for name, penalty, strength in arms:
-            measured = values(run, penalty, strength)
-            rows += [(run.run_id, run.steps, name, what, value) for what, value in measured.items()]
-    metrics = pd.DataFrame(rows, columns=["run_id", "step", "layer", "quantity", "value"])
-    lines = [{**run.model_dump(), "run_id": run.run_id, "diverged": np.nan} for run in runs]
-    return Experiment(metrics, pd.DataFrame(lines, columns=[*Run.model_fields, "run_id", "diverged"]))
-
-
-# Tables whose answer is known. Losses share a noise, by the seed and the part, that ratios must cancel; a drift of 1 %
-# a seed gives them a spread. Validation chooses the strength 0.1; the other one has far less test error.
-
-
-def noisy(run: Run, mean: float) -> float:
-    return mean * (1 + 0.05 * np.random.default_rng([run.seed, run.part]).normal())
-
-
-def drift(run: Run) -> float:
-    return 1 + 0.01 * (run.seed % 1000)
-
-
-def alignment(run: Run, penalty: str, strength: float) -> dict[str, float]:
-    factors = {("car", "high"): 1.5, ("car", "low"): 0.5, ("scar", "low"): 0.7, ("car", "dense"): 0.9}
-    factor = factors.get((penalty, run.truth), 1.0) if run.rho else {"car": 1.2}.get(penalty, 1.0)
-    factor *= 1.0 if penalty in ("l2", "l1") else drift(run)
-    return {"validation_rmse": strength, "test_rmse": noisy(run, factor) if strength == 0.1 else 0.01}
-
-
-# What a penalty changes: the best standard one by held-out loss is ridge+, though lasso+ has the lower risk.
-CHANGES = {"covridge": 0.9, "sparridge": 0.8, "covridge-all": 0.7, "sparridge-all": 0.6, "lasso+": 0.5, "ridge": 1.2}
-FALSE = {name: 1 / change for name, change in CHANGES.items()}
-
-
-def tuned(run: Run, penalty: str, strength: float, changes: dict[str, float] = CHANGES) -> dict[str, float]:
-    own = penalty.startswith(("cov", "spar"))
-    change = changes[penalty] if own else CHANGES.get(penalty, 1.0)
-    root = noisy(run, change * (drift(run) if own else 1.0))
-    size = 100 * (change if own else 1.0) * (drift(run) if own else 1.0)
-    held_out = 0.1 if penalty == "ridge+" else 0.2
-    found = {"strength": strength, "cv_loss": held_out, "w1_squared": size, "nonzeros": size - 1, "at_end": 0.0}
-    if run.classes > 1:
-        return {**found, "test_log_loss": root, "balanced_accuracy": 1 - 0.1 * root, "epochs": 5.0}
-    return {
-        **found,
-        "risk": root**2,
-        "test_mse": root**2,
-        "train_mse": root**2 * (1 - 0.1 * size / 100),
-        "test_mae": root,
-        "test_r2": 0.5,
-    }
-
-
-def theorem(run: Run, penalty: str, strength: float) -> dict[str, float]:
-    slow = run.scaling == "slow"
-    return {
-        "covariance_error": 0.02 * drift(run),
-        "coverage": 0.7 if slow else 0.895 + 0.0001 * (run.seed % 10),
-        "zero_measured": 0.5 + 0.0001 * (run.seed % 10),
-        "zero_predicted": 0.5,
-        "quantile_distance": (5 if slow else 0.07) * drift(run),
-    }
-
-
-def held(run: Run, penalty: str, strength: float) -> dict[str, float]:
-    moves = penalty == "car" and run.truth == "high"
-    factor = {0.0: 1.0, 0.1: 9.0, 0.5: 1.4}[strength] if moves else 1.0
-    return {"test_rmse": noisy(run, factor), "top_share": 0.9 - (strength if moves else 0), "train_rmse": 1.0}
-
-
-def free(run: Run, penalty: str, strength: float) -> dict[str, float]:
-    relaxed = strength > 0.01
-    ratio = 1.02 * drift(run) if relaxed else 0.5
-    return {"angle_squared": 1e-3 * ratio, "predicted_angle_squared": 1e-3, "relaxations": 6.0 if relaxed else 4.9}
-
-
-def walk(run: Run, penalty: str, strength: float) -> dict[str, float]:
-    slow = penalty == "car" and strength == 0.01
-    return {
-        "top_share": (0.3 if slow else 0.1) * drift(run),
-        "balance": drift(run),
-        "kurtosis": (5.7 if strength == 0.001 else 4.0) * drift(run),
-        "angle_squared": strength if penalty == "l1" else 1e-3,
-        "slowest_times": 1.0 if slow else 6.0,
-        "third_low": 1 - 0.2 * drift(run),
-        "third_middle": 1.0,
-        "third_high": 1.1,
-    }
-
-
-CELLS = [(0.9, truth) for truth in ("high", "low", "sparse", "dense")] + [(0.0, "sparse"), (0.0, "dense")]
-FAMILIES = "none: 0; ridge ridge+ lasso lasso+ elastic: 0.1; covridge sparridge: 0.1"
-TUNED = {"kind": "tuned", "folds": 5, "arms": FAMILIES}
-DESIGN = {**TUNED, "correlation": "equal", "inputs": 20, "support": 10}
-ENERGY = {**TUNED, "data": "cooling-load", "split": "random", "train_size": 576, "test_size": 192}
-GOLUB = {**TUNED, "data": "leukemia", "split": "stratified", "train_size": 28, "test_size": 10}
-D1 = [{"truth": t, "rho": rho, "noise": n} for t in ("linear", "sine") for rho in (0.25, 0.75) for n in (0.1, 2.0)]
-BRIDGE = {"kind": "bridge", "rho": 0.9, "momentum": 0.0}
-KNOWN: dict[str, tuple[Values, list[dict[str, Any]]]] = {  # the settings of the runs of one seed
-    "alignment": (
-        alignment,
-        [{"kind": "network", "rho": rho, "truth": t, "arms": "l2 l1 car scar inverse: 0.1 1"} for rho, t in CELLS],
-    ),
-    "simulated": (tuned, [{**DESIGN, **cell} for cell in D1]),
-    "simulated_all": (
-        tuned,
-        [
-            {**DESIGN, **cell, "arms": "covridge-all sparridge-all: 1"}
-            for cell in D1
-            if (cell["rho"], cell["noise"]) == (0.75, 2.0)
-        ],
-    ),
-    "energy": (tuned, [ENERGY]),
-    "energy_small": (tuned, [{**ENERGY, "split": "disjoint", "train_size": 60, "part": part} for part in (0, 1)]),
-    "leukemia": (tuned, [GOLUB]),
-    "leak": (tuned, [{**GOLUB, "arms": "ridge: 0.01", "selection": selection} for selection in ("training", "all")]),
-    "theorems": (
-        theorem,
-        [
-            {"kind": "theorem", "inputs": 8, "arms": "covridge: 0.5,0.5; sparridge: 0.5,1.5", "scaling": scaling}
-            for scaling in ("root", "slow")
-        ],
-    ),
-    "bridge_held": (
-        held,
-        [{**BRIDGE, "truth": t, "arms": "l2 car inverse l1: 0 0.1 0.5"} for t in ("high", "low", "sparse")],
-    ),
-    "bridge_free": (free, [{**BRIDGE, "held": False, "truth": "sparse", "arms": "l2 inverse l1: 0.01 0.1; car: 0.01"}]),
-    "walk": (
-        walk,
-        [
-            {"kind": "walk", "rho": 0.8, "momentum": 0.0, "inputs": inputs, "arms": arms}
-            for inputs, arms in [(50, "l2 car: 0.01 0.1"), (200, "l1: 0.001 0.1")]
-        ],
-    ),
-}
-
-
-def known(seeds: int, **replaced: Any) -> Evidence:
-    made = {
-        name: experiment([Run(**settings, seed=2000 + seed) for settings in cells for seed in range(seeds)], values)
-        for name, (values, cells) in KNOWN.items()
-    }
-    return Evidence(Tables({**made, **replaced}), CHECKS)
-
-
-EMPTY = experiment([], alignment)
-NOTHING = Evidence(Tables(dict.fromkeys(KNOWN, EMPTY)), CHECKS)
 
 
 @pytest.fixture(scope="module")
-def five() -> Evidence:
-    return known(5)
+def published() -> Tables:
+    layout = published_layout()
+    return tidy.read(layout.chapters["norms"], layout.tables("norms"))
 
 
-def test_statistics_find_what_the_tables_hold(five: Evidence) -> None:
-    drifted = 1 + 0.01 * np.arange(5)
-    log_drift = np.log(drifted).mean()
-    expected = {
-        ("log_ratio", "car_high"): np.log(1.5) + log_drift,
-        ("log_ratio", "car_low"): np.log(0.5) + log_drift,
-        ("log_ratio", "inverse_high"): log_drift,
-        ("log_ratio_independent", "car_dense"): np.log(1.2) + log_drift,
-        ("covridge_ratio", "linear_0.25_0.1"): np.log(0.9) + log_drift,
-        ("covridge_to_ridge", "sine_0.75_2"): np.log(0.9 / 1.2) + log_drift,
-        ("sparridge_to_lasso", "linear_0.25_2_lasso"): np.log(0.8 / 0.5) + log_drift,
-        ("sparridge_all_ratio", "linear_0.75_2"): np.log(0.6) + log_drift,
-        ("energy_ratio", "covridge"): np.log(0.9) + log_drift,
-        ("small_ratio", "sparridge"): np.log(0.8) + log_drift,
-        ("pooled_ratio", "covridge_0.1"): np.log(0.9) + log_drift,
-        ("size_ratio", "covridge_2"): 0.9 * np.exp(log_drift),
-        ("nonzero_ratio", "sparridge_2"): 0.8 * np.exp(log_drift),
-        ("coverage", "covridge"): 0.8952,
-        ("zero_difference", "sparridge"): 0.0002,
-        ("held_change", "car_high"): 40,
-        ("held_change", "l2_high"): 0,
-        ("held_share", "car_high"): -0.5,
-        ("held_share", "l2_sparse"): 0,
-        ("angle_ratio", "l2"): 1.02 * np.exp(log_drift),
-        ("walk_share", "car"): 0.1 * drifted.mean(),  # without the slow arm
-        ("walk_unevenness", "l2"): 0.2 * drifted.mean(),  # the third that departs most
-        ("walk_kurtosis", "l1"): 5.7 * drifted.mean(),
-        ("walk_balance", "l1"): drifted.mean(),
+def wide(given: Tables, *experiments: str) -> pd.DataFrame:
+    """A line for each run and arm, or chosen penalty; strength and penalty are parts of its name."""
+    parts = []
+    for metrics, runs in (given[name] for name in experiments):
+        values = metrics[metrics["layer"] != ""].pivot(index=["run_id", "layer"], columns="quantity", values="value")
+        parts.append(values.reset_index().merge(runs, on="run_id", suffixes=("", "_of_run")))
+    names = pd.concat(parts)["layer"].str.split("/", n=1, expand=True)
+    return pd.concat(parts).assign(penalty=names[0], level=pd.to_numeric(names[1], errors="coerce"))
+
+
+STANDARD = ["none", "ridge+", "lasso+", "elastic"]
+UNIT = ["truth", "rho", "noise", "seed", "part"]
+
+
+def beside(table: pd.DataFrame, penalty: str, references: list[str] = STANDARD) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """By unit the line of a penalty, and that of the reference with the lowest held-out loss."""
+    table = table[table["layer"].isin([penalty, *references])].sort_values("cv_loss")
+    own, others = table[table["layer"] == penalty], table[table["layer"] != penalty]
+    return own.set_index(UNIT), others.drop_duplicates(UNIT).set_index(UNIT)
+
+
+def log_ratio(table: pd.DataFrame, penalty: str, references: list[str] = STANDARD, of: str = "risk") -> pd.Series:
+    own, best = beside(table, penalty, references)
+    return np.log((own[of] / best[of]).dropna())
+
+
+def numbers_by_unit(given: Tables) -> dict[tuple[str, str], pd.Series]:
+    """What each statistic is the mean of."""
+    table = wide(given, "alignment")
+    table = table.sort_values("validation_rmse").drop_duplicates(["run_id", "penalty"])
+    losses = np.log(table.pivot(index=["rho", "truth", "seed"], columns="penalty", values="test_rmse"))
+    found = {
+        ("log_ratio", "car_high"): (losses["car"] - losses["l2"]).loc[0.9, "high"],
+        ("log_ratio", "inverse_high"): (losses["inverse"] - losses["l2"]).loc[0.9, "high"],
+        ("log_ratio_independent", "car_dense"): (losses["car"] - losses["l2"]).loc[0.0, "dense"],
     }
-    for (statistic, subject), value in expected.items():
-        found = STATISTICS[statistic](five, subject)
-        assert found.value == pytest.approx(value, abs=1e-9), (statistic, subject)
-        assert found.low - 1e-9 <= value <= found.high + 1e-9 and np.isfinite(found.high)
-    # Disjoint sets of one shuffle are averaged, and cells of one seed.
-    assert (
-        STATISTICS["small_ratio"](five, "covridge").freedom
-        == STATISTICS["pooled_ratio"](five, "covridge_2").freedom
-        == 4
-    )
-    # Splits of one data set overlap: the interval of Nadeau and Bengio, with t of 4 degrees of freedom at 95 %.
-    splits = STATISTICS["energy_ratio"](five, "covridge")
-    margin = 2.132 * np.log(drifted).std(ddof=1) * np.sqrt(1 / 5 + 192 / 576)
-    assert splits.high - splits.value == pytest.approx(margin, rel=1e-3)
-
-
-def test_what_is_missing_or_has_not_relaxed_is_undecidable(five: Evidence) -> None:
-    slow = experiment([Run(**{**KNOWN["walk"][1][0], "arms": "car: 0.01"}, seed=0)], walk)
-    for given, statistic, subject, why in [
-        (five, "held_change", "scar_high", "no runs of scar_high"),
-        (five, "angle_ratio", "car", "no run of car has relaxed"),
-        (known(1, walk=slow), "walk_share", "car", "no walk of car"),
-        (five, "covridge_ratio", "linear_0.5_1", "no runs of linear_0.5_1"),
-        (five, "covridge_all_ratio", "linear_0.25_2", "no runs with covridge-all"),
-        (NOTHING, "energy_ratio", "covridge", "no runs in energy"),
+    d1 = wide(given, "simulated", "simulated_all")
+    d1 = d1[d1["inputs"] == 20]
+    for statistic, penalty, references in [
+        ("covridge_ratio", "covridge", STANDARD),
+        ("covridge_to_ridge", "covridge", ["ridge"]),
+        ("sparridge_ratio", "sparridge", STANDARD),
+        ("sparridge_all_ratio", "sparridge-all", STANDARD),
     ]:
+        found[statistic, "sine_0.75_2"] = log_ratio(d1, penalty, references).loc["sine", 0.75, 2.0] / 2
+    to_lasso = log_ratio(d1, "sparridge", ["lasso+"]).loc["linear", 0.25, 0.1] / 2
+    found["sparridge_to_lasso", "linear_0.25_0.1_lasso"] = to_lasso
+    noisy = d1[d1["noise"] == 2.0]
+    own, best = beside(noisy, "sparridge")
+    gaps = (own["risk"] - own["train_mse"] - best["risk"] + best["train_mse"]) / best["risk"]
+    counts = noisy.assign(nonzeros=noisy["nonzeros"] + 1)
+    found |= {
+        ("pooled_ratio", "sparridge_2"): log_ratio(noisy, "sparridge") / 2,
+        ("gap_change", "sparridge_2"): gaps,
+        ("size_ratio", "sparridge_2"): log_ratio(noisy, "sparridge", of="w1_squared"),
+        ("nonzero_ratio", "sparridge_2"): log_ratio(counts, "sparridge", ["lasso+"], "nonzeros"),
+        ("energy_ratio", "covridge"): log_ratio(wide(given, "energy"), "covridge", of="test_mse") / 2,
+        ("small_ratio", "sparridge"): log_ratio(wide(given, "energy_small"), "sparridge", of="test_mse") / 2,
+    }
+    own, best = beside(wide(given, "leukemia"), "sparridge", ["none", "ridge", "lasso", "elastic"])
+    found["accuracy_difference", "sparridge"] = own["balanced_accuracy"] - best["balanced_accuracy"]
+    found["log_loss_difference", "sparridge"] = own["test_log_loss"] - best["test_log_loss"]
+    table = wide(given, "leak").query("layer == 'ridge' and selection == 'all'").set_index(UNIT)
+    found["accuracy_by_chance", "all"] = table["balanced_accuracy"]
+    table = wide(given, "theorems").set_index(["penalty", "scaling", "seed"]).sort_index()
+    zeros = table["zero_measured"] - table["zero_predicted"]
+    found |= {
+        ("covariance_error", "covridge"): table["covariance_error"].loc["covridge", "root"],
+        ("coverage", "covridge_slow"): table["coverage"].loc["covridge", "slow"],
+        ("zero_difference", "sparridge"): zeros.loc["sparridge", "root"],
+        ("quantile_distance", "sparridge_slow"): table["quantile_distance"].loc["sparridge", "slow"],
+    }
+    table = wide(given, "bridge_held").query("penalty == 'car' and truth == 'high'")
+    first, last = (table[table["level"] == level].set_index("seed") for level in (0, table["level"].max()))
+    found["held_change", "car_high"] = np.log(last["test_rmse"] / first["test_rmse"])
+    found["held_share", "car_high"] = last["top_share"] - first["top_share"]
+    table = wide(given, "bridge_free").query("penalty == 'car' and relaxations >= 5").set_index("seed")
+    found["angle_ratio", "car"] = np.log(table["angle_squared"] / table["predicted_angle_squared"])
+    table = wide(given, "walk").query("penalty != 'car' or slowest_times >= 5")
+    table = table.set_index(["penalty", "inputs", "seed"]).sort_index()
+    narrow = table[table["angle_squared"] <= 0.04**2]
+    found |= {
+        ("walk_share", "car"): table["top_share"].loc["car", 50],
+        ("walk_kurtosis", "l1"): narrow["kurtosis"].loc["l1", 200],
+        ("walk_balance", "l1"): table["balance"].loc["l1"],
+    }
+    thirds = table.loc["l2", 50][["third_low", "third_middle", "third_high"]] - 1
+    worst = thirds[thirds.mean().abs().idxmax()]
+    found["walk_unevenness", "l2"] = worst * np.sign(worst.mean())
+    return found
+
+
+def test_every_statistic_is_found_again_in_the_published_rows(published: Tables) -> None:
+    """The mean over seeds with its t interval; of splits of one data set, which overlap, that of Nadeau and Bengio."""
+    found = numbers_by_unit(published)
+    shown = {"held_change": lambda log: 100 * np.expm1(log)}
+    shown |= dict.fromkeys(("size_ratio", "nonzero_ratio", "angle_ratio"), np.exp)
+    overlap = {"energy_ratio": 192 / 576, **dict.fromkeys(("accuracy_difference", "log_loss_difference"), 10 / 28)}
+    overlap["accuracy_by_chance"] = 10 / 28
+    for (statistic, subject), values in found.items():
+        means = values.groupby("seed").mean()
+        deviation = means.std() * np.sqrt(1 / len(means) + overlap.get(statistic, 0.0))
+        ends = means.mean() + stats.t.ppf(0.95, len(means) - 1) * deviation * np.array([0, -1, 1])
+        expected = shown.get(statistic, lambda log: log)(ends)
+        if statistic == "walk_unevenness":
+            expected = np.maximum(expected, 0)
+        estimate = STATISTICS[statistic](Evidence(published, CHECKS), subject)
+        assert estimate[:3] == pytest.approx(expected, rel=1e-9, abs=1e-12), (statistic, subject)
+    assert {name for name, _ in found} | {"covridge_all_ratio"} == set(STATISTICS)
+
+
+def test_what_is_missing_or_has_not_relaxed_is_undecidable(published: Tables) -> None:
+    for experiment, quantity, statistic, subject, why in [
+        ("bridge_free", "relaxations", "angle_ratio", "car", "no run of car has relaxed"),
+        ("walk", "slowest_times", "walk_share", "car", "no walk of car"),
+        ("walk", "angle_squared", "walk_kurtosis", "l1", "no walk of l1 has angles up to 0.04"),
+        ("bridge_held", "", "held_change", "scar_high", "no runs of scar_high"),
+        ("simulated", "", "covridge_ratio", "linear_0.5_1", "no runs of linear_0.5_1"),
+        ("simulated", "", "covridge_all_ratio", "linear_0.25_2", "no runs with covridge-all"),
+    ]:
+        metrics, runs = published[experiment]
+        metrics = metrics.assign(value=metrics["value"].where(metrics["quantity"] != quantity, 1.0))
+        given = Tables(published | {experiment: Experiment(metrics, runs)})
         with pytest.raises(Undecidable, match=why):
-            STATISTICS[statistic](given, subject)
-    assert np.isnan(analysis.repeated_splits(pd.Series([1.0]), 1, 2).low)
+            STATISTICS[statistic](Evidence(given, CHECKS), subject)
     with pytest.raises(Undecidable):
         analysis.repeated_splits(pd.Series([1.0, np.nan]), 1, 2)
-
-
-OF_THE_SECOND = ("N4", "N6", "N7", "N8", "N9")
-
-
-def test_no_part_is_decided_by_empty_tables_by_one_seed_or_by_old_seeds() -> None:
-    once = known(1)
+    empty = Tables({name: Experiment(metrics[:0], runs[:0]) for name, (metrics, runs) in published.items()})
     for name, claim in CLAIMS.items():
-        for part in decide(name, claim, NOTHING, STATISTICS)["parts"]:
-            assert part["value"] is None and part["why"] and part["verdict"] in (UNDECIDED, NEEDS_STUDY), part
-        for stated, part in zip(claim.parts, decide(name, claim, once, STATISTICS)["parts"], strict=True):
-            if not (stated.check or (stated.statistic, stated.subject) == ("angle_ratio", "car")):
-                assert part["value"] is not None and part["low"] is None
-                assert re.match(f"{NO_INTERVAL}$|1 of .* planned", part["why"])
-    for name in OF_THE_SECOND:
-        assert CLAIMS[name].seeds_from == 2000
-
-
-def test_claims_of_the_second_registration_are_reproduced_where_they_are_true_and_not_where_they_are_false(
-    five: Evidence,
-) -> None:
-    """With the lasso as good as ridge+, which Sparridge must beat, too."""
-    fair = {name: (lambda run, p, s: tuned(run, "ridge+" if p == "lasso+" else p, s)) for name in KNOWN}
-    false = {name: (lambda run, p, s: tuned(run, "ridge+" if p == "lasso+" else p, s, FALSE)) for name in KNOWN}
-
-    def verdicts(values: dict[str, Values]) -> dict[str, str]:
-        runs = {name: [Run(**c, seed=2000 + k) for c in KNOWN[name][1] for k in range(5)] for name in values}
-        of_tuned = {
-            name: experiment(members, values[name]) for name, members in runs.items() if KNOWN[name][0] is tuned
-        }
-        given = Evidence(Tables({**five.tables, **of_tuned}), CHECKS)
-        return {name: decide(name, CLAIMS[name], given, STATISTICS)["verdict"] for name in OF_THE_SECOND}
-
-    assert verdicts(fair) == dict.fromkeys(OF_THE_SECOND, REPRODUCED)
-    assert verdicts(false) == {**dict.fromkeys(OF_THE_SECOND, NOT_REPRODUCED), "N9": REPRODUCED}
-    theorems = five.tables["theorems"]
-    swapped = theorems.runs.assign(scaling=theorems.runs["scaling"].map({"root": "slow", "slow": "root"}))
-    given = Evidence(Tables({**five.tables, "theorems": Experiment(theorems.metrics, swapped)}), CHECKS)
-    assert decide("N9", CLAIMS["N9"], given, STATISTICS)["verdict"] != REPRODUCED
-
-
-def draw_mean(rng: np.random.Generator, truth: float) -> Estimate:
-    return mean_interval(pd.Series(truth + 0.2 * rng.normal(size=10)))
+        decided = decide(name, claim, Evidence(empty, CHECKS), STATISTICS)
+        assert all(part["value"] is None and part["why"] for part in [*decided["parts"], *decided["explored"]])
 
 
 def draw_splits(rng: np.random.Generator, truth: float) -> Estimate:
@@ -309,71 +167,45 @@ def draw_splits(rng: np.random.Generator, truth: float) -> Estimate:
     return analysis.repeated_splits(pd.Series(values), 192, 576)
 
 
-def test_wrong_verdicts_are_as_rare_as_the_intervals_allow() -> None:
-    for draw in (draw_mean, draw_splits):
-        require_calibrated(draw, (-1.0, 1.0), 1.0, 0.0)
+def test_wrong_verdicts_on_splits_are_as_rare_as_the_intervals_allow() -> None:
+    require_calibrated(draw_splits, (-1.0, 1.0), 1.0, 0.0)
 
 
 def test_choice_ignores_what_diverged_and_marks_the_ends_of_the_grid() -> None:
     losses = {"l2": {0.1: np.nan, 1.0: 2.0, 10.0: 3.0}, "car": {0.1: 3.0, 1.0: 2.0, 10.0: 1.0}, "none": {0.0: 1.0}}
-
-    def values(run: Run, penalty: str, strength: float) -> dict[str, float]:
-        return {"validation_rmse": losses[penalty][strength], "test_rmse": 1.0}
-
-    run = Run(kind="network", truth="low", arms="l2 car: 0.1 1 10; none: 0", seed=0)
-    best = analysis.chosen(analysis.arms(experiment([run], values))).set_index("penalty")
+    rows = [("a", penalty, strength, loss) for penalty in losses for strength, loss in losses[penalty].items()]
+    best = analysis.chosen(pd.DataFrame(rows, columns=["run_id", "penalty", "strength", "validation_rmse"]))
+    best = best.set_index("penalty")
     assert best["strength"].to_dict() == {"l2": 1.0, "car": 10.0, "none": 0.0}
     assert best["at_end"].to_dict() == {"l2": True, "car": True, "none": False}
 
 
-# Figures, tables and numbers, on real runs of a few steps
+@pytest.fixture
+def results(published: Tables) -> Results:
+    claims = {name: {"title": claim.title, "verdict": "undecided"} for name, claim in CLAIMS.items()}
+    return Results(STUDY, published, claims, pd.read_parquet(ROOT / "results/published/norms/checks.parquet"))
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Tables:
-    """All experiments of the smoke scale that need no data, at a few steps; the others are empty, as where data are
-    missing."""
-    _, runs = grid.load_scale(ROOT / "config/norms", "smoke", STUDY)
-    found = {}
-    for name, members in runs.items():
-        mine = [run for run in members if STUDY.data(run) is None]
-        rows = [(run.run_id, *row) for run in mine for row in train(run, load({}, run, torch.device("cpu"))).rows]
-        empty = experiment(mine, lambda *_: {})
-        found[name] = Experiment(pd.DataFrame(rows, columns=list(empty.metrics)), empty.runs)
-    return Tables(found)
-
-
-def results_of(given: Tables, checks: pd.DataFrame = CHECKS, measured: dict[str, Any] | None = None) -> Results:
-    return Results(STUDY, given, {}, checks, measured)
-
-
-def test_tables_name_data_that_are_missing(tiny: Tables) -> None:
-    results = results_of(tiny)
-    text = tables.errors(results).latex()
-    assert "SCAR" in text and "truth high" in text
-    assert tables.real(results).latex().count("no data here") == 4
+def test_tables_name_every_penalty_and_the_data_that_are_missing(results: Results) -> None:
+    text = tables.real(results).latex()
+    assert text.count("no data here") == 1 and r"\textbf{GSE9476}: no data here" in text
+    assert "SCAR" in tables.errors(results).latex()
     text = tables.mse(results).latex()
     assert "Covridge, all layers" in text and r"$\rho=0.25$, $\sigma=0.1$" in text
     assert "a user's file" in tables.provenance(results).latex()
-    known = numbers.numbers(results)
-    assert known["networks/shrinkage"] == "0.05" and int(known["networks/count"].replace(r"\,", "")) > 100
-    assert known["wins/cells"] == "8" and "n/a" not in known.values()
+    found = numbers.numbers(results)
+    assert found["networks/shrinkage"] == "0.05" and found["wins/cells"] == "8" and "n/a" not in found.values()
+    assert r"\leq 10^{-14}" in tables.readings(results).latex()
+    assert "n/a" in tables.readings(results._replace(checks=CHECKS)).latex()  # what was not tried
 
 
-def test_tables_of_residuals_of_speeds_of_data_and_of_what_is_reported() -> None:
-    lines = [("one_factor", "car", seed, True, value) for seed, value in enumerate((1e-15, 3e-13))]
-    text = tables.readings(results_of(Tables(), pd.DataFrame(lines, columns=list(CHECKS)))).latex()
-    assert "10^{-12}" in text and "n/a" in text  # the worst, and what was not tried
-    assert "make bench" in tables.stacking(results_of(Tables())).latex()
+def test_tables_of_speeds_of_what_is_reported_and_of_the_first_registration(results: Results) -> None:
+    assert "make bench" in tables.stacking(results).latex()
     speeds = {"networks_per_second": {"stacked": 60.0, "one_by_one": 4.0, "mlp_regressor": 3.0}}
-    assert tables.stacking(results_of(Tables(), measured=speeds)).rows[0][1:] == ["60", "20.0"]
+    assert tables.stacking(results._replace(measured=speeds)).rows[0][1:] == ["60", "20.0"]
     items = json.loads((ROOT / "paper/norms/reported.json").read_text())
-    text = tables.reported(results_of(Tables(), measured=items)).latex()
-    assert text.count("[3rd, assumed]") >= 4 and text.count(r"\\") == len(items["items"]) + 1
+    assert len(tables.reported(results._replace(measured=items)).rows) == len(items["items"])
     then = json.loads((ROOT / "results/published/norms/first_registration.json").read_text())
-    now = {name: {"title": claim.title, "verdict": "undecided"} for name, claim in CLAIMS.items()}
-    found = tables.first_registration(Results(STUDY, Tables(), now, CHECKS, then)).rows
-    assert found[5] == ["N6", found[5][1], "reproduced in part", "Covridge in simulations", "undecided"]
-    assert [row[3] for row in found[:3]] == ["the same"] * 3 and found[8][1] == "--"
-    with_data = known(2).tables
-    assert "balanced accuracy" in tables.real(results_of(Tables({**with_data, "gse9476": EMPTY}))).latex()
+    found = tables.first_registration(results._replace(measured=then)).rows
+    assert found[5][2:4] == ["reproduced in part", "Covridge in simulations"] and found[8][1] == "--"
+    assert [row[3] for row in found[:3]] == ["the same"] * 3

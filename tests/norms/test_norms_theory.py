@@ -11,10 +11,9 @@ from effective_lr.studies.norms import checks, linear, networks, theory
 from effective_lr.studies.norms.data import RELU_SIGNS, relu_scale
 from effective_lr.studies.norms.penalties import Penalties, metrics
 from effective_lr.studies.norms.settings import Arm, Run
-from effective_lr.studies.norms.training import load, train
 from shared import ROOT
 
-EXACT, BROKEN = 1e-10, 0.01
+from .conftest import measured
 
 
 def test_every_check_holds_or_fails_as_it_should() -> None:
@@ -24,14 +23,7 @@ def test_every_check_holds_or_fails_as_it_should() -> None:
         (part.check, part.subject) for claim in claims for part in claim.parts if part.check
     }
     for row in rows:
-        assert row["value"] <= EXACT if row["holds"] else row["value"] > BROKEN, row
-
-
-def test_a_check_sees_a_wrong_scaling() -> None:
-    """B3 with the degree of l1 mistaken for that of l2."""
-    plain = checks.walk("l1", 0)
-    wrong = checks.walk("l1", 0, a=2.0, strength=checks.STRENGTH / 2)
-    assert checks.relative(plain.losses, wrong.losses) > 1e-4
+        assert row["value"] <= 1e-10 if row["holds"] else row["value"] > 0.01, row
 
 
 def random_problem(seed: int = 0, n: int = 200, p: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -52,11 +44,9 @@ def test_risks_of_l4_are_those_of_repeated_noise() -> None:
         errors = (x @ b + noise) @ matrix.T - b
         found = np.einsum("ki,ij,kj->k", errors, s, errors).mean()
         assert found == pytest.approx(theory.penalised_risk(d, v.T @ b, 0.4, a, variance, n), rel=0.06)
-    assert theory.penalised_risk(d, v.T @ b, 0.4, 0, variance, n) == pytest.approx(
-        theory.ridge_risk(d, v.T @ b, 0.4, variance, n)
-    )
-    signal, q = b @ s @ b, variance * len(b) / n
-    factor, risk = theory.car_risk(signal, q)
+    ridge = theory.ridge_risk(d, v.T @ b, 0.4, variance, n)
+    assert theory.penalised_risk(d, v.T @ b, 0.4, 0, variance, n) == pytest.approx(ridge)
+    factor, risk = theory.car_risk(b @ s @ b, variance * len(b) / n)
     assert theory.penalised_risk(d, v.T @ b, 1 / factor - 1, 1, variance, n) == pytest.approx(risk)
 
 
@@ -89,30 +79,17 @@ def test_singular_covariance() -> None:
     s = cx.T @ cx / 4
     with pytest.raises(ValueError, match=r"rank below 6.*e > 0"):
         theory.power(s, -1)
-    b_car = theory.solve(cx, cy, 1.0, s)
-    assert_allclose(2 * cx @ b_car, cy, atol=1e-9)
-
-
-def test_lasso_at_a_large_strength_is_zero_and_at_none_is_least_squares() -> None:
-    x, b = random_problem(n=50)
-    y = x @ b
-    s, c = x.T @ x / 50, x.T @ y / 50
-    assert (theory.lasso(s, c, 2 * np.abs(c).max(), 0.0, np.eye(6)) == 0).all()
-    assert_allclose(theory.lasso(s, c, 0.0, 0.0, np.eye(6)), b, rtol=1e-6)
+    assert_allclose(2 * cx @ theory.solve(cx, cy, 1.0, s), cy, atol=1e-9)
 
 
 def test_relu_network_hides_its_first_layer_from_a_penalty() -> None:
-    """L8: (w, b, v) → (cw, cb, v/c) leaves the function, so that a penalty on W1 alone limits nothing; with W2's it
-    does."""
+    """L8: (w, b, v) → (cw, cb, v/c) leaves the function, so that a penalty on W1 alone limits nothing."""
     nets = networks.start(5, 1, 3, 2.0, seed=0)
     nets.b1 += 0.3
     x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    before = nets.outputs(x)
     arm = Arm("car", 1.0)
     penalties = Penalties([arm], metrics(x, 0.05, [arm]))
-    value, quadratic = float(penalties.value(nets.w1)), nets.w2.square().sum()
-    path_norm = (2 * nets.w2.abs()[0] * (nets.w1 * penalties.transformed(nets.w1))[:, 0].sum(0).sqrt()).sum()
-    assert value + quadratic >= path_norm  # arithmetic over geometric mean
+    value, before = float(penalties.value(nets.w1)), nets.outputs(x)
     nets.w1 *= 1e-3
     nets.b1 *= 1e-3
     nets.w2 /= 1e-3
@@ -172,27 +149,21 @@ def test_pull_fades_under_gradient_flow() -> None:
         assert grown == pytest.approx(total, rel=1e-3)
 
 
-def walk_rows(**changes: object) -> dict[tuple[str, str], float]:
-    settings: dict = {"kind": "walk", "momentum": 0.0, "seed": 0, "lr": 0.05, "late_fraction": 0.5, "walkers": 16}
-    run = Run(**{**settings, **changes})
-    return {(arm, what): value for _, arm, what, value in train(run, load({}, run, torch.device("cpu"))).rows}
-
-
 def test_random_gradients_reach_the_equilibrium_and_the_stationary_law() -> None:
-    """B5 and B7, in 20 dimensions of mild correlation, where 6,000 steps are ten times the slowest component's time."""
-    found = walk_rows(inputs=20, rho=0.5, steps=6000, arms="l2 car: 0.05; l1: 0.005")
+    """B5 and B7, in 20 dimensions of mild correlation, where 6,000 steps are ten times the slowest component's time;
+    and 40 are too few."""
+    run = Run(
+        kind="walk", momentum=0.0, seed=0, lr=0.05, late_fraction=0.5, walkers=16, inputs=20, rho=0.5, steps=6000,
+        arms="l2 car: 0.05; l1: 0.005",
+    )  # fmt: skip
+    found, short = measured(run), measured(run.changed(steps=40))
     for arm in ("l2/0.05", "car/0.05", "l1/0.005"):
         assert found[arm, "balance"] == pytest.approx(1, abs=0.03), arm
     d = np.linalg.eigvalsh(0.5 ** np.abs(np.subtract.outer(np.arange(20), np.arange(20))))
     assert found["car/0.05", "top_share"] == pytest.approx(5 / 20, abs=0.03)
     assert found["l2/0.05", "top_share"] == pytest.approx(theory.direction_shares(d, "l2")[-5:].sum(), abs=0.04)
     assert found["l1/0.005", "kurtosis"] > found["l2/0.05", "kurtosis"] + 1
-
-
-def test_a_walk_that_is_too_short_is_not_at_its_law() -> None:
-    found = walk_rows(inputs=20, rho=0.5, steps=40, arms="car: 0.05")
-    assert found["car/0.05", "slowest_times"] < 1
-    assert abs(found["car/0.05", "top_share"] - 5 / 20) > 0.1
+    assert short["car/0.05", "slowest_times"] < 1 and abs(short["car/0.05", "top_share"] - 5 / 20) > 0.1
 
 
 # The reported penalties
@@ -219,6 +190,7 @@ def test_linear_covridge_and_the_standard_penalties_are_those_of_closed_forms_an
         net = linear_model.ElasticNet(alpha=alpha, l1_ratio=ratio, fit_intercept=False, tol=1e-14, max_iter=100_000)
         found = theory.lasso_paths(s + l2 * np.eye(6), t, np.full(6, l1), np.zeros(6))[0]
         assert_allclose(found, net.fit(x, y).coef_, rtol=1e-6, atol=1e-9)
+        assert_allclose(theory.lasso(s, t[0], l1, l2, np.eye(6)), net.coef_, rtol=1e-6, atol=1e-9)
 
 
 def test_moments_of_covridge_are_those_of_repeated_noise_and_minimizers_of_the_limit_meet_their_conditions() -> None:
@@ -240,22 +212,11 @@ def test_moments_of_covridge_are_those_of_repeated_noise_and_minimizers_of_the_l
 
 
 def test_the_theorems_hold_with_their_scaling_and_fail_without() -> None:
-    run = Run(
-        kind="theorem",
-        inputs=8,
-        rho=0.5,
-        train_size=2000,
-        walkers=2000,
-        arms="covridge: 0.5,0.5; sparridge: 0.5,1.5",
-        seed=0,
-    )
-    found = {}
-    for scaling in ("root", "slow"):
-        mine = run.changed(scaling=scaling)
-        rows = train(mine, load({}, mine, torch.device("cpu"))).rows
-        found[scaling] = {(arm.partition("/")[0], what): v for _, arm, what, v in rows}
-    root, slow = found["root"], found["slow"]
-    assert root["covridge", "covariance_error"] < 0.15 and slow["covridge", "covariance_error"] < 0.15
-    assert root["covridge", "coverage"] == pytest.approx(0.9, abs=0.02) and slow["covridge", "coverage"] < 0.85
-    assert root["sparridge", "zero_measured"] == pytest.approx(root["sparridge", "zero_predicted"], abs=0.05)
-    assert root["sparridge", "quantile_distance"] < 0.5 < 1 < slow["sparridge", "quantile_distance"]
+    arms = "covridge: 0.5,0.5; sparridge: 0.5,1.5"
+    run = Run(kind="theorem", inputs=8, rho=0.5, train_size=2000, walkers=2000, arms=arms, seed=0)
+    covridge, sparridge = "covridge/0.5/0.5", "sparridge/0.5/1.5"
+    root, slow = measured(run), measured(run.changed(scaling="slow"))
+    assert root[covridge, "covariance_error"] < 0.15 and slow[covridge, "covariance_error"] < 0.15
+    assert root[covridge, "coverage"] == pytest.approx(0.9, abs=0.02) and slow[covridge, "coverage"] < 0.85
+    assert root[sparridge, "zero_measured"] == pytest.approx(root[sparridge, "zero_predicted"], abs=0.05)
+    assert root[sparridge, "quantile_distance"] < 0.5 < 1 < slow[sparridge, "quantile_distance"]

@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from effective_lr.document.notation import number
 from effective_lr.document.style import COLUMN_WIDTH, PALETTE, TEXT_WIDTH, annotate_empty, few_ticks, sequential
 from effective_lr.evidence.estimates import geometric_mean
-from effective_lr.evidence.tidy import Experiment, Tables
+from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import critical, is_steady, probes
-from effective_lr.studies.stability.statistics import EXPERIMENTS, FIRST_STEP, drift_pairs
+from effective_lr.studies.stability.statistics import EXPERIMENTS, drift_pairs
 
 KINDS = {name: (PALETTE[k], "os^vD"[k]) for k, name in enumerate(EXPERIMENTS)}  # colour and marker
 SHOWN = ("MLP", "CNN", "BN", "WN")  # over training
@@ -106,7 +106,7 @@ def mechanism(tables: Tables) -> Figure:
     for name in EXPERIMENTS:
         color, marker = KINDS[name]
         experiment = tables[EXPERIMENTS[name]]
-        pairs = pairs_before_edge(experiment)
+        pairs = drift_pairs(experiment, experiment.runs)
         style: dict[str, Any] = {"color": color, "linestyle": "", "marker": marker, "label": name}
         axes[0].plot(pairs["predicted"], pairs["measured"], **style | {"markersize": 1.5, "alpha": 0.5})
         late = experiment.runs[experiment.runs["settled"].astype(bool)]
@@ -125,17 +125,6 @@ def mechanism(tables: Tables) -> Figure:
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
-
-
-def pairs_before_edge(experiment: Experiment) -> pd.DataFrame:
-    """Predicted and measured dS/dt of all runs, between probes before the edge."""
-    pairs = []
-    for _, run in experiment.runs.iterrows():
-        table = probes(experiment.metrics, run)
-        table = table[(table.index > FIRST_STEP) & (table.index < run["edge_step"])]
-        if len(table) > 1:
-            pairs.append(drift_pairs(table, run["lr"], run["l2"]))
-    return pd.concat(pairs) if pairs else pd.DataFrame({"predicted": [], "measured": []})
 
 
 PRESSURES = {  # late pressures over the late force, by what they are summed over

@@ -8,7 +8,7 @@ from effective_lr.document.table import MISSING, Results, fixed, percent
 from effective_lr.evidence.tidy import Experiment
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import critical, is_steady, probes
-from effective_lr.studies.stability.statistics import DAMPED, EXPERIMENTS, FIRST_STEP, STRONG, WEAK
+from effective_lr.studies.stability.statistics import DAMPED, EXPERIMENTS, FIRST_STEP, STRONG, WEAK, before_the_edge
 
 
 def numbers(results: Results) -> dict[str, str]:
@@ -125,9 +125,7 @@ def invariant(experiment: Experiment) -> dict[str, str]:
     """Of one network with scale-invariant weights: its angle per step, and how hard decay's part of the change of S is
     to measure."""
     shares, errors = [], []
-    for _, run in experiment.runs[experiment.runs["l2"] > 0].iterrows():
-        table = probes(experiment.metrics, run)
-        table = table[(table.index > FIRST_STEP) & (table.index < run["edge_step"])]
+    for run, table in before_the_edge(experiment, experiment.runs[experiment.runs["l2"] > 0]):
         time = run["lr"] * table.index.to_numpy()
         growth = theory.invariant_growth(1.0, run["l2"]) * table["u_weight_share"] * table["sharpness"]
         part = np.trapezoid(growth, time)

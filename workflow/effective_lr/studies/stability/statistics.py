@@ -18,6 +18,7 @@ from effective_lr.evidence.estimates import (
     mean_interval,
     require_numbers,
 )
+from effective_lr.evidence.tidy import Experiment
 from effective_lr.evidence.verdicts import Evidence, statistic
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import probes
@@ -76,21 +77,25 @@ def farthest(runs: pd.DataFrame, column: str, distance: Callable[[float], float]
     return max(estimates, key=lambda estimate: distance(estimate.value))
 
 
-def tables(evidence: Evidence, experiment: str, runs: pd.DataFrame) -> list[tuple[pd.Series, pd.DataFrame]]:
+def before_the_edge(experiment: Experiment, runs: pd.DataFrame) -> list[tuple[pd.Series, pd.DataFrame]]:
     """Each run with its probes after FIRST_STEP and before the edge."""
-    metrics = evidence.tables[experiment].metrics
     found = []
     for _, run in runs.iterrows():
-        table = probes(metrics, run)
+        table = probes(experiment.metrics, run)
         found.append((run, table[(table.index > FIRST_STEP) & (table.index < run["edge_step"])]))
     return found
 
 
-def drift_pairs(table: pd.DataFrame, lr: float, l2: float) -> pd.DataFrame:
-    """For every two adjacent probes: predicted α0 − 2λAS, their mean, and measured dS/dt."""
-    force = pd.Series(theory.drift(table["alpha0"], table["degree"], table["sharpness"], l2))
-    change = table["sharpness"].diff() / (lr * table.index.to_series().diff())
-    return pd.DataFrame({"predicted": (force + force.shift()) / 2, "measured": change}).dropna()
+def drift_pairs(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
+    """For every two adjacent probes before the edge: predicted α0 − 2λAS, their mean; measured dS/dt; and the seed."""
+    pairs = [pd.DataFrame({"predicted": [], "measured": [], "seed": []})]
+    for run, table in before_the_edge(experiment, runs):
+        if len(table) > 1:
+            force = pd.Series(theory.drift(table["alpha0"], table["degree"], table["sharpness"], run["l2"]))
+            change = table["sharpness"].diff() / (run["lr"] * table.index.to_series().diff())
+            predicted = (force + force.shift()) / 2
+            pairs.append(pd.DataFrame({"predicted": predicted, "measured": change, "seed": run["seed"]}).dropna())
+    return pd.concat(pairs)
 
 
 @statistic("$t_{edge}$ with decay over without", digits=2)
@@ -112,13 +117,7 @@ def edge_delay(evidence: Evidence, subject: str) -> Estimate:
 def drift_slope(evidence: Evidence, subject: str) -> Estimate:
     """Through 0, over all runs of a seed."""
     experiment = EXPERIMENTS[subject]
-    runs = finished(evidence.runs(experiment))
-    pairs = pd.concat(
-        [
-            drift_pairs(table, run["lr"], run["l2"]).assign(seed=run["seed"])
-            for run, table in tables(evidence, experiment, runs)
-        ]
-    )
+    pairs = drift_pairs(evidence.tables[experiment], finished(evidence.runs(experiment)))
     if pairs.empty:
         raise Undecidable(f"no two probes between step {FIRST_STEP} and the edge")
     products = pairs.assign(product=pairs["predicted"] * pairs["measured"], square=pairs["predicted"] ** 2)
@@ -292,7 +291,7 @@ def decay_rate(evidence: Evidence, subject: str) -> Estimate:
 def decayed(evidence: Evidence, subject: str) -> list[tuple[pd.Series, pd.DataFrame]]:
     """The runs with λ > 0, each with its probes before the edge. Raises Undecidable where one has fewer than three."""
     runs = finished(evidence.runs(EXPERIMENTS[subject]))
-    found = tables(evidence, EXPERIMENTS[subject], runs[runs["l2"] > 0])
+    found = before_the_edge(evidence.tables[EXPERIMENTS[subject]], runs[runs["l2"] > 0])
     if any(len(table) < 3 for _, table in found):
         raise Undecidable(f"fewer than three probes between step {FIRST_STEP} and the edge")
     return found
