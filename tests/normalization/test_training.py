@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effective_lr.studies.normalization import training
@@ -37,28 +37,13 @@ def test_batches_are_epochs_in_random_orders() -> None:
     assert not torch.equal(drawn[0], next(batches(make_run(**{**run.model_dump(), "seed": 4}), CPU)))
 
 
-class Recorded:
-    """Weights before and after each step, gradients of the data term, and norms of γ, by layer, of a run of SGD."""
-
-    def __init__(self, run: Run, splits: Splits) -> None:
-        plain = Plain(run)
-        self.before, self.gradients, self.after, self.gammas = [], [], [], []
-        for batch in batches(run, CPU):
-            self.before.append({name: weight.detach().clone() for name, weight in plain.weights.items()})
-            plain.step(splits, batch)
-            self.gradients.append({name: weight.grad.clone() for name, weight in plain.weights.items()})
-            self.after.append({name: weight.detach().clone() for name, weight in plain.weights.items()})
-            self.gammas.append([gamma if gamma is None else float(gamma.norm()) for _, gamma, _ in plain.parameters])
-
-    def measured(self, t: int, name: str, whole_layer: bool) -> dict[str, list[float]]:
-        """The quantities of step t + 1, for each scale group."""
-        shape = (1, -1) if whole_layer else (len(self.before[t][name]), -1)
-        w, g, v = (part[t][name].reshape(shape).numpy() for part in (self.before, self.gradients, self.after))
-        norm, slope = (w**2).sum(1), (g**2).sum(1)
-        cosine = (w * v).sum(1) / np.sqrt(norm * (v**2).sum(1))
-        angle = np.arccos(np.clip(cosine, -1, 1))
-        result = {"norm_squared": norm, "gradient_squared": slope, "g_squared": norm * slope, "angle_squared": angle**2}
-        return {what: values.tolist() for what, values in result.items()}
+def measured(before: Tensor, gradient: Tensor, after: Tensor, whole_layer: bool) -> dict[str, list[float]]:
+    """The quantities of a step, for each scale group."""
+    w, g, v = (part.reshape(1 if whole_layer else len(part), -1).numpy() for part in (before, gradient, after))
+    norm, slope = (w**2).sum(1), (g**2).sum(1)
+    angle = np.arccos(np.clip((w * v).sum(1) / np.sqrt(norm * (v**2).sum(1)), -1, 1))
+    result = {"norm_squared": norm, "gradient_squared": slope, "g_squared": norm * slope, "angle_squared": angle**2}
+    return {what: values.tolist() for what, values in result.items()}
 
 
 @pytest.mark.parametrize(
@@ -66,20 +51,24 @@ class Recorded:
 )
 def test_rows_of_steps_and_late_means(normalization: str, projected: bool, small_splits: Splits) -> None:
     run = make_run(normalization=normalization, projected=projected, lr=0.3, steps=60, probes=600)
-    rows = train_rows(run, small_splits, torch.float64)
-    recorded = Recorded(run, small_splits)
-    for number, name in enumerate(LAYERS):
-        steps = [recorded.measured(t, name, whole_layer=normalization == "layer") for t in range(60)]
+    rows, plain = train_rows(run, small_splits, torch.float64), Plain(run)
+    steps: dict[str, list[dict[str, list[float]]]] = {name: [] for name in LAYERS}
+    gammas: dict[str, list[float]] = {name: [] for name in LAYERS}
+    for batch in batches(run, CPU):
+        before = {name: weight.detach().clone() for name, weight in plain.weights.items()}
+        plain.step(small_splits, batch)
+        for (name, weight), (_, gamma, _) in zip(plain.weights.items(), plain.parameters, strict=True):
+            steps[name].append(measured(before[name], weight.grad, weight.detach(), normalization == "layer"))
+            gammas[name] += [] if gamma is None else [float(gamma.detach().norm())]
+    for name, weight in plain.weights.items():
         for what in ("norm_squared", "gradient_squared", "g_squared", "angle_squared"):
-            medians = {t: median(step[what]) for t, step in enumerate(steps, start=1)}
+            medians = {t: median(step[what]) for t, step in enumerate(steps[name], start=1)}
             if what != "gradient_squared":
                 assert values(rows, what, name) == pytest.approx(medians, rel=1e-6), (name, what)
-            late = np.mean([steps[t - 1][what] for t in (40, 50, 60)], axis=0).tolist()  # sampled every tenth step
-            assert values(rows, f"late_{what}", name) == {60: pytest.approx(median(late), rel=1e-6)}, (name, what)
-        gammas = [gammas[number] for gammas in recorded.gammas if normalization != "none"]
-        assert list(values(rows, "gamma_norm", name).values()) == pytest.approx(gammas)
-        weights = recorded.before[0][name]
-        size = weights.numel() if normalization == "layer" else weights[0].numel()
+            late = np.mean([steps[name][t - 1][what] for t in (40, 50, 60)], axis=0)  # sampled every tenth step
+            assert values(rows, f"late_{what}", name) == {60: pytest.approx(np.median(late), rel=1e-6)}, (name, what)
+        assert list(values(rows, "gamma_norm", name).values()) == pytest.approx(gammas[name])
+        size = weight.numel() if normalization == "layer" else weight[0].numel()
         assert values(rows, "group_size", name) == {60: size}
     losses = list(values(rows, "train_loss").values())
     assert values(rows, "late_train_loss") == {60: pytest.approx(np.mean(losses[30:]), rel=1e-6)}

@@ -111,9 +111,9 @@ def cells_and_seeds(runs: pd.DataFrame, value: pd.Series, by: list[str]) -> pd.D
 
 def changes(runs: pd.DataFrame, value: Value, by: str, reference: float | str) -> dict[float | str, Estimate]:
     """The change of a value from the cell by = reference in every other cell, by the two-way layout."""
-    table = cells_and_seeds(runs, value(runs), [by])
-    if reference not in table.index or len(table) < 2:
+    if reference not in set(runs[by]) or runs[by].nunique() < 2:
         raise Undecidable("there is nothing to compare with")
+    table = cells_and_seeds(runs, value(runs), [by])
     return {cell: contrast(table, cell, reference) for cell in table.index if cell != reference}
 
 
