@@ -37,13 +37,6 @@ def test_best_setting_is_chosen_on_validation_and_reported_on_test() -> None:
     assert analysis.error_or_chance(runs)[:2].tolist() == [0.9, pytest.approx(values[1])]
 
 
-def test_a_learning_rate_in_words_becomes_a_number() -> None:
-    runs = plane("sgd", (0.16,), (0.004, 0.016, 0.064))
-    runs = runs.assign(run_id="", affine_lr=["shared", "frozen", 0.1], projected=False, lr_drop=1.0)
-    metrics = pd.DataFrame(columns=["run_id", "step", "layer", "quantity", "value"])
-    assert analysis.derive(metrics, runs)[1]["affine_lr"].tolist() == [0.16, 0.0, 0.1]
-
-
 def left_of_the_start(run: pd.Series, start: float) -> float:
     """|‖w‖⁴/‖w*‖⁴ − 1| at the first late step by the recursion: Pythagoras, decay, and a gradient of one size."""
     g, norm = analysis.TYPICAL_GRADIENT, start
@@ -90,16 +83,17 @@ def test_what_counts_as_settled_follows_from_settings() -> None:
         assert analysis.settled(runs).tolist() == [counts], (optimizer, lr, l2)
 
 
-def test_causes_are_tabled_for_the_widest_layer() -> None:
-    layout = published_layout()
-    [(metrics, runs)] = tidy.read(layout.chapters[STUDY.name], [layout.published(STUDY.name)], ["causes"]).values()
+def test_causes_are_tabled_for_the_widest_layer_and_learning_rates_are_numbers() -> None:
+    layout, names = published_layout(), ("causes", "shared_affine_lr")
+    read = tidy.read(layout.chapters[STUDY.name], [layout.published(STUDY.name)], names)
+    assert (read["shared_affine_lr"].runs["affine_lr"] == read["shared_affine_lr"].runs["lr"]).all()
+    metrics, runs = read["causes"]
     found = analysis.lost_by_cause(metrics, runs)
-    assert found.index.names == ["theta", "leak", "affine_lr"]
+    assert 0.0 in found.index.get_level_values("affine_lr")  # which is frozen
     last = metrics[(metrics["layer"] == "conv3") & (metrics["step"] == runs["steps"].max())]
     settings = runs.set_index("run_id")[["lr", "l2", "leak", "affine_lr"]]
     values = last.pivot(index="run_id", columns="quantity", values="value").join(settings)
     groups = values.groupby([(4 * values["lr"] ** 2 * values["l2"] * 288 / 0.1) ** (1 / 3), "leak", "affine_lr"])
     assert found["lost"].tolist() == pytest.approx(groups["late_without_gradient"].mean().tolist())
-    assert found["angle"].tolist() == pytest.approx(
-        groups["late_angle_squared"].agg(lambda x: np.sqrt(x).mean()).tolist()
-    )
+    angles = groups["late_angle_squared"].agg(lambda squares: np.sqrt(squares).mean())
+    assert found["angle"].tolist() == pytest.approx(angles.tolist())

@@ -222,9 +222,6 @@ def test_where_nothing_can_be_said_a_claim_is_undecided() -> None:
                 assert part["value"] is None or change is of_one_seed, part
 
 
-# Which runs, cells and layers count
-
-
 def with_runs(whole: Evidence, experiment: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Evidence:
     """With other runs in one experiment."""
     metrics, runs = whole.tables[experiment]
@@ -270,15 +267,6 @@ def test_a_layer_without_equilibrium_is_left_out_counted_and_named_and_not_drawn
             assert "conv2" not in set(shown["layer"]) and np.isfinite(shown["norm_ratio"]).all()
 
 
-def test_a_replay_is_compared_on_its_own_seeds() -> None:
-    runs = published().tables["memorization"].runs
-    seeds = runs["seed"][runs["replay"] == "open"]
-    fewer = with_runs(published(), "memorization", lambda runs: runs[runs["seed"].isin(seeds)])
-    measure = STATISTICS["replay_error"]
-    assert len(set(seeds)) < runs["seed"].nunique()
-    assert measure(published(), "open replay") == measure(fewer, "open replay")
-
-
 NEEDED: list[tuple[str, str, str, Callable[[pd.DataFrame], pd.DataFrame], str]] = [
     (
         "replay_error",
@@ -315,9 +303,6 @@ def test_the_law_of_the_overview_is_that_of_the_claims() -> None:
             for column, statistic in [("with_memory", "balance"), ("without_memory", "balance_memoryless")]:
                 found = STATISTICS[statistic](whole, part.subject).value
                 assert np.isclose(means.loc[part.subject, column], found).any(), (part.subject, statistic)
-
-
-# The rates of wrong verdicts
 
 
 def of_layers(rng: np.random.Generator, truth: float) -> estimates.Estimate:
