@@ -1,7 +1,6 @@
 """A tiny run on a random corpus, and the real corpus where it was prepared or can be had."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from effective_lr.prepare.text import shakespeare
 from effective_lr.studies.manifold.data import Data
 from effective_lr.studies.manifold.settings import Run
 from effective_lr.studies.manifold.training import load
+from shared import CPU, ROOT
 
-ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = {
     "corpus": "shakespeare",
     "vocabulary": 11,
@@ -44,17 +43,16 @@ TINY: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="session")
-def make_run() -> Callable[..., Run]:
-    """A run of the tiny network, with the settings that are named changed."""
-    return lambda **settings: Run(**{**TINY, **settings})
+def make_run(**settings: Any) -> Run:
+    """A run of the tiny network, with these settings changed."""
+    return Run(**{**TINY, **settings})
 
 
 @pytest.fixture(scope="session")
 def data() -> Data:
     """Random symbols, enough for training and validation windows."""
     text = torch.randint(11, (45_000,), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return load({"text": text}, Run(**TINY), torch.device("cpu"))
+    return load({"text": text}, make_run(), CPU)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Projections, retractions, msign and the steps that are made of them, in float64 where they are exact."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -30,7 +29,6 @@ from effective_lr.studies.manifold.optimizers import (
 from effective_lr.studies.manifold.settings import Run
 from effective_lr.studies.manifold.training import angles
 
-MakeRun = Callable[..., Run]
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(2, 7))
 
 
@@ -110,7 +108,7 @@ def gradients(network: GPT, seed: int) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamh", "macro-F", "muonh", "macro-S"])
-def test_what_each_optimizer_holds_and_by_what_angle_it_turns(make_run: MakeRun, optimizer: str) -> None:
+def test_what_each_optimizer_holds_and_by_what_angle_it_turns(optimizer: str) -> None:
     run = make_run(optimizer=optimizer, decay_per_step=0.02)
     network = GPT(run, torch.float64)
     stepper = Optimizer(run, network)
@@ -134,7 +132,7 @@ def test_what_each_optimizer_holds_and_by_what_angle_it_turns(make_run: MakeRun,
                 torch.testing.assert_close(*norms, rtol=0.05, atol=0)
 
 
-def test_adamw_is_that_of_torch_with_the_settings_of_each_matrix(make_run: MakeRun, data: Data) -> None:
+def test_adamw_is_that_of_torch_with_the_settings_of_each_matrix(data: Data) -> None:
     run = make_run(optimizer="adamw", lr_factor=2.0)
     network, reference = GPT(run, torch.float64), GPT(run, torch.float64)
     stepper = Optimizer(run, network)
@@ -161,7 +159,7 @@ def test_adamw_is_that_of_torch_with_the_settings_of_each_matrix(make_run: MakeR
         torch.testing.assert_close(a, b.detach(), rtol=1e-12, atol=1e-14)
 
 
-def test_adam_starts_with_steps_as_long_as_later_ones(make_run: MakeRun) -> None:
+def test_adam_starts_with_steps_as_long_as_later_ones() -> None:
     """With the warm-up the first step of AdamW is k·η in every entry, that of independent gradients ever after."""
     for warm_up, expected in [(True, math.sqrt(0.1 / 1.9)), (False, 1.0)]:
         run = make_run(optimizer="adam0", warm_up=warm_up)
@@ -179,7 +177,7 @@ def test_adam_starts_with_steps_as_long_as_later_ones(make_run: MakeRun) -> None
         assert resumed.steps == 1
 
 
-def test_the_balance_of_adamw_holds_for_correlated_and_radial_gradients(make_run: MakeRun) -> None:
+def test_the_balance_of_adamw_holds_for_correlated_and_radial_gradients() -> None:
     """X7's law with random gradients, each with a part of the one before; with a radial part, as where the scale
     matters. Without the memory or the radial term it does not hold."""
     run = make_run(layers=1, width=24, decay_per_step=1 / 240)
@@ -203,7 +201,7 @@ def test_the_balance_of_adamw_holds_for_correlated_and_radial_gradients(make_run
         assert (float((left - 2 * sums["radial"]).div(lr * right).mean()) < 0.9) == (radial != 0)
 
 
-def test_adam_direction_is_that_of_torch(make_run: MakeRun) -> None:
+def test_adam_direction_is_that_of_torch() -> None:
     weight = torch.nn.Parameter(random(1, 3, 4))
     start = weight.detach().clone()
     direction = optimizers.AdamDirection(start, make_run())
@@ -216,7 +214,7 @@ def test_adam_direction_is_that_of_torch(make_run: MakeRun) -> None:
         torch.testing.assert_close(before - u, weight.detach())
 
 
-def test_the_settings_of_the_arms_follow_from_the_factor(make_run: MakeRun) -> None:
+def test_the_settings_of_the_arms_follow_from_the_factor() -> None:
     shape = (3, 16, 4)
     lr, decay = block_settings(make_run(), shape)
     assert lr * decay == pytest.approx(0.05)
@@ -229,7 +227,7 @@ def test_the_settings_of_the_arms_follow_from_the_factor(make_run: MakeRun) -> N
     assert sphere.angle == pytest.approx(2 * math.sqrt(0.1 / 1.9 * 2 * 0.05))
 
 
-def test_the_tracked_singular_value_follows_the_spectral_norm(make_run: MakeRun) -> None:
+def test_the_tracked_singular_value_follows_the_spectral_norm() -> None:
     run = make_run(optimizer="macro-S", decay_per_step=0.005)
     network = GPT(run, torch.float64)
     stepper = Optimizer(run, network)
