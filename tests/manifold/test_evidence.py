@@ -3,25 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from effective_lr.evidence import tidy, verdicts
+from effective_lr.evidence import verdicts
 from effective_lr.evidence.estimates import Estimate, Undecidable
 from effective_lr.evidence.tidy import Experiment, Tables
 from effective_lr.evidence.verdicts import Evidence
 from effective_lr.prepare.dataset import Prepared
-from effective_lr.studies.manifold import STUDY, analysis, figures, statistics
+from effective_lr.studies.manifold import STUDY, analysis, statistics
 from effective_lr.studies.manifold.bijection import matched_angle
-from made_up import Made, Published, changed, with_runs
-from shared import published_layout, require_calibrated
+from made_up import Made, Published, Value, changed, with_runs
+from shared import require_calibrated
 
 STATISTICS = verdicts.statistics_of(STUDY)
 E = 1 / 120  # the decay per step of the study
-GRID = (1 / 64, 1 / 16, 1 / 4, 1.0)
-SEEDS = (200, 201, 202)
 
 
 def theta(rows: Any) -> Any:
@@ -31,9 +28,8 @@ def theta(rows: Any) -> Any:
 
 def worst(rows: Any, x: float, usual: float = 1.0) -> Any:
     """What is asked for in two kinds of matrices; nonsense for embedding and head, which do not count."""
-    return np.select(
-        [rows.layer.str.endswith((".up", ".key")), rows.layer.str.contains(".", regex=False)], [x, usual], 7.0
-    )
+    kinds = [rows.layer.str.fullmatch(kind) for kind in (r".+\.(?:up|key)", r".+\..+")]
+    return np.select(kinds, [x, usual], 7.0)
 
 
 def distance(rows: Any) -> Any:
@@ -48,22 +44,17 @@ def lr_and_decay(rows: Any) -> Any:
     return lr * rows.lr_factor, rows.decay_per_step / lr
 
 
-def balance(without: str = "") -> dict[str, Callable[[Any, float], Any]]:
-    """The terms of a balance that is x in one kind of matrix without one of them."""
-
-    def weighted_square(rows: Any, x: float) -> Any:
-        lr, decay = lr_and_decay(rows)
-        right = lr * (3 + 2 * 9 * (0 if without == "memory" else -0.05))
-        return (worst(rows, x) * right - (0 if without == "radius" else 2 * 0.2 * lr)) / (2 * decay)
-
-    return {
-        "late_noise": lambda rows, x: 3.0,
-        "late_memory": lambda rows, x: -0.05,
-        "late_radial": lambda rows, x: 0.2 * lr_and_decay(rows)[0],
-        "late_weighted_square": weighted_square,
-    }
+def weighted_square(rows: Any, x: float, memory: float = -0.05, radial: float = 0.2) -> Any:
+    """⟨w, √ŝ w⟩ whose balance, with these terms, is x."""
+    lr, decay = lr_and_decay(rows)
+    return lr * (worst(rows, x) * (3 + 2 * 9 * memory) - 2 * radial) / (2 * decay)
 
 
+TERMS: dict[str, Value] = {
+    "late_noise": lambda rows, x: 3.0,
+    "late_memory": lambda rows, x: -0.05,
+    "late_radial": lambda rows, x: 0.2 * lr_and_decay(rows)[0],
+}
 MADE: Made = {
     "angle_error": {
         what: lambda rows, x: np.arctan(theta(rows)) * worst(rows, 1 + x) for what in ("angle", "late_angle")
@@ -86,9 +77,9 @@ MADE: Made = {
     "sensitivity_difference": {  # of a loss that rises as much with each factor of four in f
         "late_validation_loss": lambda rows, x: 2 + distance(rows) * (0.3 + x * (rows.optimizer != "adamw"))
     },
-    "balance": balance(),
-    "balance_without_memory": balance("memory"),
-    "balance_without_radius": balance("radius"),
+    "balance": {**TERMS, "late_weighted_square": weighted_square},
+    "balance_without_memory": {**TERMS, "late_weighted_square": lambda rows, x: weighted_square(rows, x, memory=0)},
+    "balance_without_radius": {**TERMS, "late_weighted_square": lambda rows, x: weighted_square(rows, x, radial=0)},
 }
 
 
@@ -107,23 +98,18 @@ def test_where_nothing_can_be_said_a_claim_is_undecided(published: Published) ->
     published.require_undecided_where_nothing_can_be_said()
 
 
-def measure(evidence: Evidence, name: str, subject: str) -> Estimate:
-    estimate: Estimate = STATISTICS[name](evidence, subject)
-    return estimate
-
-
-def losing(whole: Evidence, loss: Callable[[Any], Any]) -> Evidence:
-    """With these late losses."""
-    return changed(whole, "late_validation_loss", loss)
+def of_losses(published: Published, loss: Callable[[Any], Any]) -> Evidence:
+    """The runs with late losses that are so much above 2 nats."""
+    return changed(published.whole, "late_validation_loss", lambda rows: 2 + loss(rows))
 
 
 def test_growth_is_that_of_the_last_probe_or_the_largest_before_a_loss(published: Published) -> None:
     whole = changed(published.whole, "residual_rms", lambda rows: rows.step)
     metrics = whole.tables["norm_free"].metrics
     steps = metrics["step"][metrics["quantity"] == "residual_rms"]
-    for lost, last in [(np.nan, 1200), (600, 600)]:
-        found = measure(changed(whole, "lost", lambda rows, lost=lost: lost), "residual_growth", "adamh")
-        assert found.value == pytest.approx(steps[steps <= last].max())
+    whole, lost = (changed(whole, "lost", value) for value in (lambda rows: np.nan, lambda rows: 600))
+    assert STATISTICS["residual_growth"](whole, "adamh").value == pytest.approx(1200)
+    assert STATISTICS["residual_growth"](lost, "adamh").value == pytest.approx(steps[steps <= 600].max())
 
 
 def test_a_run_is_lost_at_two_successive_late_evaluations_above_a_uniform_guess() -> None:
@@ -136,69 +122,67 @@ def test_a_run_is_lost_at_two_successive_late_evaluations_above_a_uniform_guess(
         assert analysis.lost_steps(metrics, run.assign(diverged=7)).tolist() == [7]
 
 
-def test_a_lost_run_counts_as_a_uniform_guess_and_a_stress_test_decides_nothing(published: Published) -> None:
-    whole = losing(published.whole, lambda rows: 2 + 0.1 * distance(rows))
-    for optimizer in ("adamh", "macro-F"):
-        runs = whole.tables["norm_free"].runs
-        of_arm, is_stress = runs["optimizer"] == optimizer, runs["lr_factor"] == 4
-        some, all_ = (with_runs(whole, "norm_free", lambda runs, hit=hit: runs.assign(lost=np.where(hit, 7.0, np.nan)))
-                      for hit in (of_arm & is_stress, of_arm))  # fmt: skip
-        assert measure(some, "finishing", optimizer).value == (of_arm & ~is_stress).sum()
-        assert measure(some, "norm_free_gap", optimizer).value == pytest.approx(0)
-        assert measure(all_, "norm_free_gap", optimizer).value == pytest.approx(np.log(84) - 2)
+@pytest.mark.parametrize("optimizer", ["adamh", "macro-F"])
+def test_a_lost_run_counts_as_a_uniform_guess_but_not_in_the_stress_test(published: Published, optimizer: str) -> None:
+    whole = of_losses(published, lambda rows: 0.1 * distance(rows))
+    chosen = published.whole.tables["norm_free"].runs.query("optimizer == @optimizer")
+    gap, finishing = STATISTICS["norm_free_gap"], STATISTICS["finishing"]
+    lost = changed(whole, "lost", lambda rows: np.where(rows.rms_norm == "none", 7.0, np.nan))
+    stressed = changed(whole, "lost", lambda rows: np.where(rows.lr_factor == 4, 7.0, np.nan))
+    assert gap(lost, optimizer).value == pytest.approx(np.log(84) - 2) and finishing(lost, optimizer).value == 0
+    assert gap(stressed, optimizer).value == pytest.approx(0)
+    assert finishing(stressed, optimizer).value == (chosen["lr_factor"] < 4).sum()
 
 
-def test_a_best_factor_at_an_end_of_the_grid_decides_nothing(published: Published) -> None:
+@pytest.mark.parametrize("place, best", [("none", 1 / 64), ("pre", 1 / 64), ("none", 1.0)])
+def test_a_best_factor_at_an_end_of_the_grid_decides_nothing(published: Published, place: str, best: float) -> None:
     """The stress test is worse, so f = 1 is no end."""
-    for name, best in [("norm_free", 1 / 64), ("matched", 1 / 64), ("norm_free", 1.0)]:
-        whole = losing(published.whole, lambda rows: 2 + 0.1 * distance(rows))
-        ends = with_runs(whole, name, lambda runs, best=best: runs.assign(
-            late_validation_loss=runs["late_validation_loss"] - (runs["lr_factor"] == best)
-        ))  # fmt: skip
-        found = measure(ends, "norm_free_gap", "adamh")
-        assert np.isfinite(found.low) if best == 1 else np.isnan(found.low) and "is best at f = 0.015625" in found.note
+    ends = of_losses(
+        published, lambda rows: 0.1 * distance(rows) - ((rows.lr_factor == best) & (rows.rms_norm == place))
+    )
+    found = STATISTICS["norm_free_gap"](ends, "adamh")
+    assert np.isfinite(found.low) if best == 1 else np.isnan(found.low) and "is best at f = 0.015625" in found.note
 
 
 def test_a_far_start_decides_nothing(published: Published) -> None:
     """Where a run has not forgotten its start, neither a norm nor a balance is that of the equilibrium."""
     norms = changed(published.whole, "late_norm_ratio", lambda rows: rows.lr_factor**0.5 * rows.initial_norm**0.2)
-    found = measure(norms, "norm_exponent", "adamw")
+    found = STATISTICS["norm_exponent"](norms, "adamw")
     assert np.isnan(found.low) and "the start decides" in found.note
     settled = analysis.settled(published.whole.tables, "norm_free")
     assert set(analysis.select(settled, lr_factor=0.25)["initial_norm"]) == {0.5}
     assert set(analysis.settled(published.whole.tables, "starts")["initial_norm"]) == {1.0, 4.0}
+    far = with_runs(published.whole, "balance", lambda runs: runs.assign(initial_norm=40.0))
     with pytest.raises(Undecidable, match="settled"):
-        measure(with_runs(published.whole, "balance", lambda runs: runs.assign(initial_norm=40.0)), "balance", "every")
+        STATISTICS["balance"](far, "every")
 
 
 def test_a_difference_of_losses_decides_only_where_the_loss_sees_the_angle(published: Published) -> None:
-    for height, is_seen in [(0.2, True), (0.02, False)]:
-        whole = losing(published.whole, lambda rows, height=height: 2 + height * distance(rows))
-        found = measure(whole, "loss_difference", "theta_0")
-        assert np.isfinite(found.low) if is_seen else np.isnan(found.low) and "angle" in found.note
+    seen, blind = (
+        STATISTICS["loss_difference"](of_losses(published, loss), "theta_0")
+        for loss in (lambda rows: 0.2 * distance(rows), lambda rows: 0.02 * distance(rows))
+    )
+    assert np.isfinite(seen.low) and np.isnan(blind.low) and "angle" in blind.note
     assert not statistics.sees_the_angle({4.0: pd.Series([0.3, -0.01])})  # both signs
 
 
 def test_competition_is_never_decided_by_characters(published: Published) -> None:
-    whole = losing(published.whole, lambda rows: 2 + 0.1 * distance(rows) + 0.3 * (rows.optimizer == "adamh"))
-    found = measure(whole, "competitive_gap", "adamh")
+    whole = of_losses(published, lambda rows: 0.1 * distance(rows) + 0.3 * (rows.optimizer == "adamh"))
+    found = STATISTICS["competitive_gap"](whole, "adamh")
     assert found.value == pytest.approx(0.3) and np.isnan(found.high)
     tokens = with_runs(whole, "matched", lambda runs: runs.assign(corpus="tokens"))
-    assert np.isfinite(measure(tokens, "competitive_gap", "adamh").high)
+    assert np.isfinite(STATISTICS["competitive_gap"](tokens, "adamh").high)
 
 
-def test_a_broken_bound_is_a_mistake_not_a_verdict(published: Published) -> None:
+def test_a_broken_bound_is_a_mistake_not_a_verdict() -> None:
     row = pd.DataFrame({"run_id": ["adamh"], "step": 1, "layer": "block1", "quantity": "bound_used", "value": 1.1})
     with pytest.raises(AssertionError, match=r"adamh.*block1"):
         analysis.derive(row, pd.DataFrame())
 
 
-# The statistics at the edge of a tolerance and in its middle
-
-
 def grid_runs(draws: np.random.Generator, means: list[float], optimizer: str) -> pd.DataFrame:
     """Runs of three seeds on the grid of f whose losses scatter about these means."""
-    cells = [(seed, f, mean + draws.normal(0, 0.006)) for seed in SEEDS for f, mean in zip(GRID, means, strict=True)]
+    cells = [(seed, 4.0 ** (n - 3), mean + draws.normal(0, 0.006)) for seed in range(3) for n, mean in enumerate(means)]
     runs = pd.DataFrame(cells, columns=["seed", "lr_factor", "late_validation_loss"])
     about = {"lost": np.nan, "vocabulary": 84, "decay_per_step": E, "initial_norm": 1.0, "optimizer": optimizer}
     return runs.assign(run_id=[f"{optimizer}-{n}" for n in range(len(runs))], **about)
@@ -215,7 +199,7 @@ def draw_sensitivity(draws: np.random.Generator, truth: float) -> Estimate:
     arms = {"adamw": [2.4, 2.0, 2.0, 2.4], "adamh": [2.4 + 4 * truth, 2.0, 2.0, 2.4]}
     runs = pd.concat([grid_runs(draws, means, name) for name, means in arms.items()], ignore_index=True)
     tables = Tables({"norm_free": Experiment(pd.DataFrame(), runs)})
-    return measure(Evidence(tables, pd.DataFrame()), "sensitivity_difference", "adamh")
+    return STATISTICS["sensitivity_difference"](Evidence(tables, pd.DataFrame()), "adamh")
 
 
 def draw_balance(draws: np.random.Generator, truth: float) -> Estimate:
@@ -234,29 +218,13 @@ def test_models_that_count_have_the_losses_that_the_figure_draws(corpus: Prepare
     symbols = corpus.tensors["text"].numpy().astype(np.int64)
     block = np.arange(len(symbols)) // 2000
     is_validation = block % 10 == 9
-    run = np.where(is_validation, block, block // 10)  # a stretch of training, or a block of validation
+    part = np.where(is_validation, -block, block // 10)  # a block of validation, or a stretch of training
     for order, expected in enumerate(analysis.CONTEXT_MODELS):
         places = np.arange(order, len(symbols))
-        inside = (run[places] == run[places - order]) & (is_validation[places] == is_validation[places - order])
-        places = places[inside]
-        context = np.zeros(len(places), dtype=np.int64)
-        for k in range(order):
-            context = context * 84 + symbols[places - order + k]
+        places = places[part[places] == part[places - order]]
+        context = sum((symbols[places - k] * 84 ** (k - 1) for k in range(1, order + 1)), np.zeros_like(places))
         table = pd.DataFrame({"context": context, "gram": context * 84 + symbols[places]})
-        held_out = is_validation[places]
-        grams, contexts = (table.loc[~held_out, key].value_counts() for key in ("gram", "context"))
-        together = table.loc[held_out, "gram"].map(grams).fillna(0) + 0.1
-        before = table.loc[held_out, "context"].map(contexts).fillna(0) + 84 * 0.1
-        assert -np.log(together / before).mean() == pytest.approx(expected, abs=2e-3)
-
-
-def test_figures_are_drawn_with_every_panel_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effective_lr.studies.manifold.toys.HORIZONS", (20, 40, 80))
-    monkeypatch.setattr("effective_lr.studies.manifold.toys.SEEDS", (1,))
-    layout = published_layout()
-    chapter = layout.chapters[STUDY.name]
-    tables = tidy.read(chapter, [layout.published(STUDY.name)])
-    for name in chapter.contents.figures:
-        figure = getattr(figures, name)(tables)
-        assert all(axis.lines or axis.collections for axis in figure.axes), name
-        plt.close(figure)
+        train, held_out = table[~is_validation[places]], table[is_validation[places]]
+        together, before = (held_out[key].map(train[key].value_counts()).fillna(0) for key in ("gram", "context"))
+        losses = -np.log((together + 0.1) / (before + 84 * 0.1))
+        assert losses.mean() == pytest.approx(expected, abs=2e-3)

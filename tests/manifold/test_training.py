@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from effective_lr.studies.manifold import STUDY
 from effective_lr.studies.manifold.data import Data
 from effective_lr.studies.manifold.networks import loss
-from effective_lr.studies.manifold.training import Training, angles, evaluation_steps, probe_steps, train
+from effective_lr.studies.manifold.training import Training, evaluation_steps, probe_steps, train
 
 from .conftest import make_run
 
@@ -94,13 +94,6 @@ def test_the_rows_are_what_the_loop_measured(data: Data) -> None:
     assert min(*terms["weighted_square"].values(), *terms["noise"].values()) > 0
     assert not values(train(make_run(optimizer="adamh"), data), "late_noise")
     assert set(STUDY.summarized) <= {what for _, _, what, _ in found.rows}
-
-
-def test_angles_are_exact_where_a_cosine_is_not() -> None:
-    start = torch.tensor([[[3.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
-    for angle in (1e-10, 1e-3, 1.0, math.pi):
-        end = torch.tensor([[[math.cos(angle), math.sin(angle)], [0.0, 0.0]]], dtype=torch.float64)
-        assert float(angles(start, end)) == pytest.approx(angle)
 
 
 def test_evaluations_are_early_and_late_and_end_with_the_run() -> None:
