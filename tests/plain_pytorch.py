@@ -66,7 +66,7 @@ def optimizer_of(run, parameters):
     """PyTorch's weight_decay is 2λ, since the penalty λ‖w‖² has no factor ½."""
     sizes = [weight[0].numel() for weight, *_ in parameters]
     held = {"none": [], "hidden": [0, 1, 2], "last": [3], "all": [0, 1, 2, 3]}[run["affine_l2"]]
-    affine_lr = run["lr"] if run["affine_lr"] == "shared" else run["affine_lr"]
+    affine_lr = {"shared": run["lr"], "frozen": 0.0}.get(run["affine_lr"], run["affine_lr"])
     groups = {}
     for number, ((weight, *affine), size) in enumerate(zip(parameters, sizes, strict=True)):
         l2 = run["l2"] * (max(sizes) / size if run["layer_l2"] == "inverse_size" else 1)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from effective_lr.studies.normalization import training
 from effective_lr.studies.normalization.data import Splits
-from effective_lr.studies.normalization.networks import build_network, normalized_layers
+from effective_lr.studies.normalization.networks import build_network
 from effective_lr.studies.normalization.settings import Run
 from effective_lr.studies.normalization.training import Row, Training, batches, train
 from shared import CPU, INVARIANT, NORMALIZATIONS, OPTIMIZERS, diverging_run, make_run, train_rows
@@ -22,16 +22,6 @@ from twins import LAYERS, Plain
 def values(rows: list[Row], quantity: str, layer: str = "") -> dict[int, float]:
     """The values of one quantity by step."""
     return {step: value for step, name, what, value in rows if (name, what) == (layer, quantity)}
-
-
-@pytest.mark.parametrize("normalization", NORMALIZATIONS)
-def test_equal_runs_have_equal_rows(normalization: str, single: Splits) -> None:
-    run = make_run(normalization=normalization)
-    rows = train_rows(run, single)
-    torch.manual_seed(99)  # the global stream plays no part
-    assert train_rows(run, single) == rows
-    other = train_rows(make_run(normalization=normalization, seed=4), single)
-    assert values(other, "train_loss") != values(rows, "train_loss")
 
 
 def test_batches_are_epochs_in_random_orders() -> None:
@@ -46,28 +36,12 @@ def test_batches_are_epochs_in_random_orders() -> None:
     assert not torch.equal(drawn[0], next(batches(make_run(**{**run.model_dump(), "seed": 4}), CPU)))
 
 
-class Recorded:
-    """Weights before and after each step, gradients of the data term, and norms of γ, by layer, of a run of SGD."""
-
-    def __init__(self, run: Run, splits: Splits) -> None:
-        plain = Plain(run)
-        self.before, self.gradients, self.after, self.gammas = [], [], [], []
-        for batch in batches(run, CPU):
-            self.before.append({name: weight.detach().clone() for name, weight in plain.weights.items()})
-            plain.step(splits, batch)
-            self.gradients.append({name: weight.grad.clone() for name, weight in plain.weights.items()})
-            self.after.append({name: weight.detach().clone() for name, weight in plain.weights.items()})
-            self.gammas.append([gamma if gamma is None else float(gamma.norm()) for _, gamma, _ in plain.parameters])
-
-    def measured(self, t: int, name: str, whole_layer: bool) -> dict[str, list[float]]:
-        """The quantities of step t + 1, for each scale group."""
-        shape = (1, -1) if whole_layer else (len(self.before[t][name]), -1)
-        w, g, v = (part[t][name].reshape(shape).numpy() for part in (self.before, self.gradients, self.after))
-        norm, slope = (w**2).sum(1), (g**2).sum(1)
-        cosine = (w * v).sum(1) / np.sqrt(norm * (v**2).sum(1))
-        angle = np.arccos(np.clip(cosine, -1, 1))
-        result = {"norm_squared": norm, "gradient_squared": slope, "g_squared": norm * slope, "angle_squared": angle**2}
-        return {what: values.tolist() for what, values in result.items()}
+def measured(before: Tensor, gradient: Tensor, after: Tensor, whole_layer: bool) -> dict[str, Any]:
+    """The quantities of a step, for each scale group."""
+    w, g, v = (part.reshape(1 if whole_layer else len(part), -1).numpy() for part in (before, gradient, after))
+    norm, slope = (w**2).sum(1), (g**2).sum(1)
+    angle = np.arccos(np.clip((w * v).sum(1) / np.sqrt(norm * (v**2).sum(1)), -1, 1))
+    return {"norm_squared": norm, "gradient_squared": slope, "g_squared": norm * slope, "angle_squared": angle**2}
 
 
 @pytest.mark.parametrize(
@@ -75,52 +49,53 @@ class Recorded:
 )
 def test_rows_of_steps_and_late_means(normalization: str, projected: bool, small_splits: Splits) -> None:
     run = make_run(normalization=normalization, projected=projected, lr=0.3, steps=60, probes=600)
-    rows = train_rows(run, small_splits, torch.float64)
-    recorded = Recorded(run, small_splits)
-    for number, name in enumerate(LAYERS):
-        steps = [recorded.measured(t, name, whole_layer=normalization == "layer") for t in range(60)]
+    rows, plain = train_rows(run, small_splits, torch.float64), Plain(run)
+    steps: dict[str, list[dict[str, Any]]] = {name: [] for name in LAYERS}
+    gammas: dict[str, list[float]] = {name: [] for name in LAYERS}
+    for batch in batches(run, CPU):
+        before = {name: weight.detach().clone() for name, weight in plain.weights.items()}
+        plain.step(small_splits, batch)
+        for (name, weight), (_, gamma, _) in zip(plain.weights.items(), plain.parameters, strict=True):
+            steps[name].append(measured(before[name], weight.grad, weight.detach(), normalization == "layer"))
+            gammas[name] += [] if gamma is None else [float(gamma.detach().norm())]
+    for name, weight in plain.weights.items():
         for what in ("norm_squared", "gradient_squared", "g_squared", "angle_squared"):
-            medians = {t: median(step[what]) for t, step in enumerate(steps, start=1)}
+            medians = {t: np.median(step[what]) for t, step in enumerate(steps[name], start=1)}
             if what != "gradient_squared":
                 assert values(rows, what, name) == pytest.approx(medians, rel=1e-6), (name, what)
-            late = np.mean([steps[t - 1][what] for t in (40, 50, 60)], axis=0).tolist()  # sampled every tenth step
-            assert values(rows, f"late_{what}", name) == {60: pytest.approx(median(late), rel=1e-6)}, (name, what)
-        gammas = [gammas[number] for gammas in recorded.gammas if normalization != "none"]
-        assert list(values(rows, "gamma_norm", name).values()) == pytest.approx(gammas)
-        weights = recorded.before[0][name]
-        size = weights.numel() if normalization == "layer" else weights[0].numel()
+            late = np.mean([steps[name][t - 1][what] for t in (40, 50, 60)], axis=0)  # sampled every tenth step
+            assert values(rows, f"late_{what}", name) == {60: pytest.approx(np.median(late), rel=1e-6)}, (name, what)
+        assert list(values(rows, "gamma_norm", name).values()) == pytest.approx(gammas[name])
+        size = weight.numel() if normalization == "layer" else weight[0].numel()
         assert values(rows, "group_size", name) == {60: size}
     losses = list(values(rows, "train_loss").values())
     assert values(rows, "late_train_loss") == {60: pytest.approx(np.mean(losses[30:]), rel=1e-6)}
 
 
-@pytest.mark.parametrize("angle", [1e-9, 1e-4, 0.5, 1.5, math.pi - 1e-6])
-def test_angles_are_exact_from_tiny_to_straight(angle: float) -> None:
-    layer = next(layer for _, layer in normalized_layers(build_network(make_run(), torch.float64)))
-    before, after = torch.zeros(2, 2, 1, 3, 3, dtype=torch.float64)
-    before[:, 0, 0, 0] = 5
-    after[:, 0, 0, 0] = 0.1 * math.cos(angle)
-    after[:, 0, 2, 1] = 0.1 * math.sin(angle)
-    assert training.angles(before, after, layer).tolist() == pytest.approx([angle] * 2, rel=1e-9)
+def test_angles_are_exact_from_tiny_to_straight() -> None:
+    layer = build_network(make_run(), torch.float64).conv1
+    for angle in (1e-9, 1e-4, 0.5, 1.5, math.pi - 1e-6):
+        before, after = torch.zeros(2, 2, 1, 3, 3, dtype=torch.float64)
+        before[:, 0, 0, 0] = 5
+        after[:, 0, 0, 0] = 0.1 * math.cos(angle)
+        after[:, 0, 2, 1] = 0.1 * math.sin(angle)
+        assert training.angles(before, after, layer).tolist() == pytest.approx([angle] * 2, rel=1e-9)
 
 
-def test_probes_and_evaluations_are_where_they_should_be() -> None:
+def test_probes_and_evaluations_are_where_they_should_be(single: Splits) -> None:
     run = make_run(steps=1000, probes=30, evaluations=8, late_fraction=0.3)
     probes = sorted(training.probe_steps(run))
     assert probes[0] == 1 and probes[-1] == 1000 and 20 <= len(probes) <= 30
     gaps = np.diff(np.log(probes))
     assert gaps[-10:].max() < 1.1 * gaps[-10:].min()  # log-spaced, once rounding is small
+    again = training.probe_steps(run.changed(lr_drop=4)) - set(probes)  # where the learning rate drops
+    assert {501, 502, 503} <= again and min(again) > 500
     evaluations = sorted(training.evaluation_steps(run))
     assert len(evaluations) == 8 and evaluations[-1] == 1000 and evaluations[0] > 700
     assert np.ptp(np.diff(evaluations)) <= 1
-
-
-def test_probes_start_again_where_the_learning_rate_drops() -> None:
-    run = make_run(steps=1000, probes=60, lr_drop=4)
-    plain = training.probe_steps(make_run(steps=1000, probes=60))
-    probes = training.probe_steps(run)
-    assert plain < probes and {501, 502, 503, 510, 600} & probes >= {501, 502, 503}
-    assert min(probes - plain) > 500
+    for changes in ({"steps": 10, "late_fraction": 0.01}, {"steps": 1}):  # short runs end well
+        rows = train_rows(make_run(evaluations=1, **changes), single)
+        assert list(values(rows, "test_error")) == [changes["steps"]]
 
 
 @pytest.mark.parametrize("rescaled", [False, True])
@@ -139,50 +114,36 @@ def test_a_drop_is_a_run_that_goes_on_with_another_learning_rate(rescaled: bool,
     assert (measured[11] < 0.6 * measured[10]) == rescaled
 
 
-def test_short_runs_end_well(single: Splits) -> None:
-    for changes in ({"steps": 10, "late_fraction": 0.01}, {"steps": 1}):
-        rows = train_rows(make_run(evaluations=1, **changes), single)
-        assert list(values(rows, "test_error")) == [changes["steps"]]
-
-
-def test_divergence_ends_a_run(single: Splits) -> None:
-    training = train(diverging_run(), single)
-    assert training.diverged and training.step == 25
-    assert training.rows[-1] == (25, "", "diverged", 1.0)
-    assert not values(training.rows, "test_error") and not values(training.rows, "late_train_loss")
-
-
-def test_weights_that_overflow_in_the_last_step_are_a_divergence(single: Splits) -> None:
-    """The loss of that step is still finite: only the evaluation after it sees them."""
-    run = make_run(normalization="none", lr=1e38, affine_lr=1e-9, l2=0, steps=1, evaluations=1)
-    rows = train_rows(run, single)
-    assert all(map(math.isfinite, values(rows, "train_loss").values()))
-    assert rows[-1] == (1, "", "diverged", 1.0)
-    assert not values(rows, "test_loss") and not values(rows, "late_train_loss")
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_nan_and_inf_in_the_weights_end_one_run_and_no_other(value: float, single: Splits) -> None:
-    def poison(training: Training) -> None:
-        if training.step == 5:
-            training.network.conv2.weight.data[0, 0, 0, 0] = value
+def test_divergence_ends_a_run_and_no_other(single: Splits) -> None:
+    """Of all weights; of those after the last step, whose loss is still finite and which an evaluation alone sees; and
+    of a single one that is no number."""
 
     mate = train_rows(make_run(steps=60), single)
-    assert train(make_run(steps=60, l2=0), single, after_step=poison).rows[-1] == (25, "", "diverged", 1.0)
+    at_the_end = make_run(normalization="none", lr=1e38, affine_lr=1e-9, l2=0, steps=1, evaluations=1)
+    for run, value, last_step in [
+        (diverging_run(), 0.0, 25),
+        (at_the_end, 0.0, 1),
+        (make_run(steps=60, l2=0), math.nan, 25),
+        (make_run(steps=60, l2=0), math.inf, 25),
+    ]:
+
+        def poison(training: Training, value: float = value) -> None:
+            if training.step == 5:
+                training.network.conv2.weight.data[0, 0, 0, 0] = value
+
+        rows = train(run, single, after_step=poison).rows
+        assert rows[-1] == (last_step, "", "diverged", 1.0)
+        assert not any(values(rows, what) for what in ("test_error", "test_loss", "late_train_loss"))
+    assert all(map(math.isfinite, values(train_rows(at_the_end, single), "train_loss").values()))
     assert train_rows(make_run(steps=60), single) == mate
 
 
-def test_recomputed_statistics_take_any_number_of_images(single: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "EVALUATION_CHUNK", 21)  # 64 images: a single one is left over
-    rows = train_rows(make_run(evaluations=1, steps=1), single)
-    assert all(map(math.isfinite, values(rows, "test_loss").values()))
-
-
 def test_evaluations_are_those_of_plain_pytorch(small_splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In chunks, of which the last is smaller. Recomputed statistics are the mean over chunks."""
+    """In chunks, of which the last is smaller. Recomputed statistics are the mean over chunks of one size: in chunks of
+    16 a last image would be left alone."""
     monkeypatch.setattr(training, "EVALUATION_CHUNK", 16)
     for normalization, statistics in [*((name, "recomputed") for name in NORMALIZATIONS), ("batch", "running")]:
-        run = make_run(normalization=normalization, batch_statistics=statistics, evaluations=1)
+        run = make_run(normalization=normalization, batch_statistics=statistics, statistics_size=65, evaluations=1)
         rows, plain = train_rows(run, small_splits, torch.float64), Plain(run)
         for batch in batches(run, CPU):
             plain.step(small_splits, batch)
@@ -191,28 +152,25 @@ def test_evaluations_are_those_of_plain_pytorch(small_splits: Splits, monkeypatc
                 if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                     module.reset_running_stats()
                     module.momentum = None  # so that they become the mean over what follows
-            for chunk in small_splits.train_images[: run.statistics_size].split(16):
+            for chunk in small_splits.train_images[:65].split(13):
                 plain.network(chunk)
         network = plain.network.eval()
         for split in ("validation", "test"):
-            logits, labels = network(getattr(small_splits, f"{split}_images")), getattr(small_splits, f"{split}_labels")
+            images, labels = (getattr(small_splits, f"{split}_{what}") for what in ("images", "labels"))
+            logits = network(images).detach()
             loss, error = float(F.cross_entropy(logits, labels)), float((logits.argmax(1) != labels).double().mean())
             found = values(rows, f"{split}_loss"), values(rows, f"{split}_error")
             assert found == ({20: pytest.approx(loss)}, {20: error}), (normalization, statistics)
 
 
-def test_more_evaluations_leave_the_training_as_it_is(small_splits: Splits) -> None:
+def test_evaluations_leave_the_training_as_it_is_and_see_all_images_in_parts(small_splits: Splits) -> None:
+    """With weights that hardly move, the mean over parts is the value over all images, seen at every evaluation."""
     for statistics in ("recomputed", "running"):
         few, many = (
             train_rows(make_run(evaluations=n, batch_statistics=statistics), small_splits, torch.float64)
             for n in (1, 8)
         )
-        assert values(few, "train_loss") == values(many, "train_loss")
-        assert len(values(many, "test_loss")) == 8
-
-
-def test_parts_of_the_evaluations_are_disjoint_and_all_images_in_the_end(small_splits: Splits) -> None:
-    """With weights that hardly move, the mean over parts is the value over all images, seen at every evaluation."""
+        assert values(few, "train_loss") == values(many, "train_loss") and len(values(many, "test_loss")) == 8
     still = {"lr": 1e-12, "affine_lr": 1e-12, "evaluations": 5, "normalization": "weight"}
     parts, whole = (
         train_rows(make_run(**still, evaluated=way), small_splits, torch.float64) for way in ("parts", "all")
@@ -222,7 +180,6 @@ def test_parts_of_the_evaluations_are_disjoint_and_all_images_in_the_end(small_s
         assert len(seen) == 5
         assert np.mean(seen) == pytest.approx(np.mean(list(values(whole, what).values())), rel=1e-6)
     assert len(set(values(parts, "test_loss").values())) == 5
-    assert values(parts, "train_loss") == values(whole, "train_loss")
 
 
 def last(rows: list[Row], layer: str) -> dict[str, float]:
@@ -309,31 +266,13 @@ def test_late_updates_are_what_the_learning_rate_multiplies(optimizer: str, smal
         assert {what for what in found if what.startswith("balance_")} == {f"balance_{what}" for what in sums}
 
 
-def test_the_late_training_error_is_that_of_the_late_batches(small_splits: Splits) -> None:
-    run = make_run()
-    plain, rows = Plain(run), train_rows(run, small_splits, torch.float64)
-    wrong = [plain.step(small_splits, batch)[1] for batch in batches(run, CPU)]
-    assert values(rows, "late_train_error") == {20: pytest.approx(np.mean(wrong[10:]))}
-
-
-class Interrupted(Exception):
-    pass
-
-
 def in_parts(run: Run, splits: Splits, stops: list[int]) -> list[Row]:
     """The rows of a run that is saved and given up after each of these steps."""
-    saved = None
+    saved: bytes | None = None
+    states: dict[int, bytes] = {}
     for stop in stops:
-        parts: list[bytes] = []
-
-        def give_up(training: Training, stop: int = stop, parts: list[bytes] = parts) -> None:
-            if training.step == stop:
-                parts.append(training.save())
-                raise Interrupted
-
-        with pytest.raises(Interrupted):
-            train(run, splits, saved=saved, after_step=give_up)
-        [saved] = parts
+        train(run, splits, saved=saved, after_step=lambda training: states.update({training.step: training.save()}))
+        saved = states[stop]
     return train(run, splits, saved=saved).rows
 
 

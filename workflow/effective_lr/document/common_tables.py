@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import MISSING, Results, Table, interval, wide
+from effective_lr.document.table import MISSING, Results, Table, interval, only_line, wide
 from effective_lr.evidence.estimates import Estimate
 from effective_lr.evidence.verdicts import estimate_of, label_of, rules
 
@@ -132,3 +132,16 @@ def listing(values: list[Any], words: Mapping[str, str]) -> str:
     if len(values) <= 3:
         return ", ".join(f"${number(value)}$" for value in values)
     return f"${number(values[0])}$ to ${number(values[-1])}$ ({len(values)} values)"
+
+
+def earlier_verdicts(results: Results, header: list[str]) -> Table:
+    """The claims of an earlier registration: how many parts were reproduced, the verdict then, which a committed file
+    has, and the verdict now."""
+    if results.measured is None:
+        return only_line("lllll", header, "nothing is published here")
+    rows = []
+    for name, claim in results.measured["claims"].items():
+        reproduced = sum(part["verdict"] == "reproduced" for part in claim["parts"])
+        now = results.claims[name]["verdict"]
+        rows.append([name, latex(claim["title"]), f"{reproduced} of {len(claim['parts'])}", claim["verdict"], now])
+    return Table("lllll", header, rows)

@@ -7,7 +7,7 @@ before an interval is drawn. x is the squared angle over that of the study: f, o
 import numpy as np
 import pandas as pd
 
-from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval
+from effective_lr.evidence.estimates import Estimate, Undecidable, geometric_mean, mean_interval, require_numbers
 from effective_lr.evidence.verdicts import Evidence, statistic
 from effective_lr.studies.manifold.analysis import (
     angle,
@@ -58,8 +58,8 @@ def angle_error(evidence: Evidence, subject: str) -> Estimate:
         for _, run in select(runs, optimizer=subject).iterrows():
             alone = runs[runs["run_id"] == run["run_id"]]
             rows = pd.concat([measured(evidence.tables, experiment, alone, what) for what in ("angle", "late_angle")])
-            error = (of_blocks(rows)["value"] / np.arctan(angle(run)) - 1).abs().max()
-            worst[run["seed"]] = max(worst.get(run["seed"], 0.0), float(error))
+            error = (of_blocks(rows)["value"] / np.arctan(angle(run)) - 1).abs().max(skipna=False)
+            worst[run["seed"]] = float(np.maximum(worst.get(run["seed"], 0.0), error))  # NaN stays
     if not worst:
         raise Undecidable("no such runs at this scale: needs the scale study")
     return mean_interval(pd.Series(worst)).unsigned()  # an error is not below 0, and neither is its interval
@@ -104,7 +104,7 @@ def relaxation_rate(evidence: Evidence, subject: str) -> Estimate:
     rows = rows.merge(late[["run_id", "layer", "value"]], on=["run_id", "layer"], suffixes=("", "_late"))
     rows = rows[rows["step"].between(0.2 / e, 1 / e)].assign(excess=lambda t: t["value"] ** 2 - t["value_late"] ** 2)
     rows = rows[rows["excess"] > 0]
-    if rows.groupby(["run_id", "layer"]).size().min() < 3:
+    if not rows.groupby(["run_id", "layer"]).size().min() >= 3:  # NaN where there is none
         raise Undecidable("fewer than three probes while the norm relaxes")
     rates = rows.groupby(["run_id", "layer"])[["step", "excess"]].apply(
         lambda t: -np.polyfit(t["step"], np.log(t["excess"]), 1)[0] / (2 * e)
@@ -250,6 +250,7 @@ def best(runs: pd.DataFrame) -> tuple[pd.Series, str]:
     """The loss at the f of the smallest mean loss, by seed; and what is wrong with that f, if it is the first or the
     last that was tried. The stress test counts as tried."""
     grid = on_grid(runs)
+    require_numbers(losses(grid))
     means = grid.assign(loss=losses(grid)).groupby("lr_factor")["loss"].mean()
     if len(means) < FEWEST_FACTORS:
         raise Undecidable(f"fewer than {FEWEST_FACTORS} values of f: needs the scale study")

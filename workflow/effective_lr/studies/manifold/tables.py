@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import MISSING, Results, Table, fixed, interval, only_line
+from effective_lr.document.common_tables import earlier_verdicts
+from effective_lr.document.notation import number, thousands
+from effective_lr.document.table import MISSING, Results, Table, fixed, interval
 from effective_lr.evidence.estimates import Estimate, Undecidable, mean_interval
 from effective_lr.studies.manifold.analysis import angle, arms, losses, main, measured, select
 from effective_lr.studies.manifold.bijection import decoupled, matched_angle
@@ -84,12 +85,4 @@ def late_losses(results: Results) -> Table:
 
 def second_registration(results: Results) -> Table:
     """The verdicts before the third registration, which a committed file has, and those of now."""
-    header = ["", "Claim", "parts reproduced then", "Verdict then", "Verdict now"]
-    if results.measured is None:
-        return only_line("lllll", header, "nothing is published here")
-    rows = []
-    for name, claim in results.measured["claims"].items():
-        reproduced = sum(part["verdict"] == "reproduced" for part in claim["parts"])
-        now = results.claims[name]["verdict"]
-        rows.append([name, latex(claim["title"]), f"{reproduced} of {len(claim['parts'])}", claim["verdict"], now])
-    return Table("lllll", header, rows)
+    return earlier_verdicts(results, ["", "Claim", "parts reproduced then", "Verdict then", "Verdict now"])

@@ -78,21 +78,6 @@ def by_layer(
     return Statistic(found, label, digits)
 
 
-def of_error_and_loss(
-    label: str, change: Callable[[Evidence, str, Value], Estimate], digits: int = 1
-) -> tuple[Statistic, Statistic]:
-    """Two statistics: a change of the test error, in points, and of the late training loss, as 100·log in percent."""
-
-    def of(value: Value, what: str, unit: str) -> Statistic:
-        def found(evidence: Evidence, subject: str) -> Estimate:
-            return change(evidence, subject, value)
-
-        found.__doc__ = f"{change.__doc__} Of the {what}."
-        return Statistic(found, f"{label} {what}, {unit}", digits)
-
-    return of(percent_error, "error", "points"), of(percent_loss, "training loss", r"\%")
-
-
 def logs(values: pd.Series) -> pd.Series:
     """Logarithms; NaN, without a warning, of what has none."""
     return np.log(values.where(values > 0))
@@ -111,9 +96,9 @@ def cells_and_seeds(runs: pd.DataFrame, value: pd.Series, by: list[str]) -> pd.D
 
 def changes(runs: pd.DataFrame, value: Value, by: str, reference: float | str) -> dict[float | str, Estimate]:
     """The change of a value from the cell by = reference in every other cell, by the two-way layout."""
-    table = cells_and_seeds(runs, value(runs), [by])
-    if reference not in table.index or len(table) < 2:
+    if reference not in set(runs[by]) or runs[by].nunique() < 2:
         raise Undecidable("there is nothing to compare with")
+    table = cells_and_seeds(runs, value(runs), [by])
     return {cell: contrast(table, cell, reference) for cell in table.index if cell != reference}
 
 
@@ -437,13 +422,21 @@ def projected_beyond(evidence: Evidence, subject: str) -> Estimate:
 # C9: γ and β
 
 
-def affine(evidence: Evidence, subject: str, value: Value) -> Estimate:
-    """The change by a penalty on γ and β of the hidden layers, paired by seed."""
+def with_hidden_penalty(evidence: Evidence, value: Value) -> Estimate:
     runs = evidence.runs("affine_penalty")
     return largest_change(runs[runs["affine_l2"].isin(["none", "hidden"])], value, "affine_l2", "none")
 
 
-affine_penalty, affine_penalty_loss = of_error_and_loss("change of the", affine)
+@statistic("change of the error, points", digits=1)
+def affine_penalty(evidence: Evidence, subject: str) -> Estimate:
+    """The change by a penalty on γ and β of the hidden layers, paired by seed. Of the error."""
+    return with_hidden_penalty(evidence, percent_error)
+
+
+@statistic(r"change of the training loss, \%", digits=1)
+def affine_penalty_loss(evidence: Evidence, subject: str) -> Estimate:
+    """The change by a penalty on γ and β of the hidden layers, paired by seed. Of the training loss."""
+    return with_hidden_penalty(evidence, percent_loss)
 
 
 # C10: lost units

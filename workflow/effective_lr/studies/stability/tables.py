@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from effective_lr.document.notation import latex, number, thousands
-from effective_lr.document.table import MISSING, Results, Table, fixed, only_line, percent, wide
+from effective_lr.document.common_tables import earlier_verdicts
+from effective_lr.document.notation import number, thousands
+from effective_lr.document.table import MISSING, Results, Table, fixed, percent, wide
 from effective_lr.studies.stability.statistics import EXPERIMENTS
 
 TITLES = {
@@ -62,15 +63,7 @@ def row(lr: float, l2: float, cell: pd.DataFrame) -> list[str]:
 
 def second_registration(results: Results) -> Table:
     """The claims before the third registration, with the verdicts of then, which a committed file has, and of now."""
-    header = ["", "Claim then", "parts reproduced", "Verdict then", "Verdict now"]
-    if results.measured is None:
-        return only_line("lllll", header, "nothing is published here")
-    rows = []
-    for name, claim in results.measured["claims"].items():
-        reproduced = sum(part["verdict"] == "reproduced" for part in claim["parts"])
-        now = results.claims[name]["verdict"]
-        rows.append([name, latex(claim["title"]), f"{reproduced} of {len(claim['parts'])}", claim["verdict"], now])
-    return Table("lllll", header, rows)
+    return earlier_verdicts(results, ["", "Claim then", "parts reproduced", "Verdict then", "Verdict now"])
 
 
 def power(value: float) -> str:
