@@ -272,7 +272,7 @@ def workflow(grids: tuple[int, ...]) -> Result:
 
         def snakemake(scale: str, *words: str) -> float:
             config = ("--config", f"scale={scale}", "metrics=recompute")
-            return seconds(folder, "snakemake", "--snakefile", str(ROOT / "Snakefile"), *words, *config)
+            return seconds(folder, "snakemake", "--snakefile", str(ROOT / "workflow/Snakefile"), *words, *config)
 
         for runs in grids:
             axes = {"l2": [0.001 * k for k in range(10)], "seed": list(range(runs // 10))}
