@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from effective_lr.engine.contents import Chapter
 from effective_lr.engine.inputs import Layout
@@ -40,19 +41,24 @@ class Checkout:
     def copy(self, root: Path) -> "Checkout":
         return Checkout(Path(shutil.copytree(self.root, root, copy_function=linked_or_copied)), self.stands_in)
 
-    def run(self, *command: str, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-        """A command in the checkout or another folder, with both of its streams in stdout."""
+    def started(self, folder: Path | None = None, **variables: str) -> dict[str, Any]:
+        """How a program is started here or in another folder, with both of its streams in stdout."""
         own = {"BASH_ENV": str(STAND_IN)} if self.stands_in else {}
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SCALE")}
-        return subprocess.run(
-            command,
-            cwd=folder or self.root,
-            env={**environment, **own, **variables},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",  # LaTeX prints in Latin-1
-        )
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+        return {"cwd": folder or self.root, "env": {**environment, **own, **variables}, **streams}
+
+    def run(self, *command: str, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, **self.started(folder, **variables))
+
+    def start(self, *command: str, **variables: str) -> subprocess.Popen[str]:
+        """The same in a process group of its own, without waiting for it."""
+        return subprocess.Popen(command, **self.started(**variables), start_new_session=True)
+
+    def make(self, *words: str) -> tuple[str, ...]:
+        """The command `make`, where the environment is there."""
+        (self.root / "workflow/setup.sh").write_text("")
+        return ("make", *words, f"VENV={sys.prefix}")
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m effective_lr`."""
