@@ -64,6 +64,12 @@ class Checkout:
         """Run `python -m effective_lr`."""
         return self.run(sys.executable, "-m", "effective_lr", *words, PYTHONPATH=str(self.root / "workflow"))
 
+    def imports(self, *words: str) -> set[str]:
+        """The packages that Python imports where it is called with these words."""
+        done = self.run(sys.executable, "-X", "importtime", *words, PYTHONPATH=str(self.root / "workflow"))
+        assert done.returncode == 0, done.stdout[-5000:]
+        return set(re.findall(r"^import time:.*\| +(\S+)$", done.stdout, flags=re.MULTILINE))
+
     def snakemake(self, *words: str, broken: str = "", folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run it; `broken` names a command whose stand-in fails."""
         return self.run(sys.executable, "-m", "snakemake", *words, folder=folder, BROKEN=broken)

@@ -20,7 +20,7 @@ from effective_lr.studies.normalization.networks import (
 )
 from effective_lr.studies.normalization.settings import TYPICAL_GRADIENT
 from shared import INVARIANT, NORMALIZATIONS, OPTIMIZERS, make_run
-from twins import twin_network
+from twins import Plain
 
 ROUNDING: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-12}
 scales = st.floats(-3, 3).map(lambda exponent: 10**exponent)
@@ -62,7 +62,8 @@ def test_network_is_convolution_normalization_relu_pooling() -> None:
     images, labels = images_and_labels()
     for normalization, leak in [*((name, 0.0) for name in NORMALIZATIONS), ("batch", 0.1)]:
         network = random_network(normalization, eps=1e-5, leak=leak)
-        twin, pairs = twin_network(network, make_run(normalization=normalization, norm_eps=1e-5, leak=leak))
+        plain = Plain(make_run(normalization=normalization, norm_eps=1e-5, leak=leak), network)
+        twin, pairs = plain.network, plain.pairs
         for training in (True, True, False):  # a second time, so that running statistics are means
             network.train(training), twin.train(training)
             ours, theirs = network(images), twin(images)

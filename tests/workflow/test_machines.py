@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from browser import chromium
 from checkouts import Checkout
 from effective_lr.document.manuscript import typeset
 from effective_lr.engine import devices, grid, machine, plan
@@ -98,17 +97,6 @@ def test_the_commit_is_that_of_this_code_or_unknown_with_the_reason(tmp_path: Pa
     assert b"\r" not in (tmp_path / "windows/workflow/setup.sh").read_bytes()
 
 
-def test_the_explorer_in_an_old_browser_is_a_sentence(tmp_path: Path) -> None:
-    text = (ROOT / "workflow/effective_lr/document/explorer.html").read_text(encoding="utf-8")
-    page = tmp_path / "page.html"
-    for script, shown in [("delete window.DecompressionStream", "Firefox 113"), ("", "make explore")]:
-        page.write_text(text.replace("<script>", f"<script>{script};", 1), encoding="utf-8")
-        with chromium() as browser:
-            browser.get(page.as_uri())
-            browser.implicitly_wait(20)
-            assert shown in browser.find_element("css selector", "header [role=alert]").text
-
-
 # The user's own settings, HOME, encodings
 
 
@@ -146,7 +134,7 @@ def test_commands_read_and_print_the_same_in_every_locale(tmp_path: Path) -> Non
 
 
 def test_ctrl_c_ends_a_command_with_one_line(tmp_path: Path) -> None:
-    for library in ("pydantic_core", "pyarrow"):  # while the first is imported, and later
+    for library in ("pydantic_core", "pyarrow"):  # while libraries are imported, and later
         process = subprocess.Popen(
             [sys.executable, "-m", "effective_lr", "compare", "--scale", "study"],
             env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},

@@ -170,12 +170,6 @@ def test_a_run_that_was_killed_leaves_a_mark_and_the_next_one_frees_the_lock(mac
     assert [unlocked(code) for code in (0, 1, 137, 137, 0, 0)] == [False, False, False, True, True, False]
 
 
-def test_without_locks_a_run_goes_on_with_one_line(machine: Machine) -> None:
-    for code in ("1", "127"):  # no locks on this disk, or no such program
-        machine.stub("flock", f"exit {code}")
-        assert machine.make().count("this folder cannot be locked") == 1
-
-
 def test_a_lock_is_installed_again_only_when_its_contents_change_or_it_was_interrupted(machine: Machine) -> None:
     paper, development = f"{INSTALL} requirements.lock", f"{INSTALL} requirements-dev.lock"
     for change, broken, expected in [
@@ -192,71 +186,70 @@ def test_a_lock_is_installed_again_only_when_its_contents_change_or_it_was_inter
     assert not (machine.root / ".venv").exists()
 
 
-# What is missing or wrong
-
 PACKAGES = "apt-get install -y --no-install-recommends latexmk texlive-latex-recommended"  # and more
+LATEX = ["LaTeX is missing", PACKAGES]
 CAPSULE = "mkdir wheels; echo cpython-311 linux-x86_64 >wheels/made-for; sha256sum requirements.lock >SHA256SUMS; "
 OTHER = 'rm .venv/*.sha256; mv .venv other; echo "#$PWD/other/bin/python" >other/bin/pip; '
 SITE = "touch other/pyvenv.cfg; mkdir -p other/lib/python3.11/site-packages; touch other/lib/python3.11/site-packages"
-OTHERS = "other: not a virtual environment of this project"
+OTHERS = ["other: not a virtual environment of this project"]
+NO_FLOCK = ["this folder cannot be locked"]
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "shown"),
+    ("change", "options", "shown", "fails", "installed"),
     [
-        ("mv .venv moved", {"VENV": "moved"}, ["rm -r moved"]),
-        ("echo '#!/gone/bin/python' >.venv/bin/python", {}, ["rm -r .venv"]),
-        (f"{OTHER} mkdir other/conda-meta; touch other/conda-meta/history", {"VENV": "other"}, [OTHERS]),
-        (f"{OTHER} {SITE}/django.py", {"VENV": "other"}, [OTHERS]),
-        ("true", {"VENV": "a:b"}, ["colon"]),
-        ("true", {"broken": "python"}, ["python3 is Python 3.10.2", "make PYTHON="]),
-        ("true", {"broken": "python", "PYTHON": "python3.99"}, ["python3.99 is missing", "make PYTHON="]),
-        ("true", {"broken": "ensurepip"}, ["apt-get install -y python3-venv"]),
-        ("rm bin/latexmk", {}, ["LaTeX is missing", PACKAGES]),
-        ("rm bin/pdflatex", {}, ["LaTeX is missing", PACKAGES]),
-        ("ln -sf /bin/false bin/kpsewhich", {}, ["LaTeX is missing", PACKAGES]),  # a package of it is
-        (f"{CAPSULE} echo torch==2.1 >requirements.lock", {}, ["requirements.lock: FAILED", "unpack it again"]),
-        (f"{CAPSULE} sed -i s/311/314/ wheels/made-for", {}, ["cpython-314", "cpython-311", "make PYTHON="]),
-        (f"{CAPSULE} rm bin/latexmk", {"who": "0"}, ["LaTeX is missing", PACKAGES]),
+        # what to do is one sentence, and nothing is installed
+        ("mv .venv moved", {"VENV": "moved"}, ["rm -r moved"], True, []),
+        ("echo '#!/gone/bin/python' >.venv/bin/python", {}, ["rm -r .venv"], True, []),
+        (f"{OTHER} mkdir other/conda-meta; touch other/conda-meta/history", {"VENV": "other"}, OTHERS, True, []),
+        (f"{OTHER} {SITE}/django.py", {"VENV": "other"}, OTHERS, True, []),
+        ("true", {"VENV": "a:b"}, ["colon"], True, []),
+        ("true", {"broken": "python"}, ["python3 is Python 3.10.2", "make PYTHON="], True, []),
+        ("true", {"broken": "python", "PYTHON": "python3.99"}, ["python3.99 is missing", "make PYTHON="], True, []),
+        ("true", {"broken": "ensurepip"}, ["apt-get install -y python3-venv"], True, []),
+        ("rm bin/latexmk", {}, LATEX, True, []),
+        ("rm bin/pdflatex", {}, LATEX, True, []),
+        ("ln -sf /bin/false bin/kpsewhich", {}, LATEX, True, []),  # a package of it is
+        (
+            f"{CAPSULE} echo torch==2.1 >requirements.lock",
+            {},
+            ["requirements.lock: FAILED", "unpack it again"],
+            True,
+            [],
+        ),
+        (f"{CAPSULE} sed -i s/311/314/ wheels/made-for", {}, ["cpython-314", "cpython-311", "make PYTHON="], True, []),
+        (f"{CAPSULE} rm bin/latexmk", {"who": "0"}, LATEX, True, []),
+        # a setting of pip sent the packages elsewhere
+        ("true", {"broken": "import"}, ["cannot import snakemake, torch", "pip config list"], True, ["pip install"]),
+        # what is missing is installed, once it was announced
+        ("true", {"who": "0", "broken": "ensurepip"}, ["+ apt-get update"], False, ["python3-venv"]),
+        ("rm bin/latexmk", {"who": "0"}, ["+ apt-get update\napt-get at work\n+ env "], False, [PACKAGES]),
+        ("rm bin/latexmk", {"who": "sudoer"}, ["+ sudo -n apt-get update\napt-get at work"], False, [PACKAGES]),
+        ("rm bin/latexmk", {"who": "0", "broken": "lists"}, ["present package lists"], False, [PACKAGES]),
+        (
+            "true",
+            {"who": "0", "broken": "dataset"},
+            ["will download it"],
+            False,
+            ["dataset-fashion-mnist", "pip install"],
+        ),
+        # or is not needed
+        (f"{OTHER} {SITE}/pip", {"VENV": "other"}, [], False, ["pip install"]),  # a new one of the user
+        ("rm bin/latexmk; ln -s /bin/true bin/tectonic", {}, [], False, ["venv .venv", "pip install"]),
+        ("ln -sf /bin/false bin/flock", {}, NO_FLOCK, False, ["pip install"]),  # no locks on this disk
+        ("rm bin/flock", {}, NO_FLOCK, False, ["pip install"]),
     ],
 )
-def test_what_to_do_is_one_sentence_and_nothing_is_installed(
-    machine: Machine, change: str, options: dict[str, Any], shown: list[str]
+def test_what_is_missing_is_named_or_installed(
+    machine: Machine, change: str, options: dict[str, Any], shown: list[str], fails: bool, installed: list[str]
 ) -> None:
     if ".venv" in change:
         machine.make()
     machine.sh(change)
-    printed = machine.make(fails=True, **options)
+    printed = machine.make(fails=fails, **options)
     assert all(text in printed for text in shown), printed
-    assert not machine.calls("apt-get") and not machine.calls("python3 -m")
-
-
-def test_a_new_environment_of_the_user_is_taken(machine: Machine) -> None:
-    machine.make()
-    machine.sh(f"{OTHER} {SITE}/pip")
-    machine.make("VENV=other")
-    assert machine.calls("python3 -m pip install") and not machine.calls("python3 -m venv")
-
-
-def test_packages_that_went_elsewhere_are_not_taken_for_installed(machine: Machine) -> None:
-    for _ in range(2):
-        printed = machine.make(broken="import", fails=True)
-        assert machine.calls("python3 -m pip install")
-        assert "cannot import snakemake, torch" in printed and "pip config list" in printed
-
-
-def test_apt_get_is_announced_and_brings_what_is_missing(machine: Machine) -> None:
-    machine.make(broken="ensurepip", who="0")
-    assert machine.calls("apt-get install")[0].endswith(" python3-venv")
-    machine.sh("rm bin/latexmk")
-    for who, prefix in [("0", ""), ("sudoer", "sudo -n ")]:
-        lines = machine.make(who=who).splitlines()
-        shown = [line for line in lines if line.startswith("+ ") or line == "apt-get at work"]
-        assert shown[0] == f"+ {prefix}apt-get update" and shown[1] == shown[3] == "apt-get at work"
-        assert shown[2].startswith(f"+ {prefix}env ") and PACKAGES in shown[2]
-    assert "present package lists" in machine.make(who="0", broken="lists") and machine.calls("apt-get install")
-    assert "the workflow will download it" in machine.make(who="0", broken="dataset")
-    assert machine.calls("apt-get install")[-1].endswith(" dataset-fashion-mnist")
+    calls = [call for call in machine.calls() if call.startswith(("apt-get", "python3 -m pip", "python3 -m venv"))]
+    assert bool(calls) == bool(installed) and all(text in "\n".join(calls) for text in installed), calls
 
 
 def test_the_system_is_left_alone_where_it_is_not_needed(machine: Machine) -> None:
@@ -264,8 +257,6 @@ def test_the_system_is_left_alone_where_it_is_not_needed(machine: Machine) -> No
     for words in (["plan"], ["plan", "SYSTEM=yes"], ["SYSTEM=no"]):  # only the PDF needs LaTeX
         assert "LaTeX is missing" in machine.make(*words, who="0", broken="dataset")
         assert not machine.calls("apt-get")
-    machine.stub("tectonic", "")
-    machine.make()
 
 
 def test_a_held_lock_of_apt_get_is_waited_for(machine: Machine) -> None:
@@ -313,35 +304,23 @@ def test_any_character_but_a_colon_may_be_in_the_names_of_folders(machine: Machi
         assert (done.returncode != 0) == ("colon" in done.stdout) == (":" in name), done.stdout
 
 
-# The files that name dependencies
-
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def pins(lock: str) -> list[Requirement]:
-    """The packages of a lock, whose other lines are hashes and comments."""
-    lines = (ROOT / lock).read_text().splitlines()
-    return [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalpha()]
-
-
-def test_the_locks_meet_pyproject_and_share_no_package() -> None:
-    names: list[set[str]] = []
+def test_the_files_that_name_dependencies_agree() -> None:
+    """The locks with pyproject.toml and with environment.yml, which adds only Python, pip and LaTeX."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    locks = []
     for lock, direct in [
-        ("requirements.lock", PROJECT["project"]["dependencies"]),
-        ("requirements-dev.lock", PROJECT["dependency-groups"]["dev"]),
+        ("requirements.lock", project["project"]["dependencies"]),
+        ("requirements-dev.lock", project["dependency-groups"]["dev"]),
     ]:
-        pinned = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins(lock)}
+        pins = re.findall(r"^([\w.\[\]-]+)==([^ ;\n]+)", (ROOT / lock).read_text(), flags=re.MULTILINE)
+        locks.append({canonicalize_name(name.partition("[")[0]): version for name, version in pins})
         for wanted in map(Requirement, direct):
-            assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)]), f"{wanted} is not in {lock}"
-        names.append(set(pinned))
-    assert names[0].isdisjoint(names[1])
-
-
-def test_environment_adds_only_python_pip_and_latex_to_the_lock() -> None:
+            assert wanted.specifier.contains(locks[-1][canonicalize_name(wanted.name)]), f"{wanted} is not in {lock}"
+    assert locks[0].keys().isdisjoint(locks[1])
     *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert {canonicalize_name(Requirement(entry).name) for entry in pip["pip"]} == locks[0].keys()
     assert {Requirement(entry).name for entry in conda} == {"python", "pip", "tectonic"}
-    assert {Requirement(entry).name for entry in pip["pip"]} == {pin.name for pin in pins("requirements.lock")}
     python = next(Requirement(entry).specifier for entry in conda if entry.startswith("python "))
     offered = [f"3.{minor}" for minor in range(100) if python.contains(f"3.{minor}.0")]
     assert 0 < len(offered) < 10, "no upper bound"
-    assert all(SpecifierSet(PROJECT["project"]["requires-python"]).contains(version) for version in offered)
+    assert all(SpecifierSet(project["project"]["requires-python"]).contains(version) for version in offered)
