@@ -1,7 +1,6 @@
 """Other people's machines: what is on them that is not here, and what happens then. A loop holds examples of a kind."""
 
 import errno
-import fcntl
 import os
 import shutil
 import signal
@@ -15,7 +14,7 @@ import pytest
 
 from checkouts import Checkout
 from effective_lr.document.manuscript import typeset
-from effective_lr.engine import devices, grid, machine, plan
+from effective_lr.engine import grid, machine, plan
 from effective_lr.engine.resources import available_megabytes
 from effective_lr.engine.validation import read_yaml
 from effective_lr.errors import UserError
@@ -234,8 +233,8 @@ def test_memory_is_that_which_the_control_group_allows(tmp_path: Path) -> None:
         assert available_megabytes(root) == whole
 
 
-def test_work_goes_on_without_shared_memory_and_without_locks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_speed_is_measured_without_shared_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*words: object, **options: object) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -244,7 +243,3 @@ def test_work_goes_on_without_shared_memory_and_without_locks(
     monkeypatch.setattr(plan, "ProcessPoolExecutor", refuse)
     assert plan.measure_at_once("norms", [make_run()], 4) == [[2.0]]
     assert "/dev/shm" in capsys.readouterr().out
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with devices.lease(["0", "1"], 2, tmp_path) as index:
-        assert index == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1

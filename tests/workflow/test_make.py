@@ -142,13 +142,6 @@ def test_targets(machine: Machine) -> None:
         assert machine.calls("python3 -m pip") == [f"{INSTALL} requirements-dev.lock"], words
 
 
-def test_every_target_is_listed_and_there_are_few(machine: Machine) -> None:
-    listed = re.findall(r"^make (\S+)", machine.make("help"), flags=re.MULTILINE)
-    [phony] = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert {*phony.replace("\\", "").split(), "figure_%"} - {"setup-dev", "help"} == {*listed} - {"help"}
-    assert len(listed) <= 22
-
-
 def test_ci_runs_make_test_with_the_linters_of_each_commit(machine: Machine) -> None:
     (machine.root / "bin" / "make").symlink_to(MAKE)
     assert machine.run("../.ci/run", cwd="bin").returncode == 0
@@ -210,13 +203,7 @@ NO_FLOCK = ["this folder cannot be locked"]
         ("rm bin/latexmk", {}, LATEX, True, []),
         ("rm bin/pdflatex", {}, LATEX, True, []),
         ("ln -sf /bin/false bin/kpsewhich", {}, LATEX, True, []),  # a package of it is
-        (
-            f"{CAPSULE} echo torch==2.1 >requirements.lock",
-            {},
-            ["requirements.lock: FAILED", "unpack it again"],
-            True,
-            [],
-        ),
+        (f"{CAPSULE} echo 2.1 >requirements.lock", {}, ["requirements.lock: FAILED", "unpack it again"], True, []),
         (f"{CAPSULE} sed -i s/311/314/ wheels/made-for", {}, ["cpython-314", "cpython-311", "make PYTHON="], True, []),
         (f"{CAPSULE} rm bin/latexmk", {"who": "0"}, LATEX, True, []),
         # a setting of pip sent the packages elsewhere
@@ -226,13 +213,7 @@ NO_FLOCK = ["this folder cannot be locked"]
         ("rm bin/latexmk", {"who": "0"}, ["+ apt-get update\napt-get at work\n+ env "], False, [PACKAGES]),
         ("rm bin/latexmk", {"who": "sudoer"}, ["+ sudo -n apt-get update\napt-get at work"], False, [PACKAGES]),
         ("rm bin/latexmk", {"who": "0", "broken": "lists"}, ["present package lists"], False, [PACKAGES]),
-        (
-            "true",
-            {"who": "0", "broken": "dataset"},
-            ["will download it"],
-            False,
-            ["dataset-fashion-mnist", "pip install"],
-        ),
+        ("true", {"who": "0", "broken": "dataset"}, ["will download it"], False, ["dataset-fashion-mnist"]),
         # or is not needed
         (f"{OTHER} {SITE}/pip", {"VENV": "other"}, [], False, ["pip install"]),  # a new one of the user
         ("rm bin/latexmk; ln -s /bin/true bin/tectonic", {}, [], False, ["venv .venv", "pip install"]),

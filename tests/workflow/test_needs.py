@@ -44,11 +44,6 @@ def _skip_without_the_resource(request: pytest.FixtureRequest) -> None:
         pytest.skip(f"no {marker.args[0]}: {marker.args[1]}")
 
 
-def test_no_other_file_has_such_markers() -> None:
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        assert path.name == Path(__file__).name or "pytest.mark.needs" not in path.read_text()
-
-
 # A GPU
 
 
@@ -65,9 +60,7 @@ def require_same(device: str, splits: Splits, normalization: str, optimizer: str
     there = train_run(run, moved, after_step=save, dtype=torch.float64)
     reference = [row[3] for row in train_run(run, splits, dtype=torch.float64).rows]
     for training in (there, train_run(run, moved, saved[0], dtype=torch.float64)):
-        assert [row[3] for row in training.rows] == pytest.approx(reference, rel=1e-6, abs=1e-8, nan_ok=True), (
-            run.run_id
-        )
+        assert [row[3] for row in training.rows] == pytest.approx(reference, rel=1e-6, abs=1e-8, nan_ok=True)
 
 
 def test_the_comparison_of_devices_holds_for_the_cpu_itself(small_splits: Splits) -> None:
