@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from browser import chromium
 from checkouts import Checkout
 from effective_lr.document.manuscript import typeset
 from effective_lr.engine import grid, machine, plan
@@ -35,10 +36,14 @@ MAIN = r"""\documentclass{article}\usepackage[colorlinks]{hyperref}\begin{docume
 See \ref{one} and \cite{a}. \bibliographystyle{plain}\bibliography{references}\end{document}"""
 
 
+needs_latex = pytest.mark.skipif(
+    not (shutil.which("latexmk") and shutil.which("pdflatex")), reason="needs latexmk with pdflatex"
+)
+
+
+@needs_latex
 def test_a_killed_latex_does_no_harm_to_the_next_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder with a name that TeX cannot read, and with start-up files of latexmk."""
-    if not (shutil.which("latexmk") and shutil.which("pdflatex")):
-        pytest.skip("needs latexmk with pdflatex")
     folder = tmp_path / "~ 100% #1 ü"
     (folder / "paper").mkdir(parents=True)
     (folder / "build").mkdir()
@@ -53,6 +58,29 @@ def test_a_killed_latex_does_no_harm_to_the_next_build(tmp_path: Path, monkeypat
         Path("build/main.pdf").unlink()  # as Snakemake does
         typeset(folder / "paper/main.tex", Path("build"))
         assert Path("build/main.pdf").read_bytes().startswith(b"%PDF"), name
+
+
+@needs_latex
+def test_an_old_latex_makes_a_pdf_without_the_mark(tmp_path: Path) -> None:
+    text = (ROOT / "paper/main.tex").read_text(encoding="utf-8")
+    mark = text[text.index("\\ifwatermark\n  \\pagestyle") : text.index("\\title{")]
+    main = (
+        r"\documentclass{article}\usepackage{graphicx,xcolor}\newif\ifwatermark\watermarktrue\let\AddToHook\undefined"
+    )
+    main += rf"\newcommand{{\watermarktext}}{{A}}{mark}\begin{{document}}B\end{{document}}"
+    (tmp_path / "main.tex").write_text(main)
+    typeset(tmp_path / "main.tex", tmp_path)
+    assert (tmp_path / "main.pdf").exists()
+
+
+def test_the_explorer_in_an_old_browser_is_a_sentence(tmp_path: Path) -> None:
+    text = (ROOT / "workflow/effective_lr/document/explorer.html").read_text(encoding="utf-8")
+    old = text.replace("<script>", "<script>delete window.DecompressionStream;", 1)
+    (tmp_path / "old.html").write_text(old, encoding="utf-8")
+    with chromium() as browser:
+        browser.get((tmp_path / "old.html").as_uri())
+        browser.implicitly_wait(20)
+        assert "Firefox 113" in browser.find_element("css selector", "header [role=alert]").text
 
 
 def git(folder: Path, *words: str) -> str:
