@@ -4,5 +4,5 @@ set -euo pipefail
 ruff check
 ruff format --check
 mypy
-snakefmt --check Snakefile workflow/Snakefile workflow/rules
+snakefmt --check Snakefile workflow/rules
 snakemake --lint

@@ -1,9 +1,7 @@
 """What test modules of several folders import: a copy of the repository, small runs, jobs, published results."""
 
-import json
 import math
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -64,21 +62,6 @@ SMALL: dict[str, Any] = {
     "statistics_size": 64,
     "seed": 3,
 }
-
-
-def copy_repository(folder: Path, config: dict[str, Any] | None = None) -> Path:
-    """A copy of the repository without anything that was made in it; `config` is what its user chose."""
-
-    def made(where: str, names: list[str]) -> set[str]:
-        hidden = {name for name in names if name.startswith(".") and name != ".snakemake-workflow-catalog.yml"}
-        if Path(where) == ROOT:
-            return hidden | {"data", "dist"}
-        return set(names) - {"published"} if Path(where) == ROOT / "results" else hidden | {"__pycache__", "build"}
-
-    shutil.copytree(ROOT, folder, ignore=made)
-    if config:
-        (folder / "config" / "config.yaml").write_text(json.dumps(config))
-    return folder
 
 
 def make_run(**changes: Any) -> Run:

@@ -14,21 +14,20 @@ from checkouts import Checkout
 from effective_lr.prepare.dataset import sha256
 from effective_lr.studies.normalization.settings import VALIDATION_SIZE
 
-Once = Callable[[str, Callable[[Checkout], None], bool], Checkout]
-
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """A copy by its name, made once for all workers of pytest-xdist; tests only read it."""
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Checkout]:
+    """A copy in which these targets were made, once for all workers of pytest-xdist; tests only read it."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
 
-    def once(name: str, make: Callable[[Checkout], None], stands_in: bool) -> Checkout:
+    def once(name: str, *targets: str, stands_in: bool = False) -> Checkout:
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (shared / name).exists():
                 checkout = Checkout.new(shared / f"{name}-unfinished", stands_in)
-                make(checkout)
+                if targets:
+                    checkout.build(*targets, cores=2)
                 checkout.root.rename(shared / name)
         return Checkout(shared / name, stands_in)
 
@@ -36,9 +35,9 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def untouched(once: Once) -> Checkout:
+def untouched(once: Callable[..., Checkout]) -> Checkout:
     """A copy in which nothing was made yet; tests only plan in it."""
-    return once("untouched", lambda checkout: None, False)
+    return once("untouched")
 
 
 @pytest.fixture
@@ -47,39 +46,30 @@ def fresh(untouched: Checkout, tmp_path: Path) -> Checkout:
     return untouched.copy(tmp_path / "fresh")
 
 
-@pytest.fixture(scope="session")
-def stood_in(once: Once) -> Checkout:
-    """A copy in which stand-ins made everything; tests only plan in it."""
-    return once("stood_in", lambda checkout: checkout.build("all", "notebooks", "explore", cores=2), True)
-
-
 @pytest.fixture
-def finished(stood_in: Checkout, tmp_path: Path) -> Checkout:
+def finished(once: Callable[..., Checkout], tmp_path: Path) -> Checkout:
     """A copy in which everything was made, by stand-ins."""
-    return stood_in.copy(tmp_path / "finished")
+    return once("finished", "all", "notebooks", "explore", stands_in=True).copy(tmp_path / "finished")
 
 
 @pytest.fixture(scope="session")
-def smoke(once: Once) -> Checkout:
+def smoke(once: Callable[..., Checkout]) -> Checkout:
     """A copy in which the smoke scale was made for real."""
     if not (shutil.which("latexmk") or shutil.which("tectonic")):
         pytest.skip("no LaTeX: install latexmk or tectonic")
     if not Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("no Fashion-MNIST: install the Debian package dataset-fashion-mnist")
-
-    return once("smoke", lambda checkout: checkout.build(cores=2), False)
+    return once("smoke", "all")
 
 
 @pytest.fixture
 def real(fresh: Checkout) -> Checkout:
     """A fresh copy with prepared data of noise, and no stand-ins."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        f"{split}_{what}": torch.randn(n, 1, 14, 14, generator=generator) if what == "images" else torch.arange(n) % 10
-        for split, n in [("train", 640 + VALIDATION_SIZE), ("test", 200)]
-        for what in ("images", "labels")
-    }
-    folder = fresh.root / "results" / "data"
+    tensors = {}
+    for split, size in (("train", 640 + VALIDATION_SIZE), ("test", 200)):
+        tensors[f"{split}_images"] = torch.randn(size, 1, 14, 14, generator=torch.Generator().manual_seed(0))
+        tensors[f"{split}_labels"] = torch.arange(size) % 10
+    folder = fresh.root / "results/data"
     folder.mkdir(parents=True)
     torch.save(tensors, folder / "fashion-mnist-14.pt")
     (folder / "fashion-mnist-14.json").write_text(json.dumps({"sha256": sha256(tensors)}))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,17 +19,22 @@ from effective_lr.prepare import catalog
 from effective_lr.prepare.sources import COOLING_LOAD, FASHION_MNIST, GOLUB_38, GOLUB_72, WHEEL, Missing, Source
 from shared import ROOT
 
-GB = 10**9
+BARE = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+
+
+def printed(*command: Any, fails: bool = False, **options: Any) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    assert (done.returncode != 0) == fails, done.stdout[-5000:]
+    return done.stdout
 
 
 def test_raw_files_are_collected_and_missing_ones_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, into = tmp_path / "data", tmp_path / "capsule" / "data"
-    is_damaged = True
+    folder, into, damaged = tmp_path / "data", tmp_path / "capsule/data", [WHEEL]
 
     def obtain(source: Source, where: Path) -> tuple[bytes, Path]:
         if source is GOLUB_72:
             raise Missing("golub_72 is nowhere")
-        if source is WHEEL and is_damaged:
+        if source in damaged:
             raise UserError("damaged")
         path = where / Path(source.path).name
         path.parent.mkdir(exist_ok=True)
@@ -39,8 +45,7 @@ def test_raw_files_are_collected_and_missing_ones_named(tmp_path: Path, monkeypa
     with pytest.raises(UserError, match="damaged"):
         catalog.collect(folder, into)
     assert not into.exists()
-
-    is_damaged = False
+    damaged.clear()
     assert catalog.collect(folder, into) == "7 files; left out: golub_72 is nowhere"
     expected = {source.path for source in (*FASHION_MNIST.values(), WHEEL, COOLING_LOAD, GOLUB_38)}
     assert {str(path.relative_to(into)) for path in into.rglob("*") if path.is_file()} == expected
@@ -51,41 +56,34 @@ def test_the_capsule_draws_and_trains_without_a_network(tmp_path: Path) -> None:
     """As in an empty room: no interface but loopback, no settings of pip, no Fashion-MNIST of the system."""
     if os.getuid() or not shutil.which("unshare") or not shutil.which("ip") or not (ROOT / ".git").exists():
         pytest.skip("needs root, unshare, ip and the history of the repository")
-    if shutil.disk_usage(tmp_path).free < 25 * GB:
+    if shutil.disk_usage(tmp_path).free < 25e9:
         pytest.skip("needs 25 GB of disk")
     checkout = tmp_path / "checkout"
-    subprocess.run(["git", "clone", "--quiet", ROOT, checkout], check=True)
+    printed("git", "clone", "--quiet", ROOT, checkout)
     inside = {**os.environ, "PYTHONPATH": "workflow", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "workflow/capsule.sh"], cwd=checkout, env=inside, check=True)
+    printed("bash", "workflow/capsule.sh", cwd=checkout, env=inside)
     [archive] = (checkout / "dist").iterdir()
-    subprocess.run(["tar", "-xf", archive, "-C", tmp_path], check=True)
+    printed("tar", "-xf", archive, "-C", tmp_path)
     archive.unlink()
     root = tmp_path / archive.stem
 
-    def make(*words: str) -> subprocess.CompletedProcess[str]:
+    def make(*words: str, fails: bool = False) -> str:
         hidden = "mount -t tmpfs none /usr/share/datasets" if Path("/usr/share/datasets").exists() else "true"
-        command = ["unshare", "--net", "--mount", "sh", "-c", f'ip link set lo up && {hidden} && exec make "$@"', "sh"]
+        alone = ["unshare", "--net", "--mount", "sh", "-c", f'ip link set lo up && {hidden} && exec make "$@"', "sh"]
         python = f"PYTHON={sys._base_executable}"  # type: ignore[attr-defined]  # what the environment was made with
-        bare = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(tmp_path), "LANG": "C.UTF-8"}
-        alone = {**bare, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
-        return subprocess.run(
-            [*command, python, *words], cwd=root, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        bare = {**BARE, "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
+        return printed(*alone, python, *words, fails=fails, cwd=root, env=bare)
 
     plays = root / "data" / WHEEL.path
     content = plays.read_bytes()
     plays.write_bytes(content[:-1])
-    refused = make("METRICS=published")
-    assert refused.returncode != 0 and f"./data/{WHEEL.path}: FAILED" in refused.stdout
+    assert f"./data/{WHEEL.path}: FAILED" in make("METRICS=published", fails=True)
     assert not list((root / "results").glob("published-*"))
     plays.write_bytes(content)
-
     for words, built in [("METRICS=published", "published-study"), ("SCALE=smoke", "smoke")]:
-        done = make(words)
-        assert done.returncode == 0, done.stdout[-5000:]
+        make(words)
         assert (root / "paper/build" / built / "main.pdf").read_bytes().startswith(b"%PDF")
-    carried = {path.name for path in (root / "data").iterdir()}
-    assert carried >= {"train-images-idx3-ubyte.gz", WHEEL.path}
+    assert {path.name for path in (root / "data").iterdir()} >= {"train-images-idx3-ubyte.gz", WHEEL.path}
     shutil.rmtree(root)
     shutil.rmtree(checkout)
 
@@ -98,18 +96,16 @@ PASSED = re.compile(r"PIP_|SSL_CERT|REQUESTS_CA|CURL_CA|.*_proxy$", flags=re.IGN
 
 def folders_of_pip() -> set[str]:
     """Local folders that pip's settings name as an index, or to find links in."""
-    settings = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    named = re.findall(r"(?:file://)?(/[^\s']+)", settings)
+    named = re.findall(r"(?:file://)?(/[^\s']+)", printed(sys.executable, "-m", "pip", "config", "list"))
     return {f"/{Path(name).parts[1]}/{Path(name).parts[2]}" for name in named if Path(name).is_dir()}
 
 
 @contextmanager
 def mounted(machine: Path) -> Iterator[None]:
     """The registries' settings, /proc and /dev of the host, inside of a folder."""
-    places = [place for place in [*SETTINGS, *folders_of_pip()] if Path(place).exists()]
     done: list[Path] = []
     try:
-        for place in [*places, "/proc", "/dev"]:
+        for place in filter(os.path.exists, [*SETTINGS, *folders_of_pip(), "/proc", "/dev"]):
             target = machine / place.lstrip("/")
             if Path(place).is_dir():
                 target.mkdir(parents=True, exist_ok=True)
@@ -117,7 +113,7 @@ def mounted(machine: Path) -> Iterator[None]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.unlink(missing_ok=True)
                 target.touch()
-            subprocess.run(["mount", "--bind", place, target], check=True)
+            printed("mount", "--bind", place, target)
             done.append(target)
         yield
     finally:
@@ -131,23 +127,13 @@ def test_make_on_a_bare_debian(release: str, tmp_path: Path) -> None:
     if os.getuid() or not shutil.which("debootstrap"):
         pytest.skip("needs root and debootstrap")
     machine = tmp_path / "machine"
-    packages = "git,make,python3,ca-certificates"
-    made = subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", release, machine])
-    assert made.returncode == 0
-    subprocess.run(["git", "clone", "--quiet", ROOT, machine / "project"], check=True)
-    environment = {name: value for name, value in os.environ.items() if PASSED.match(name)}
-    environment |= {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
-
-    def make(*words: str) -> str:
-        command = ["chroot", machine, "make", "-C", "/project", *words]
-        ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
-        assert ran.returncode == 0, words
-        return ran.stdout
-
+    printed("debootstrap", "--variant=minbase", "--include=git,make,python3,ca-certificates", release, machine)
+    printed("git", "clone", "--quiet", ROOT, machine / "project")
+    passed = {name: value for name, value in os.environ.items() if PASSED.match(name)}
+    make = ("chroot", machine, "make", "-C", "/project")
     with mounted(machine):
-        make("SCALE=smoke")
-        make("reuse-published")
-        plan = make("plan", "SCALE=study", "STUDY=normalization")
+        for words in (["SCALE=smoke"], ["reuse-published"], ["plan", "SCALE=study", "STUDY=normalization"]):
+            plan = printed(*make, *words, env={**passed, **BARE, "HOME": "/root"})
     published = len(read_provenance(published_table(ROOT, "normalization", "study")))
     assert f"{published} runs in" in plan and "; 0 runs in 0 jobs to train" in plan  # whatever the version of Python
     assert (machine / "project/paper/build/smoke/main.pdf").read_bytes().startswith(b"%PDF")

@@ -3,26 +3,29 @@
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 # The place is relative, since Snakemake compares the names of inputs: a folder that was moved is as finished as before.
 ROOT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
 if not (ROOT / "workflow" / "effective_lr").is_dir():
-    raise SystemExit(
-        f"{ROOT}: not a folder on this machine; clone the repository, and name workflow/Snakefile by its path"
-    )
-sys.path.insert(0, str(ROOT.resolve() / "workflow"))
+    raise SystemExit(f"{ROOT}: not on this machine; clone the repository, and name its Snakefile by its path")
 
 from effective_lr.document import manuscript
 from effective_lr.engine import code, contents, grid, machine, resources
 from effective_lr.engine.inputs import Layout
 from effective_lr.errors import UserError
 
-START = time.time()
 try:
     LAYOUT = Layout.load(ROOT, **config)
     CONFIG, CHAPTERS = LAYOUT.config, LAYOUT.chapters
     MANUSCRIPT = manuscript.scan(ROOT / "paper", list(CHAPTERS), ROOT)
+    for one in MANUSCRIPT.floats:
+        known = getattr(CHAPTERS[one.study].contents, f"{one.kind}s") if one.study in CHAPTERS else [one.item]
+        if one.item not in known:
+            raise UserError(
+                f"{one.where}: nothing makes {one.item}; paper/{one.study}/contents.yaml has the {one.kind}s {', '.join(known)}"
+            )
 except UserError as error:
     raise SystemExit(str(error))
 
@@ -31,13 +34,11 @@ Path(".snakemake").mkdir(exist_ok=True)
 if note := os.environ.get("EFFECTIVE_LR_BUILD"):
     Path(note).write_text(f"{BUILD}\n")  # for `make`, which prints it
 
-SCALE = f"--scale {CONFIG.scale_name} --metrics {CONFIG.metrics}"
-
-lines = [machine.shield(os.environ, Path(".snakemake").resolve())]
+notes = [machine.shield(os.environ, Path(".snakemake").resolve())]
 if workflow.is_main_process:  # jobs on a cluster read this, too, while others write results
     folders = [ROOT / "paper", ROOT / "notebooks", ROOT / "workflow", Path("results")]
-    lines.append(machine.correct_times(folders, START))
-    print(*filter(None, lines), sep="\n", end="\n" if any(lines) else "", file=sys.stderr)
+    notes.append(machine.correct_times(folders, time.time()))
+    sys.stderr.writelines(f"{note}\n" for note in notes if note)
 
 # The allocator keeps its memory between steps.
 os.environ.update(
@@ -48,29 +49,23 @@ os.environ.update(
     MALLOC_TRIM_THRESHOLD_="8000000000",
 )
 
-# The code that a job of a study runs, as one hash: the job is planned again when that changes.
-CODE = {
-    study: {
-        "checks": code.sources([f"studies.{study}.checks"]),
-        "figure": code.sources(["document.figures", f"studies.{study}.figures", f"studies.{study}.analysis"]),
-        "chapter": code.sources(
-            [
-                "document.chapter",
-                *(f"studies.{study}.{name}" for name in ("analysis", "statistics", "tables", "numbers")),
-            ]
-        ),
-    }
-    for study in CHAPTERS
-}
-
 
 wildcard_constraints:
     study="|".join(CHAPTERS),
-    job="[a-z0-9._-]+",
-    dataset="[a-z0-9_-]+",
-    claim="[A-Z]+[0-9]+",
-    figure="[a-z0-9_]+",
-    notebook="[a-z0-9_]+",
+
+
+hash_of = cache(lambda *modules: code.sources(modules))
+
+
+def code_of(*modules, **names):
+    """For params: a hash of the code that a job runs, which is planned again when that changes. `modules` are names as for
+    `expand`; {study} is that of the job, or every one for a job of none."""
+    return lambda wildcards: hash_of(*expand(modules, study=wildcards.get("study", list(CHAPTERS)), **names))
+
+
+def command(words, log="2>&1 | tee -i {log:q}"):
+    """The shell command of a job that depends on the scale."""
+    return f"python -m effective_lr {words} --scale {CONFIG.scale_name} --metrics {CONFIG.metrics} {log}"
 
 
 def prepared(files):
@@ -79,6 +74,6 @@ def prepared(files):
     return {"record": files.record, "tensors": ancient(files.tensors)} if files else {}
 
 
-def trained_by(wildcards):
+def job_of(wildcards):
     """The study and the runs of a training job."""
     return CHAPTERS[wildcards.study].study, CHAPTERS[wildcards.study].jobs[wildcards.job]

@@ -17,7 +17,7 @@ rule data:
     params:
         folder=CONFIG.data_folder,
         optional=lambda wildcards: "--is-optional" if wildcards.dataset in OPTIONAL else "",
-        code=code.sources(["prepare.catalog"]),
+        code=code_of("prepare.catalog"),
     shell:
         "python -m effective_lr prepare --name {wildcards.dataset} --folder {params.folder:q} {params.optional}"
         " --tensors {output.tensors:q} --record {output.record:q} 2>&1 | tee -i {log:q}"

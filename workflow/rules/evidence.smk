@@ -15,7 +15,7 @@ rule checks:
     resources:
         mem_mb=resources.PROCESS_MEGABYTES,
     params:
-        code=lambda wildcards: CODE[wildcards.study]["checks"],
+        code=code_of("studies.{study}.checks"),
     shell:
         "python -m effective_lr checks --study {wildcards.study} --output {output:q} 2>&1 | tee -i {log:q}"
 
@@ -51,14 +51,9 @@ rule chapter:
     resources:
         mem_mb=resources.PROCESS_MEGABYTES,
     params:
-        code=lambda wildcards: CODE[wildcards.study]["chapter"],
-        scale=SCALE,
+        code=code_of("document.chapter", "studies.{study}.{part}", part=["analysis", "statistics", "tables", "numbers"]),
     shell:
-        "python -m effective_lr chapter --study {wildcards.study} {params.scale} 2>&1 | tee -i {log:q}"
-
-
-# Of each of its outputs, the files of all studies.
-CHAPTER_FILES = {output: expand(path, study=CHAPTERS) for output, path in rules.chapter.output.items()}
+        command("chapter --study {wildcards.study}")
 
 
 rule claim:
@@ -76,8 +71,6 @@ rule claim:
     conda:
         "../../environment.yml"
     params:
-        code=lambda wildcards: CODE[wildcards.study]["chapter"],
-        scale=SCALE,
+        code=rules.chapter.params.code,
     shell:
-        "python -m effective_lr claim --study {wildcards.study} --name {wildcards.claim} {params.scale} --output {output:q}"
-        " 2>&1 | tee -i {log:q}"
+        command("claim --study {wildcards.study} --name {wildcards.claim} --output {output:q}")

@@ -6,7 +6,7 @@ rule notebook:
     input:
         unpack(lambda wildcards: prepared(LAYOUT.notebook_data(wildcards.study, wildcards.notebook))),
         tables=lambda wildcards: LAYOUT.tables(wildcards.study),
-        claims=f"{RESULTS}/{{study}}/claims.json",
+        claims=rules.chapter.output.claims,
         source=ROOT / "notebooks/{study}/{notebook}.py",
         style=ROOT / "workflow/effective_lr/document/style.mplstyle",
     output:
@@ -36,7 +36,7 @@ rule explorer:
     """Write every run with its curves beside the theory, and every claim, into one page that needs no network."""
     input:
         tables=LAYOUT.all_tables(),
-        claims=CHAPTER_FILES["claims"],
+        claims=expand(rules.chapter.output.claims, study=CHAPTERS),
         templates=[ROOT / f"workflow/effective_lr/document/{name}.html" for name in ("explorer", "evidence")],
     output:
         f"{BUILD}/explorer.html",  # too large to be one of many items of the report, which links to it
@@ -45,12 +45,6 @@ rule explorer:
     conda:
         "../../environment.yml"
     params:
-        scale=SCALE,
-        code=code.sources(
-            [
-                "document.explorer",
-                *(f"studies.{study}.{name}" for study in CHAPTERS for name in ("explorer", "figures")),
-            ]
-        ),
+        code=code_of("document.explorer", "studies.{study}.{part}", part=["explorer", "figures"]),
     shell:
-        "python -m effective_lr explore {params.scale} --output {output:q} 2>&1 | tee -i {log:q}"
+        command("explore --output {output:q}")

@@ -15,39 +15,36 @@ localrules:
     explorer,
 
 
-EVERYTHING = LAYOUT.all_tables()
-EXECUTED = [
+NOTEBOOKS = [
     RESULTS / study / "notebooks" / f"{name}.html"
     for study, chapter in CHAPTERS.items()
     for name in chapter.contents.notebooks
 ]
+EVERYTHING = LAYOUT.all_tables()
 # By name: what it is, and its files with the tables that they rest on.
 TARGETS = {
     "paper": ("The paper, from raw data to PDF", [*rules.pdf.output, *EVERYTHING]),
     "verdicts": ("Every test, scaled by its tolerance", [*rules.verdicts_figure.output, *EVERYTHING]),
-    "notebooks": ("The notebooks, executed", [*EXECUTED, *EVERYTHING]),
+    "notebooks": ("The notebooks, executed", [*NOTEBOOKS, *EVERYTHING]),
     "explore": ("The explorer of runs, curves and claims, one HTML page", [*rules.explorer.output, *EVERYTHING]),
 }
-DRAWN = [BUILD / study / f"{name}.pdf" for study, chapter in CHAPTERS.items() for name in chapter.contents.figures]
 SHOWN = [path for _, files in TARGETS.values() for path in files]
-TARGETS["report"] = ("All that the HTML report shows: `make report` writes it", [*DRAWN, *SHOWN])
 NAMES = contents.target_names(CHAPTERS)
 for study, chapter in CHAPTERS.items():
-    written = expand(rules.chapter.output, study=study)
-    figures = [BUILD / study / f"{name}.pdf" for name in chapter.contents.figures]
-    made = [*figures, *written, *LAYOUT.tables(study)]
-    TARGETS[study] = (f"{chapter.study.title}: figures, tables and verdicts", made)
-    for name, item in chapter.contents.figures.items():
-        TARGETS[NAMES[study, name]] = (item.title, [BUILD / study / f"{name}.pdf", *LAYOUT.tables_of(study, item)])
-    for name, item in chapter.contents.tables.items():
-        TARGETS[NAMES[study, name]] = (item.title, [*written, *LAYOUT.tables(study)])
+    drawn = {name: BUILD / study / f"{name}.pdf" for name in chapter.contents.figures}
+    written = [*expand(rules.chapter.output, study=study), *LAYOUT.tables(study)]
+    SHOWN += drawn.values()
+    TARGETS[study] = (f"{chapter.study.title}: figures, tables and verdicts", [*drawn.values(), *written])
+    for name, item in chapter.contents.shown.items():
+        files = [drawn[name], *LAYOUT.tables_of(study, item)] if name in drawn else written
+        TARGETS[NAMES[study, name]] = (item.title, files)
     for name, claim in chapter.claims.items():
         verdict = [RESULTS / study / "claims" / f"{name}.json", *LAYOUT.tables(study, claim.experiments)]
         TARGETS[f"claim_{name}"] = (f"{claim.title}: the verdict and its statistics", verdict)
-for kind in ("figure", "table"):
-    for number, one in MANUSCRIPT.numbered(kind).items():
-        same = NAMES.get((one.study, one.item), "paper")  # which makes what belongs to no study
-        TARGETS[number] = (f"{TARGETS[same][0]} (`{same}`)", TARGETS[same][1])
+TARGETS["report"] = ("All that the HTML report shows: `make report` writes it", SHOWN)
+for number, one in {**MANUSCRIPT.numbered("figure"), **MANUSCRIPT.numbered("table")}.items():
+    name = NAMES.get((one.study, one.item), "paper")  # which makes what belongs to no study
+    TARGETS[number] = (f"{TARGETS[name][0]} (`{name}`)", TARGETS[name][1])
 
 for target, (title, files) in TARGETS.items():
 

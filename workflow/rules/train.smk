@@ -4,10 +4,11 @@
 KEYS = {} if LAYOUT.is_published else {study: code.training_key(chapter.study) for study, chapter in CHAPTERS.items()}
 
 # Who waits for the paper has something to look at: the jobs of its first two figures come before all others.
+FIGURES = [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS]
 FIRST = {
-    (one.study, job)
-    for one in [one for one in MANUSCRIPT.floats if one.kind == "figure" and one.study in CHAPTERS][:2]
-    for job in CHAPTERS[one.study].jobs_of(CHAPTERS[one.study].contents.figures[one.item].experiments)
+    (one.study, table.stem)
+    for one in FIGURES[:2]
+    for table in LAYOUT.tables_of(one.study, CHAPTERS[one.study].contents.figures[one.item])
 }
 
 # Of this machine; a cluster gives each job its own. A job that needs more than there is runs alone.
@@ -25,21 +26,19 @@ rule train:
     log:
         f"{RESULTS}/{{study}}/logs/{{job}}.log",
     # then the longest first, by minutes
-    priority: lambda wildcards: resources.time_limit(*trained_by(wildcards)) + 5000 * (tuple(wildcards) in FIRST)
+    priority: lambda wildcards: resources.time_limit(*job_of(wildcards)) + 5000 * (tuple(wildcards) in FIRST)
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
         gpu=int(CONFIG.device == "cuda"),
-        runtime=lambda wildcards, attempt: resources.time_limit(
-            *trained_by(wildcards), attempt, CONFIG.device == "cuda"
-        ),
-        mem_mb=lambda wildcards, attempt: resources.memory_limit(*trained_by(wildcards), attempt),
+        runtime=lambda wildcards, attempt: resources.time_limit(*job_of(wildcards), attempt, CONFIG.device == "cuda"),
+        mem_mb=lambda wildcards, attempt: resources.memory_limit(*job_of(wildcards), attempt),
     params:
-        runs=lambda wildcards: grid.runs_hash(trained_by(wildcards)[1]),
+        runs=lambda wildcards: grid.runs_hash(job_of(wildcards)[1]),
         key=lambda wildcards: KEYS[wildcards.study],
-        code=code.sources(["engine.jobs"]),
-        scale=SCALE,
+        code=code_of("engine.jobs"),
     shell:
-        "python -m effective_lr train --study {wildcards.study} {params.scale} --job {wildcards.job} --code {params.key}"
-        " --runs-hash {params.runs} --output {output:q} 2>&1 | tee -i {log:q}"
+        command(
+            "train --study {wildcards.study} --job {wildcards.job} --code {params.key} --runs-hash {params.runs}"
+            " --output {output:q}"
+        )

@@ -171,8 +171,8 @@ class Chapter:
 
     def jobs_of(self, experiments: Iterable[str]) -> list[str]:
         """The jobs that train the runs of these experiments."""
-        wanted = {run.run_id for name in experiments for run in self.experiments[name]}
-        return [name for name, runs in self.jobs.items() if any(run.run_id in wanted for run in runs)]
+        wanted = {run for name in experiments for run in self.experiments[name]}
+        return [name for name, runs in self.jobs.items() if not wanted.isdisjoint(runs)]
 
     @property
     def runs(self) -> list[BaseRun]:
