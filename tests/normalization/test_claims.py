@@ -10,7 +10,7 @@ import pytest
 
 from effective_lr.evidence import estimates, verdicts
 from effective_lr.evidence.tidy import Tables
-from effective_lr.evidence.verdicts import Evidence
+from effective_lr.evidence.verdicts import Evidence, since
 from effective_lr.studies.normalization import analysis, figures, statistics, theory
 from made_up import Made, Published, Value, changed, with_runs
 from shared import STUDY, require_calibrated
@@ -154,7 +154,7 @@ def test_a_cell_that_misses_a_seed_or_has_a_run_that_diverged_does_not_count(pub
         ("growth_slope", "sgd", "growth", {"lr": 0.64, "l2": 0.0}),
         ("contour_slope", "sgd", "plane_sgd", {"lr": 0.16, "l2": 0.004}),
     ]:
-        whole, measure = published.whole.since(200), STATISTICS[statistic]
+        whole, measure = since(published.whole, 200), STATISTICS[statistic]
         runs = whole.tables[experiment].runs
         is_cell = (runs["optimizer"] == subject) & np.isclose(runs[[*cell]], [*cell.values()], rtol=1e-2).all(axis=1)
         first = runs.index == runs.index[is_cell][0]
@@ -204,15 +204,15 @@ NEEDED: list[tuple[str, str, str, Callable[[pd.DataFrame], pd.DataFrame], str]] 
 def test_a_statistic_without_what_it_needs_says_so(published: Published) -> None:
     for statistic, subject, experiment, change, message in NEEDED:
         with pytest.raises(estimates.Undecidable, match=message):
-            STATISTICS[statistic](with_runs(published.whole.since(200), experiment, change), subject)
+            STATISTICS[statistic](with_runs(since(published.whole, 200), experiment, change), subject)
     found = STATISTICS["lost_norm"](
-        changed(published.whole.since(300), "lost_norm_squared", lambda rows: 0.0), "rmsprop"
+        changed(since(published.whole, 300), "lost_norm_squared", lambda rows: 0.0), "rmsprop"
     )
     assert found[:3] == (0, 0, 0) and "the norm underflows in" in found.note
 
 
 def test_the_law_of_the_overview_is_that_of_the_claims(published: Published) -> None:
-    whole = published.whole.since(300)
+    whole = since(published.whole, 300)
     law = analysis.equilibrium_law(whole.tables).set_index(["optimizer", "layer"]).drop(columns="seed")
     means = np.exp(np.log(law).groupby(level=[0, 1]).mean())
     for part in published.claims["C4"].parts:

@@ -15,7 +15,7 @@ from effective_lr.engine.contents import load_claims
 from effective_lr.evidence import tidy
 from effective_lr.evidence.estimates import Estimate, Undecidable
 from effective_lr.evidence.tidy import Experiment, Tables
-from effective_lr.evidence.verdicts import Evidence, decide, statistics_of
+from effective_lr.evidence.verdicts import Evidence, decide, since, statistics_of
 from effective_lr.studies.stability import STUDY, figures, numbers, statistics, tables
 from effective_lr.studies.stability.analysis import derive, settled
 from shared import ROOT, published_layout, require_calibrated
@@ -183,7 +183,7 @@ def test_every_statistic_is_found_again_in_the_published_rows(published: Tables)
         logs = into(values.dropna())
         margin = stats.t.ppf(0.95, len(logs) - 1) * stats.sem(logs)
         expected = back(np.mean(logs) + margin * np.array([0, -1, 1]))
-        evidence = Evidence(published, CHECKS).since(0 if statistic == "plateau_across_lr" else 200)
+        evidence = since(Evidence(published, CHECKS), 0 if statistic == "plateau_across_lr" else 200)
         found = STATISTICS[statistic](evidence, subject)
         assert found[:3] == pytest.approx(expected, rel=1e-8), (statistic, subject)
     assert {name for name, _ in means | ratios} == set(STATISTICS) - {"decay_rate"}  # which tests/reanalysis.py has

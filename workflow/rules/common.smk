@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(os.path.relpath(Path(str(workflow.current_basedir)).parents[1]))
 if not (ROOT / "workflow" / "effective_lr").is_dir():
     raise SystemExit(f"{ROOT}: not on this machine; clone the repository, and name its Snakefile by its path")
+sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
 from effective_lr.document import manuscript
 from effective_lr.engine import code, contents, grid, machine, resources
