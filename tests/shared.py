@@ -126,7 +126,7 @@ def train_or_reuse(
     """What a job does for each of its runs."""
     cache = RunCache(folder, code, data)
     return (cache.finished(run) if reuse else None) or train(
-        STUDY, run, tensors_of(splits), CPU, cache, lambda run, training: None, reuse
+        STUDY, run, tensors_of(splits), CPU, cache, lambda training: None, reuse
     )
 
 

@@ -17,12 +17,12 @@ import pytest
 from browser import chromium
 from checkouts import Checkout, reasons_of
 from effective_lr.document.manuscript import typeset
-from effective_lr.engine import devices, grid, machine, plan
+from effective_lr.engine import devices, grid, machine
 from effective_lr.engine.resources import available_megabytes
 from effective_lr.engine.validation import read_yaml
 from effective_lr.errors import UserError
 from effective_lr.prepare import sources
-from shared import ROOT, make_run
+from shared import ROOT
 
 Done = subprocess.CompletedProcess[str]
 
@@ -306,7 +306,7 @@ def test_memory_is_that_which_the_control_group_allows(tmp_path: Path) -> None:
         assert available_megabytes(root) == whole
 
 
-def test_work_goes_on_without_shared_memory_and_without_locks(
+def test_work_goes_on_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refusing(number: int) -> Callable[..., None]:
@@ -315,11 +315,6 @@ def test_work_goes_on_without_shared_memory_and_without_locks(
 
         return refuse
 
-    monkeypatch.setattr(plan, "measure", lambda name, runs: [2.0])
-    for number in (errno.ENOSYS, errno.EROFS):
-        monkeypatch.setattr(plan, "ProcessPoolExecutor", refusing(number))
-        assert plan.measure_at_once("norms", [make_run()], 4) == [[2.0]]
-        assert "/dev/shm" in capsys.readouterr().out
     for number in (errno.ENOLCK, errno.ENOTSUP):
         monkeypatch.setattr(fcntl, "flock", refusing(number))
         with devices.lease(["0", "1"], 2, tmp_path) as index:

@@ -70,9 +70,14 @@ def training_files(study: Study, studies: Path = STUDIES) -> list[Path]:
     return [path for path in closure(folder / "training.py", root=studies.parent) if path.is_relative_to(folder)]
 
 
+def training_tree(study: Study, studies: Path = STUDIES) -> str:
+    """A hash of the syntax trees of these files."""
+    return tree_hash(training_files(study, studies), studies / study.name)
+
+
 def training_key(study: Study, studies: Path = STUDIES) -> str:
     """The key of a study's training code: that of the first code that was found to give the same results."""
-    tree = tree_hash(training_files(study, studies), studies / study.name)
+    tree = training_tree(study, studies)
     return read_lock(studies / study.name / "code.lock").get(tree, tree)
 
 

@@ -4,6 +4,7 @@ It trains only what is missing. Finished runs lie in the run cache, each under i
 a run that was interrupted. A signal saves and stops; a kill loses at most the time since the last checkpoint.
 """
 
+import math
 import platform
 import resource
 import signal
@@ -12,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache as once_per_process
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,29 +61,11 @@ class Training(Protocol):
     @property
     def examples(self) -> int: ...  # seen so far
 
-    @property
-    def weights(self) -> "dict[str, torch.Tensor]": ...  # all that is trained, by name
-
     def save(self) -> bytes: ...  # all that a later process needs to continue exactly
 
 
 class Stopped(Exception):
-    """The user or the system asked the job to stop, and what could be saved was saved."""
-
-
-class StopSignal:
-    """SIGINT and SIGTERM: acted on at once, or after the present step where that is `deferred`."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.deferred = False
-        signal.signal(signal.SIGINT, self)
-        signal.signal(signal.SIGTERM, self)
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        if not self.deferred:
-            raise Stopped
+    """A signal asked the job to stop, and the state of its present run was saved."""
 
 
 @dataclass
@@ -100,39 +84,37 @@ class RunCache:
 
     def finished(self, run: BaseRun) -> Result | None:
         """The result of a run, if it is here and whole."""
-        path = self.table_path(run)
-        if not path.exists():
-            return None
-        try:
-            table, [provenance] = read_table(path)
+        if found := read_if_whole(read_table, self.table_path(run)):
+            table, [provenance] = found
             return table, provenance.model_copy(update={"reused": True})
-        except UserError as error:
-            print(f"{error} — training it again", flush=True)
-            return None
+        return None
 
-    def checkpoint(self, run: BaseRun) -> bytes | None:
-        """The last checkpoint of a run, if it is here and whole."""
-        path = self.checkpoint_path(run)
-        try:
-            return read_checked(path) if path.exists() else None
-        except UserError as error:
-            print(f"{error} — starting {run.run_id} from its first step", flush=True)
-            return None
+
+def read_if_whole(read: Callable[[Path], Any], path: Path) -> Any:
+    """What a file holds; None where there is none, and where it is damaged, which it prints."""
+    try:
+        return read(path) if path.exists() else None
+    except UserError as error:
+        print(f"{error}; trained again", flush=True)
+        return None
 
 
 @dataclass
 class Progress:
-    """What happens between the steps of a job's runs: checkpoints, lines of progress, and the end on a signal."""
+    """What happens after each step of a job's runs: lines of progress, checkpoints, and the end on a signal."""
 
     job: str
-    stop: StopSignal
+    unit: str
     cache: RunCache
     checkpoint_seconds: float
-    unit: str
-    runs: list[BaseRun]
-    missing: list[BaseRun]  # not trained yet, the present one first
+    runs: list[BaseRun]  # to train
+    signal: int = 0  # that was received
     saved: float = field(default_factory=time.monotonic)
     printed: float = field(default_factory=time.monotonic)
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the present step ends first."""
+        self.signal = number
 
     def __call__(self, run: BaseRun, training: Training) -> None:
         now = time.monotonic()
@@ -141,31 +123,23 @@ class Progress:
             print(self.line(run, training), flush=True)
         if training.diverged or training.step == training.steps:
             return
-        if self.stop.number or now - self.saved >= self.checkpoint_seconds:
+        if self.signal or now - self.saved >= self.checkpoint_seconds:
             self.saved = now
             try:
                 write_checked(training.save(), self.cache.checkpoint_path(run))
             except UserError as error:  # a checkpoint is an insurance: the training itself is not harmed
                 print(f"No checkpoint: {error}", flush=True)
-        if self.stop.number:
+        if self.signal:
             raise Stopped
 
     def line(self, run: BaseRun, training: Training) -> str:
         """How far the present run and the job are, and how long the rest takes at the speed of the present run."""
-        per_step = training.seconds / training.step
-        remaining = (training.steps - training.step + training.steps * (len(self.missing) - 1)) * per_step
-        return (
-            f"{self.job}: run {self.runs.index(run) + 1} of {len(self.runs)}, "
-            f"step {training.step:,} of {training.steps:,}, "
-            f"{training.examples / training.seconds:,.0f} {self.unit}/s, {duration(remaining)} left"
-        )
-
-
-def duration(seconds: float) -> str:
-    """For a person: 0:42, 12:05 or 3:10:00."""
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+        number = self.runs.index(run)
+        steps = training.steps * (len(self.runs) - number) - training.step
+        left = timedelta(seconds=round(steps * training.seconds / training.step))
+        speed = f"{training.examples / training.seconds:,.0f} {self.unit}/s"
+        step = f"step {training.step:,} of {training.steps:,}"
+        return f"{self.job}: run {number + 1} of {len(self.runs)}, {step}, {speed}, {left} left"
 
 
 @once_per_process
@@ -179,15 +153,15 @@ def commit() -> str:
     command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-        found, why = done.stdout.strip(), " ".join(done.stderr.split())
-    except OSError as error:
-        found, why = "", reason(error)
+        done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", errors="replace")
+        return done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = " ".join(getattr(error, "stderr", "").split()) or reason(error)
     archived = (package / "commit.txt").read_text(encoding="utf-8").strip()  # git archive fills it in (.gitattributes)
-    if not found and "$" in archived:
-        print(f"{root}: git finds no commit ({why}), so runs record 'unknown'; a clone has one", flush=True)
-        return "unknown"
-    return found or archived[:12]
+    if "$" not in archived:
+        return archived[:12]
+    print(f"{root}: git finds no commit ({why}), so runs record 'unknown'; a clone has one", flush=True)
+    return "unknown"
 
 
 def train(
@@ -196,7 +170,7 @@ def train(
     tensors: "dict[str, torch.Tensor]",
     device: "torch.device",
     cache: RunCache,
-    progress: Callable[[BaseRun, Training], None],
+    after_step: Callable[[Training], None],
     reuse: bool = True,
 ) -> Result:
     """Train a run, from its checkpoint if there is one and `reuse` allows, and keep its result in the run cache.
@@ -205,17 +179,12 @@ def train(
     """
     import torch
 
-    if device.type == "cuda":
+    is_gpu = device.type == "cuda"
+    if is_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    saved = cache.checkpoint(run) if reuse else None
-    resumed_at: list[int] = []
-
-    def after_step(training: Training) -> None:
-        if saved is not None and not resumed_at:
-            resumed_at.append(training.step - 1)
-            print(f"{run.run_id}: resumed after step {training.step - 1}", flush=True)
-        progress(run, training)
-
+    saved = read_if_whole(read_checked, cache.checkpoint_path(run)) if reuse else None
+    if saved is not None:
+        print(f"{run.run_id}: resumed from its checkpoint", flush=True)
     module = study.module("training")
     data = module.load(tensors, run, device)
     training: Training = module.train(run, data, saved=saved, after_step=after_step)
@@ -229,12 +198,12 @@ def train(
         commit=commit(),
         diverged=training.step if training.diverged else None,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        resumed=bool(resumed_at),
+        resumed=saved is not None,
         seconds=round(training.seconds, 3),
-        gpu_seconds=round(training.seconds, 3) if device.type == "cuda" else 0.0,
+        gpu_seconds=round(training.seconds, 3) if is_gpu else 0.0,
         examples_per_second=round(training.examples / training.seconds),
-        peak_memory_mb=round(peak_memory_mb(device)),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
+        peak_memory_mb=round(torch.cuda.max_memory_allocated(device) / 2**20 if is_gpu else process_memory_mb()),
+        device=torch.cuda.get_device_name(device) if is_gpu else f"CPU {platform.machine()}",
         host=platform.node(),
         versions={"python": platform.python_version(), "torch": torch.__version__},
     )
@@ -245,28 +214,18 @@ def train(
     return table, provenance
 
 
-def peak_memory_mb(device: "torch.device") -> float:
-    """The most memory held so far: on the GPU, or by this process."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device) / 2**20
+def process_memory_mb() -> float:
+    """The most memory that this process held so far."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def describe(study: Study, run: BaseRun, table: pa.Table, provenance: Provenance) -> str:
     """One line for a person who follows the training."""
-    if provenance.diverged:
-        result = f"diverged at step {provenance.diverged}"
-    else:
-        means = {}
-        for quantity in study.summarized:
-            values = table.filter(pc.and_(pc.equal(table["quantity"], quantity), pc.equal(table["layer"], "")))["value"]
-            means[quantity] = pc.mean(values).as_py() if len(values) else float("nan")
-        result = study.outcome(means)
-    if provenance.reused:
-        return f"{run.run_id}: {result} (reused, from {provenance.finished})"
+    means = table.filter(pc.equal(table["layer"], "")).group_by("quantity").aggregate([("value", "mean")])
+    found = {row["quantity"]: row["value_mean"] for row in means.to_pylist()}
+    outcome = study.outcome({**dict.fromkeys(study.summarized, math.nan), **found})
+    result = f"diverged at step {provenance.diverged}" if provenance.diverged else outcome
     return f"{run.run_id}: {result} ({provenance.seconds:.1f} s, {provenance.examples_per_second:,} {study.unit}/s)"
 
 
@@ -298,44 +257,30 @@ def run_job(
     `data` are the files of the prepared tensors and of their record, None for runs that need none. Where by the
     record optional data are missing, the table has no rows.
     """
-    results: dict[BaseRun, Result] = {}
-    stop = StopSignal()
     if unavailable := recorded(data, "missing"):
         print(f"{name}: skipped: {unavailable}", flush=True)
         write_table(with_provenance(SCHEMA.empty_table(), []), output)
         return 0
+    results = {} if config.retrain else {run: result for run in runs if (result := cache.finished(run))}
+    missing = [run for run in runs if run not in results]
+    print(f"{name}: {len(missing)} of {len(runs)} runs to train", flush=True)
+    if missing:
+        from effective_lr.prepare.dataset import load
 
-    def finish(run: BaseRun, result: Result) -> None:
-        results[run] = result
-        print(f"[{runs.index(run) + 1}/{len(runs)}] {describe(study, run, *result)}", flush=True)
-
-    try:
-        for run in runs:
-            if not config.retrain and (result := cache.finished(run)):
-                finish(run, result)
-        if missing := [run for run in runs if run not in results]:
-            from effective_lr.prepare.dataset import load
-
-            chosen = choose_device(config.device)
-            print(f"{name}: {len(missing)} of {len(runs)} runs to train, on {chosen}", flush=True)
-            tensors = load(*data) if data else {}
-            with on_device(chosen, config.gpu_slots, name) as device:
-                progress = Progress(name, stop, cache, config.checkpoint_seconds, study.unit, runs, missing)
-                while missing:
-                    stop.deferred = True
-                    result = train(study, missing[0], tensors, device, cache, progress, reuse=not config.retrain)
-                    stop.deferred = False
-                    finish(missing.pop(0), result)
-                    if stop.number:
-                        raise Stopped
-        tables, provenances = zip(*(results[run] for run in runs), strict=True)
-        write_table(with_provenance(pa.concat_tables(tables), list(provenances)), output)
-    except Stopped:
-        is_saved = any(cache.checkpoint_path(run).exists() for run in runs if run not in results)
-        print(
-            f"{name}: stopped: {len(results)} of {len(runs)} runs finished{', checkpoint saved' if is_saved else ''}. "
-            "Run the same command again to resume.",
-            file=sys.stderr,
-        )
-        return 128 + stop.number
+        tensors = load(*data) if data else {}
+        progress = Progress(name, study.unit, cache, config.checkpoint_seconds, missing)
+        with on_device(choose_device(config.device), config.gpu_slots, name) as device:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, progress.receive)
+            try:
+                for run in missing:
+                    after_step = partial(progress, run)
+                    results[run] = train(study, run, tensors, device, cache, after_step, reuse=not config.retrain)
+                    print(f"[{len(results)}/{len(runs)}] {describe(study, run, *results[run])}", flush=True)
+            except Stopped:
+                so_far = f"{len(results)} of {len(runs)} runs finished"
+                print(f"{name}: stopped: {so_far}. Run the same command again to resume.", file=sys.stderr)
+                return 128 + progress.signal
+    tables, provenances = zip(*(results[run] for run in runs), strict=True)
+    write_table(with_provenance(pa.concat_tables(tables), list(provenances)), output)
     return 0
