@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 # The place is relative, since Snakemake compares the names of inputs: a folder that was moved is as finished as before.
@@ -18,7 +17,6 @@ from effective_lr.engine import code, contents, grid, machine, resources
 from effective_lr.engine.inputs import Layout, data_of
 from effective_lr.errors import UserError
 
-START = time.time()
 try:
     LAYOUT = Layout.load(ROOT, **config)
     CONFIG, CHAPTERS = LAYOUT.config, LAYOUT.chapters
@@ -33,11 +31,9 @@ if note := os.environ.get("EFFECTIVE_LR_BUILD"):
 
 SCALE = f"--scale {CONFIG.scale_name} --metrics {CONFIG.metrics}"
 
-lines = [machine.shield(os.environ, Path(".snakemake").resolve())]
-if workflow.is_main_process:  # jobs on a cluster read this, too, while others write results
-    folders = [ROOT / "paper", ROOT / "notebooks", ROOT / "workflow", Path("results")]
-    lines.append(machine.correct_times(folders, START))
-    print(*filter(None, lines), sep="\n", end="\n" if any(lines) else "", file=sys.stderr)
+kept = machine.shield(os.environ, Path(".snakemake").resolve())
+if kept and workflow.is_main_process:  # jobs on a cluster read this, too
+    print(kept, file=sys.stderr)
 
 # The allocator keeps its memory between steps.
 os.environ.update(

@@ -1,7 +1,5 @@
 # Tables of jobs -> <study>/checks.parquet, exact statements in float64; -> claims.json, macros and tables of a chapter.
 
-RULES = {study: LAYOUT.rules(study) for study in CHAPTERS}  # copied before Snakemake looks for inputs
-
 
 rule checks:
     """Evaluate the exact statements of the theory in float64."""
@@ -25,7 +23,7 @@ rule chapter:
     input:
         tables=lambda wildcards: LAYOUT.tables(wildcards.study),
         checks=lambda wildcards: LAYOUT.checks(wildcards.study),
-        rules=lambda wildcards: RULES[wildcards.study],
+        rules=ROOT / "paper/{study}/claims.yaml",
         contents=ROOT / "paper/{study}/contents.yaml",
         published=lambda wildcards: LAYOUT.all_published_claims(wildcards.study).values(),
         measured=lambda wildcards: [
@@ -69,7 +67,7 @@ rule claim:
             wildcards.study, CHAPTERS[wildcards.study].claims[wildcards.claim].experiments
         ),
         checks=lambda wildcards: LAYOUT.checks(wildcards.study),
-        rules=lambda wildcards: RULES[wildcards.study],
+        rules=ROOT / "paper/{study}/claims.yaml",
     output:
         f"{RESULTS}/{{study}}/claims/{{claim}}.json",
     log:

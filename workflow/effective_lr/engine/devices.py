@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effective_lr.errors import UserError, reason
+from effective_lr.errors import UserError
 
 if TYPE_CHECKING:  # a job that finds all its runs finished never imports torch
     import torch
@@ -50,8 +50,6 @@ def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
             except BlockingIOError:
                 os.close(lock)
                 continue
-            except OSError as error:  # a disk without locks: nothing counts the jobs on a device
-                print(f"{path}: cannot be locked ({reason(error)}); more than {slots} jobs may share a GPU", flush=True)
             try:
                 yield index
                 return
@@ -87,9 +85,7 @@ def on_device(name: str, slots: int, job: str) -> Iterator["torch.device"]:
         try:
             yield torch.device("cuda", index)
         except torch.OutOfMemoryError:
-            advice = "train smaller networks or batches, or use device=cpu"
-            if slots > 1:
-                advice = f"try --config gpu_slots={slots - 1}"
+            advice = f"try --config gpu_slots={slots - 1}" if slots > 1 else "use --config device=cpu"
             raise UserError(
                 f"{job}: out of memory on GPU {devices[index]} with gpu_slots = {slots}; {advice}"
             ) from None

@@ -5,7 +5,6 @@ imports this: nothing here imports torch or pandas.
 """
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,15 +92,6 @@ class Layout:
     def claims(self, study: str) -> Path:
         """The claims with their verdicts and numbers."""
         return self.results(study) / "claims.json"
-
-    def rules(self, study: str) -> Path:
-        """The claims.yaml that its verdicts are made by: a copy beside them, which travels with them and is new where
-        that of the paper has changed, whatever Snakemake has recorded or lost."""
-        source, copy = self.root / "paper" / study / "claims.yaml", self.results(study) / "claims.yaml"
-        if not copy.exists() or copy.read_bytes() != source.read_bytes():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-        return copy
 
     def published(self, study: str) -> Path:
         """The table of the published runs of this scale, which need not exist."""

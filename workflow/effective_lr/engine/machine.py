@@ -1,8 +1,7 @@
-"""What may change results on other machines: variables, start-up files, clocks. Imported by the Snakefile."""
+"""What may change results on other machines: variables and start-up files. Imported by the Snakefile."""
 
 import os
-from collections.abc import Iterable, MutableMapping
-from contextlib import suppress
+from collections.abc import MutableMapping
 from pathlib import Path
 
 OF_OTHERS = ("PYTHON", "JUPYTER", "MPLBACKEND", "MATPLOTLIBRC", "BASH_FUNC_", "SHELLOPTS", "CDPATH")
@@ -28,17 +27,3 @@ def shield(environment: MutableMapping[str, str], scratch: Path) -> str:
     kept += ["~/texmf"] if Path(environment.get("HOME", "~"), "texmf").expanduser().is_dir() else []
     own = "set by you, and may change the results; remove what is not meant for this workflow"
     return f"{' and '.join(kept)}: {own}" if kept else ""
-
-
-def correct_times(folders: Iterable[Path], now: float) -> str:
-    """Set the times of files that are ahead of the clock to now; returns a line about them, if there are any.
-
-    Snakemake refuses an output that is older than its input.
-    """
-    ahead = []
-    for path in (path for folder in folders for path in folder.rglob("*")):
-        with suppress(OSError):  # it is gone, or not ours
-            if path.lstat().st_mtime > now:
-                os.utime(path, (now - 1, now - 1), follow_symlinks=False)
-                ahead.append(path)
-    return f"{ahead[0]}: {len(ahead)} files have times ahead of the clock; set to now" if ahead else ""
