@@ -94,8 +94,7 @@ def diverging_run(**changes: Any) -> Run:
 def chapter_of(experiments: dict[str, list[Run]], claims: dict[str, Claim] | None = None) -> Chapter:
     """A chapter that rests on these runs and shows nothing."""
     scale = grid.Scale(about="", defaults=SMALL, experiments={})
-    jobs = grid.jobs(STUDY, experiments, {name: [] for name in experiments})
-    return Chapter(STUDY, scale, experiments, jobs, Contents(order=1), claims or {})
+    return Chapter(STUDY, scale, experiments, Contents(order=1), claims or {})
 
 
 def layout_of(chapter: Chapter) -> Layout:

@@ -5,7 +5,8 @@ The Snakefile imports it: nothing here imports torch or pandas.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -139,13 +140,19 @@ class Chapter:
     study: Study
     scale: Scale
     experiments: Experiments
-    jobs: dict[str, list[BaseRun]]
     contents: Contents
     claims: dict[str, Claim]
 
     @property
     def name(self) -> str:
         return self.study.name
+
+    @cached_property
+    def jobs(self) -> dict[str, list[BaseRun]]:
+        """The runs of each training job."""
+        shown = {figure: self.experiments_of(item) for figure, item in self.contents.figures.items()}
+        figures = {one: [figure for figure, names in shown.items() if one in names] for one in self.experiments}
+        return grid.jobs(self.study, self.experiments, figures)
 
     def claims_of(self, item: Item) -> dict[str, Claim]:
         """The claims that an item shows."""
@@ -204,11 +211,9 @@ def load_chapter(root: Path, name: str, scale: str) -> Chapter:
     loaded, experiments = grid.load_scale(folder, scale, study)
     paper = root / "paper" / name
     contents, claims = load_contents(paper / "contents.yaml"), load_claims(paper / "claims.yaml")
-    chapter = Chapter(study, loaded, experiments, {}, contents, claims)
+    chapter = Chapter(study, loaded, experiments, contents, claims)
     chapter.check(Path("config", name, f"{scale}.yaml"), paper.relative_to(root))
-    shown = {figure: chapter.experiments_of(item) for figure, item in contents.figures.items()}
-    figures = {one: [figure for figure, names in shown.items() if one in names] for one in experiments}
-    return replace(chapter, jobs=grid.jobs(study, experiments, figures))
+    return chapter
 
 
 def config_folder(root: Path, study: str) -> Path:
@@ -234,9 +239,11 @@ def load_chapters(root: Path, config: Config, study: str = "") -> dict[str, Chap
     scale, chosen = config.scale_name, "metrics = 'published', " if config.metrics == "published" else ""
     if study not in ("", *names()):
         raise UserError(f"STUDY = '{study}': expected one of {', '.join(names())}")
-    known = {name: grid.scales(config_folder(root, name)) for name in names() if study in ("", name)}
-    if chosen:
-        known = {name: [one for one in published_scales(root, name) if one in own] for name, own in known.items()}
+    known = {
+        name: published_scales(root, name) if chosen else grid.scales(config_folder(root, name))
+        for name in names()
+        if study in ("", name)
+    }
     chapters = [load_chapter(root, name, scale) for name, own in known.items() if scale in own]
     if not chapters:
         expected = ", ".join(sorted(set().union(*known.values()))) or "none: train first"

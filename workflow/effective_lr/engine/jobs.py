@@ -23,21 +23,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from effective_lr.engine import grid
+from effective_lr.engine import grid, storage
 from effective_lr.engine.code import training_key
-from effective_lr.engine.devices import choose_device, on_device
+from effective_lr.engine.devices import on_device
 from effective_lr.engine.grid import Config
 from effective_lr.engine.inputs import Layout, data_of, recorded
-from effective_lr.engine.storage import (
-    SCHEMA,
-    Provenance,
-    Result,
-    read_checked,
-    read_table,
-    with_provenance,
-    write_checked,
-    write_table,
-)
+from effective_lr.engine.storage import SCHEMA, Provenance, Result
 from effective_lr.engine.study import BaseRun, Study
 from effective_lr.errors import UserError, reason
 
@@ -84,7 +75,7 @@ class RunCache:
 
     def finished(self, run: BaseRun) -> Result | None:
         """The result of a run, if it is here and whole."""
-        if found := read_if_whole(read_table, self.table_path(run)):
+        if found := read_if_whole(storage.read_table, self.table_path(run)):
             table, [provenance] = found
             return table, provenance.model_copy(update={"reused": True})
         return None
@@ -126,7 +117,7 @@ class Progress:
         if self.signal or now - self.saved >= self.checkpoint_seconds:
             self.saved = now
             try:
-                write_checked(training.save(), self.cache.checkpoint_path(run))
+                storage.write_checked(training.save(), self.cache.checkpoint_path(run))
             except UserError as error:  # a checkpoint is an insurance: the training itself is not harmed
                 print(f"No checkpoint: {error}", flush=True)
         if self.signal:
@@ -182,12 +173,13 @@ def train(
     is_gpu = device.type == "cuda"
     if is_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    saved = read_if_whole(read_checked, cache.checkpoint_path(run)) if reuse else None
+    saved = read_if_whole(storage.read_checked, cache.checkpoint_path(run)) if reuse else None
     if saved is not None:
         print(f"{run.run_id}: resumed from its checkpoint", flush=True)
     module = study.module("training")
     data = module.load(tensors, run, device)
     training: Training = module.train(run, data, saved=saved, after_step=after_step)
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     provenance = Provenance(
         study=study.name,
         run_id=run.run_id,
@@ -202,22 +194,16 @@ def train(
         seconds=round(training.seconds, 3),
         gpu_seconds=round(training.seconds, 3) if is_gpu else 0.0,
         examples_per_second=round(training.examples / training.seconds),
-        peak_memory_mb=round(torch.cuda.max_memory_allocated(device) / 2**20 if is_gpu else process_memory_mb()),
+        peak_memory_mb=round(torch.cuda.max_memory_allocated(device) / 2**20 if is_gpu else kilobytes / 2**10),
         device=torch.cuda.get_device_name(device) if is_gpu else f"CPU {platform.machine()}",
         host=platform.node(),
         versions={"python": platform.python_version(), "torch": torch.__version__},
     )
     columns = [[run.run_id] * len(training.rows), *map(list, zip(*training.rows, strict=True))]
     table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
-    write_table(with_provenance(table, [provenance]), cache.table_path(run))
+    storage.write_table(storage.with_provenance(table, [provenance]), cache.table_path(run))
     cache.checkpoint_path(run).unlink(missing_ok=True)
     return table, provenance
-
-
-def process_memory_mb() -> float:
-    """The most memory that this process held so far."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def describe(study: Study, run: BaseRun, table: pa.Table, provenance: Provenance) -> str:
@@ -259,7 +245,7 @@ def run_job(
     """
     if unavailable := recorded(data, "missing"):
         print(f"{name}: skipped: {unavailable}", flush=True)
-        write_table(with_provenance(SCHEMA.empty_table(), []), output)
+        storage.write_table(storage.with_provenance(SCHEMA.empty_table(), []), output)
         return 0
     results = {} if config.retrain else {run: result for run in runs if (result := cache.finished(run))}
     missing = [run for run in runs if run not in results]
@@ -269,7 +255,7 @@ def run_job(
 
         tensors = load(*data) if data else {}
         progress = Progress(name, study.unit, cache, config.checkpoint_seconds, missing)
-        with on_device(choose_device(config.device), config.gpu_slots, name) as device:
+        with on_device(config.device, config.gpu_slots, name) as device:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, progress.receive)
             try:
@@ -282,5 +268,5 @@ def run_job(
                 print(f"{name}: stopped: {so_far}. Run the same command again to resume.", file=sys.stderr)
                 return 128 + progress.signal
     tables, provenances = zip(*(results[run] for run in runs), strict=True)
-    write_table(with_provenance(pa.concat_tables(tables), list(provenances)), output)
+    storage.write_table(storage.with_provenance(pa.concat_tables(tables), list(provenances)), output)
     return 0
