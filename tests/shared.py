@@ -22,7 +22,7 @@ from scipy.special import chdtri, ndtr, stdtrit
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Chapter, Claim, Contents
 from effective_lr.engine.inputs import Layout, recorded
-from effective_lr.engine.jobs import RunCache, run_job, train
+from effective_lr.engine.jobs import Job, RunCache
 from effective_lr.engine.storage import SCHEMA, Result, read_table
 from effective_lr.engine.study import load
 from effective_lr.errors import UserError
@@ -124,9 +124,8 @@ def train_or_reuse(
 ) -> Result:
     """What a job does for each of its runs."""
     cache = RunCache(folder, code, data)
-    return (cache.finished(run) if reuse else None) or train(
-        STUDY, run, tensors_of(splits), CPU, cache, lambda training: None, reuse
-    )
+    job = Job("job", STUDY, [run], cache, None, grid.Config(retrain=not reuse))
+    return (cache.finished(run) if reuse else None) or job.train(run, tensors_of(splits), CPU)
 
 
 class Trainer:
@@ -142,7 +141,8 @@ class Trainer:
         try:
             with redirect_stdout(out), redirect_stderr(err):
                 cache = RunCache(self.cache, "code", recorded(self.data, "sha256"))
-                code = run_job("job", STUDY, runs, cache, self.data, self.output, grid.Config(device="cpu", **options))
+                config = grid.Config(device="cpu", **options)
+                code = Job("job", STUDY, list(runs), cache, self.data, config).write(self.output)
         except UserError as error:
             code = 1
             err.write(f"{error}\n")

@@ -18,7 +18,7 @@ from effective_lr.engine import grid, jobs, storage
 from effective_lr.engine.contents import load_chapter
 from effective_lr.engine.devices import on_device
 from effective_lr.engine.inputs import recorded
-from effective_lr.engine.jobs import Progress, RunCache, Training
+from effective_lr.engine.jobs import Job, RunCache, Training
 from effective_lr.engine.storage import SCHEMA, Result
 from effective_lr.engine.study import BaseRun
 from effective_lr.errors import UserError
@@ -133,17 +133,17 @@ def test_a_signal_saves_and_the_job_then_ends_as_an_undisturbed_one(
     prepared: Path, single: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [make_run(l2=l2, steps=60, probes=10) for l2 in (0, 0.01, 0.1)]
-    after_step = Progress.__call__
+    after_step = Job.after_step
     for number in (signal.SIGTERM, signal.SIGINT):
 
-        def signalled(progress: Progress, run: BaseRun, training: Training, number: int = number) -> None:
+        def signalled(job: Job, run: BaseRun, training: Training, number: int = number) -> None:
             if run == runs[1] and training.step == 30:
                 os.kill(os.getpid(), number)
-            after_step(progress, run, training)
+            after_step(job, run, training)
 
         trainer = Trainer(prepared, tmp_path / number.name)
         with monkeypatch.context() as patch:
-            patch.setattr(Progress, "__call__", signalled)
+            patch.setattr(Job, "after_step", signalled)
             code, _, err = trainer.train(runs)
         assert code == 128 + number
         assert err.startswith("job: stopped: 1 of 3 runs finished. Run the same command") and len(err.splitlines()) == 1
@@ -187,8 +187,8 @@ def test_runs_whose_optional_data_is_missing_are_skipped(trainer: Trainer, tmp_p
 def test_a_line_of_progress_has_runs_steps_speed_and_time(tmp_path: Path) -> None:
     runs = [make_run(l2=l2, steps=60) for l2 in (0, 0.01, 0.1)]
     state: Any = SimpleNamespace(step=15, steps=60, seconds=1.5, examples=240)
-    progress = Progress("job", "images", RunCache(tmp_path, "", ""), 60, runs)
-    assert progress.line(runs[1], state) == "job: run 2 of 3, step 15 of 60, 160 images/s, 0:00:10 left"
+    job = Job("job", STUDY, [*runs], RunCache(tmp_path, "", ""), None, grid.Config(), missing=[*runs])
+    assert job.progress(runs[1], state) == "job: run 2 of 3, step 15 of 60, 160 images/s, 0:00:10 left"
 
 
 def test_the_command_trains_a_job_by_name_and_imports_no_torch_where_all_are_finished(
@@ -221,8 +221,8 @@ def test_the_command_trains_a_job_by_name_and_imports_no_torch_where_all_are_fin
 
 
 def test_what_changes_no_result_reaches_a_job_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    monkeypatch.setattr(jobs, "run_job", lambda *arguments: given.append(arguments[-1]) or 0)
+    given: list[grid.Config] = []
+    monkeypatch.setattr(Job, "write", lambda job, output: given.append(job.config) or 0)
     words = ["train", "--study", "norms", "--scale", "laptop", "--job", "linear-1", "--output", "x"]
     main(words)
     chosen = {"device": "cuda", "gpu_slots": 3, "checkpoint_seconds": 0.5, "retrain": True}

@@ -91,46 +91,124 @@ def read_if_whole(read: Callable[[Path], Any], path: Path) -> Any:
 
 
 @dataclass
-class Progress:
-    """What happens after each step of a job's runs: lines of progress, checkpoints, and the end on a signal."""
+class Job:
+    """Runs that are written as one table: those in the run cache are read, the others trained."""
 
-    job: str
-    unit: str
+    name: str
+    study: Study
+    runs: list[BaseRun]
     cache: RunCache
-    checkpoint_seconds: float
-    runs: list[BaseRun]  # to train
-    signal: int = 0  # that was received
+    data: tuple[Path, Path] | None  # the files of the prepared tensors and of their record, if the runs need any
+    config: Config
+    missing: list[BaseRun] = field(default_factory=list)  # runs to train
+    stopped_by: int = 0  # the signal that was received
     saved: float = field(default_factory=time.monotonic)
     printed: float = field(default_factory=time.monotonic)
 
-    def receive(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: the present step ends first."""
-        self.signal = number
+    def write(self, output: Path) -> int:
+        """Write the table, and train what is missing for it; returns the exit code.
 
-    def __call__(self, run: BaseRun, training: Training) -> None:
+        Where by the record optional data are missing, the table has no rows.
+        """
+        if unavailable := recorded(self.data, "missing"):
+            print(f"{self.name}: skipped: {unavailable}", flush=True)
+            storage.write_table(storage.with_provenance(SCHEMA.empty_table(), []), output)
+            return 0
+        finished = {} if self.config.retrain else {run: self.cache.finished(run) for run in self.runs}
+        results = {run: result for run, result in finished.items() if result}
+        self.missing = [run for run in self.runs if run not in results]
+        print(f"{self.name}: {len(self.missing)} of {len(self.runs)} runs to train", flush=True)
+        if self.missing:
+            from effective_lr.prepare.dataset import load
+
+            tensors = load(*self.data) if self.data else {}
+            with on_device(self.config.device, self.config.gpu_slots, self.name) as device:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, self.receive)
+                try:
+                    for run in self.missing:
+                        results[run] = self.train(run, tensors, device)
+                        print(
+                            f"[{len(results)}/{len(self.runs)}] {describe(self.study, run, *results[run])}", flush=True
+                        )
+                except Stopped:
+                    so_far = f"{len(results)} of {len(self.runs)} runs finished"
+                    print(f"{self.name}: stopped: {so_far}. Run the same command again to resume.", file=sys.stderr)
+                    return 128 + self.stopped_by
+        tables, provenances = zip(*(results[run] for run in self.runs), strict=True)
+        storage.write_table(storage.with_provenance(pa.concat_tables(tables), list(provenances)), output)
+        return 0
+
+    def train(self, run: BaseRun, tensors: "dict[str, torch.Tensor]", device: "torch.device") -> Result:
+        """Train a run with the prepared data, from its checkpoint if there is one, and keep its result in the run
+        cache."""
+        import torch
+
+        is_gpu = device.type == "cuda"
+        if is_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+        checkpoint = self.cache.checkpoint_path(run)
+        saved = None if self.config.retrain else read_if_whole(storage.read_checked, checkpoint)
+        if saved:
+            print(f"{run.run_id}: resumed from its checkpoint", flush=True)
+        module = self.study.module("training")
+        data = module.load(tensors, run, device)
+        training: Training = module.train(run, data, saved=saved, after_step=partial(self.after_step, run))
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+        provenance = Provenance(
+            study=self.study.name,
+            run_id=run.run_id,
+            run=run.model_dump(),
+            run_key=self.cache.table_path(run).stem,
+            code_key=self.cache.code_key,
+            data_sha256=self.cache.data_sha256,
+            commit=commit(),
+            diverged=training.step if training.diverged else None,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            resumed=saved is not None,
+            seconds=round(training.seconds, 3),
+            gpu_seconds=round(training.seconds, 3) if is_gpu else 0.0,
+            examples_per_second=round(training.examples / training.seconds),
+            peak_memory_mb=round(torch.cuda.max_memory_allocated(device) / 2**20 if is_gpu else kilobytes / 2**10),
+            device=torch.cuda.get_device_name(device) if is_gpu else f"CPU {platform.machine()}",
+            host=platform.node(),
+            versions={"python": platform.python_version(), "torch": torch.__version__},
+        )
+        columns = [[run.run_id] * len(training.rows), *map(list, zip(*training.rows, strict=True))]
+        table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
+        storage.write_table(storage.with_provenance(table, [provenance]), self.cache.table_path(run))
+        checkpoint.unlink(missing_ok=True)
+        return table, provenance
+
+    def after_step(self, run: BaseRun, training: Training) -> None:
+        """Print a line of progress or save a checkpoint, where it is time for that, and stop where a signal came."""
         now = time.monotonic()
         if now - self.printed >= PROGRESS_SECONDS:
             self.printed = now
-            print(self.line(run, training), flush=True)
+            print(self.progress(run, training), flush=True)
         if training.diverged or training.step == training.steps:
             return
-        if self.signal or now - self.saved >= self.checkpoint_seconds:
+        if self.stopped_by or now - self.saved >= self.config.checkpoint_seconds:
             self.saved = now
             try:
                 storage.write_checked(training.save(), self.cache.checkpoint_path(run))
             except UserError as error:  # a checkpoint is an insurance: the training itself is not harmed
                 print(f"No checkpoint: {error}", flush=True)
-        if self.signal:
+        if self.stopped_by:
             raise Stopped
 
-    def line(self, run: BaseRun, training: Training) -> str:
+    def progress(self, run: BaseRun, training: Training) -> str:
         """How far the present run and the job are, and how long the rest takes at the speed of the present run."""
-        number = self.runs.index(run)
-        steps = training.steps * (len(self.runs) - number) - training.step
+        number = self.missing.index(run)
+        steps = training.steps * (len(self.missing) - number) - training.step
         left = timedelta(seconds=round(steps * training.seconds / training.step))
-        speed = f"{training.examples / training.seconds:,.0f} {self.unit}/s"
+        speed = f"{training.examples / training.seconds:,.0f} {self.study.unit}/s"
         step = f"step {training.step:,} of {training.steps:,}"
-        return f"{self.job}: run {number + 1} of {len(self.runs)}, {step}, {speed}, {left} left"
+        return f"{self.name}: run {number + 1} of {len(self.missing)}, {step}, {speed}, {left} left"
+
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the present step ends first."""
+        self.stopped_by = number
 
 
 @once_per_process
@@ -155,57 +233,6 @@ def commit() -> str:
     return "unknown"
 
 
-def train(
-    study: Study,
-    run: BaseRun,
-    tensors: "dict[str, torch.Tensor]",
-    device: "torch.device",
-    cache: RunCache,
-    after_step: Callable[[Training], None],
-    reuse: bool = True,
-) -> Result:
-    """Train a run, from its checkpoint if there is one and `reuse` allows, and keep its result in the run cache.
-
-    `tensors` are the prepared data.
-    """
-    import torch
-
-    is_gpu = device.type == "cuda"
-    if is_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
-    saved = read_if_whole(storage.read_checked, cache.checkpoint_path(run)) if reuse else None
-    if saved is not None:
-        print(f"{run.run_id}: resumed from its checkpoint", flush=True)
-    module = study.module("training")
-    data = module.load(tensors, run, device)
-    training: Training = module.train(run, data, saved=saved, after_step=after_step)
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    provenance = Provenance(
-        study=study.name,
-        run_id=run.run_id,
-        run=run.model_dump(),
-        run_key=cache.table_path(run).stem,
-        code_key=cache.code_key,
-        data_sha256=cache.data_sha256,
-        commit=commit(),
-        diverged=training.step if training.diverged else None,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        resumed=saved is not None,
-        seconds=round(training.seconds, 3),
-        gpu_seconds=round(training.seconds, 3) if is_gpu else 0.0,
-        examples_per_second=round(training.examples / training.seconds),
-        peak_memory_mb=round(torch.cuda.max_memory_allocated(device) / 2**20 if is_gpu else kilobytes / 2**10),
-        device=torch.cuda.get_device_name(device) if is_gpu else f"CPU {platform.machine()}",
-        host=platform.node(),
-        versions={"python": platform.python_version(), "torch": torch.__version__},
-    )
-    columns = [[run.run_id] * len(training.rows), *map(list, zip(*training.rows, strict=True))]
-    table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
-    storage.write_table(storage.with_provenance(table, [provenance]), cache.table_path(run))
-    cache.checkpoint_path(run).unlink(missing_ok=True)
-    return table, provenance
-
-
 def describe(study: Study, run: BaseRun, table: pa.Table, provenance: Provenance) -> str:
     """One line for a person who follows the training."""
     means = table.filter(pc.equal(table["layer"], "")).group_by("quantity").aggregate([("value", "mean")])
@@ -224,49 +251,5 @@ def train_job(layout: Layout, study: str, job: str, output: Path, runs_hash: str
     if runs_hash not in ("", grid.runs_hash(runs)):
         raise UserError(f"{job}: its runs changed since this job was planned; start the workflow again")
     data = data_of(chapter.study, runs[0])
-    folder = layout.results(study) / "runs"
-    cache = RunCache(folder, code or training_key(chapter.study), recorded(data, "sha256"))
-    return run_job(job, chapter.study, runs, cache, data, output, layout.config)
-
-
-def run_job(
-    name: str,
-    study: Study,
-    runs: list[BaseRun],
-    cache: RunCache,
-    data: tuple[Path, Path] | None,
-    output: Path,
-    config: Config,
-) -> int:
-    """Write the table of a job, and train what is missing for it; returns the exit code.
-
-    `data` are the files of the prepared tensors and of their record, None for runs that need none. Where by the
-    record optional data are missing, the table has no rows.
-    """
-    if unavailable := recorded(data, "missing"):
-        print(f"{name}: skipped: {unavailable}", flush=True)
-        storage.write_table(storage.with_provenance(SCHEMA.empty_table(), []), output)
-        return 0
-    results = {} if config.retrain else {run: result for run in runs if (result := cache.finished(run))}
-    missing = [run for run in runs if run not in results]
-    print(f"{name}: {len(missing)} of {len(runs)} runs to train", flush=True)
-    if missing:
-        from effective_lr.prepare.dataset import load
-
-        tensors = load(*data) if data else {}
-        progress = Progress(name, study.unit, cache, config.checkpoint_seconds, missing)
-        with on_device(config.device, config.gpu_slots, name) as device:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, progress.receive)
-            try:
-                for run in missing:
-                    after_step = partial(progress, run)
-                    results[run] = train(study, run, tensors, device, cache, after_step, reuse=not config.retrain)
-                    print(f"[{len(results)}/{len(runs)}] {describe(study, run, *results[run])}", flush=True)
-            except Stopped:
-                so_far = f"{len(results)} of {len(runs)} runs finished"
-                print(f"{name}: stopped: {so_far}. Run the same command again to resume.", file=sys.stderr)
-                return 128 + progress.signal
-    tables, provenances = zip(*(results[run] for run in runs), strict=True)
-    storage.write_table(storage.with_provenance(pa.concat_tables(tables), list(provenances)), output)
-    return 0
+    cache = RunCache(layout.results(study) / "runs", code or training_key(chapter.study), recorded(data, "sha256"))
+    return Job(job, chapter.study, runs, cache, data, layout.config).write(output)
