@@ -46,11 +46,11 @@ def test_a_mistake_in_a_claim_is_named(tmp_path: Path) -> None:
     for changes, expected in [
         ({"parts": [{**PART, "within": [1.15, 0.85]}]}, ["X1.parts.0.within", "1.15", "0.85"]),
         ({"parts": [{**PART, "within": [1.15]}]}, ["within"]),
-        ({"parts": [{**PART, "whitin": 3}]}, ["whitin", "'within'"]),
+        ({"parts": [{**PART, "whitin": 3}]}, ["whitin: unknown key"]),
         ({"parts": [{**PART, "check": "exact"}]}, ["subject = 'sgd'", "either a statistic or a check"]),
         ({"explored": [{"subject": "sgd"}]}, ["subject = 'sgd'", "either a statistic or a check"]),
         ({"parts": [{**PART, "planned": {"seeds": 9}}]}, ["planned.deviation", "missing"]),
-        ({"tittle": ""}, ["tittle", "'title'"]),
+        ({"tittle": ""}, ["tittle: unknown key"]),
     ]:
         path.write_text(yaml.safe_dump({"X1": {**CLAIM, **changes}}))
         with pytest.raises(UserError) as refusal:
@@ -67,7 +67,7 @@ def test_what_is_named_must_be_there(tmp_path: Path) -> None:
     mistakes: list[tuple[str, str, dict[str, Any], list[str]]] = [
         ("contents.yaml", "figures", {"experiments": ["plain_sgd"]}, ["experiments of config", "'plain_sgd'"]),
         ("contents.yaml", "tables", {"claims": ["C99"]}, ["claims = 'C99'", "C1"]),
-        ("contents.yaml", "tables", {"claim": ["C1"]}, ["claim", "'claims'"]),
+        ("contents.yaml", "tables", {"claim": ["C1"]}, ["claim: unknown key"]),
         ("contents.yaml", "notebooks", {"data_of": "plain_sgd"}, ["'plain_sgd'"]),
         ("contents.yaml", "", {"first_view": "plain"}, ["first_view = 'plain'", "plane"]),
         ("claims.yaml", "C1", {"experiments": ["plain_sgd"]}, ["experiments of config/normalization/smoke.yaml"]),

@@ -143,8 +143,7 @@ def test_the_config_is_that_of_the_file_and_what_is_chosen_goes_before_it(
 
 def test_a_mistake_in_the_config_names_the_key_and_what_was_expected() -> None:
     mistakes: list[tuple[dict[str, Any], list[list[str]]]] = [
-        ({"scael": "smoke"}, [["scael", "'scale'"]]),
-        ({"colour": "red"}, [["colour", "config/README.md"]]),
+        ({"scael": "smoke"}, [["scael: unknown key", "config/README.md"]]),
         ({"scale": 3}, [["scale = 3", "string"]]),
         ({"retrain": "maybe", "device": "tpu"}, [["device = 'tpu'", "'cuda'"], ["retrain = 'maybe'", "boolean"]]),
     ]
@@ -171,8 +170,8 @@ def test_a_scale_based_on_another_states_what_differs(tmp_path: Path) -> None:
 
 MISTAKES_OF_A_SCALE: list[tuple[dict[str, Any], list[str]]] = [
     ({"device": "cpu"}, ["experiments.plane: device: unknown key", "config/README.md"]),
-    ({"experiment": {"cases": [{"sed": 1}]}}, ["experiments.plane: sed: unknown key", "'seed'"]),
-    ({"experiment": {"gird": {}}}, ["experiments.plane.gird", "'grid'"]),
+    ({"experiment": {"cases": [{"sed": 1}]}}, ["experiments.plane: sed: unknown key"]),
+    ({"experiment": {"gird": {}}}, ["experiments.plane.gird: unknown key"]),
     ({"experiment": {"grid": [1]}}, ["experiments.plane.grid = [1]", "dictionary"]),
     ({"steps": "many"}, ["experiments.plane", "steps = 'many'", "integer"]),
     ({"l2": [0, -1]}, ["experiments.plane", "l2 = -1", "greater than or equal to 0"]),
@@ -217,7 +216,7 @@ def test_mistakes_of_every_experiment_are_named_and_a_wrong_default_once(tmp_pat
     experiments = {"plane": {"about": "", "grid": {"l2": [0, -1, -2]}}, "symmetry": {"about": "", "grid": {"lr": 0}}}
     defaults = {**SMALL, "steps": 0, "step": 3}
     text = yaml.safe_dump({"about": "", "defaults": defaults, "experiments": experiments})
-    where = [line.split(": input")[0].split("; did")[0] for line in problems(tmp_path, text)]
+    where = [line.split(": input")[0].split("; config")[0] for line in problems(tmp_path, text)]
     assert sorted(where) == [
         "experiments.plane: l2 = -1",
         "experiments.plane: l2 = -2",

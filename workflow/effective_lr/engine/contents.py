@@ -123,14 +123,12 @@ Claims = RootModel[dict[str, Claim]]
 
 def load_contents(path: Path) -> Contents:
     """The checked contents of a chapter. Raises UserError with one sentence for each problem."""
-    known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
-    return checked(Contents, read_yaml(path, "the keys order, first_view, figures, tables and notebooks"), path, known)
+    return checked(Contents, read_yaml(path, "the keys order, first_view, figures, tables and notebooks"), path)
 
 
 def load_claims(path: Path) -> dict[str, Claim]:
     """The checked claims by their names. Raises UserError with one sentence for each problem."""
-    known = [*Claim.model_fields, *Part.model_fields]
-    return checked(Claims, read_yaml(path, "claims by their names"), path, known).root
+    return checked(Claims, read_yaml(path, "claims by their names"), path).root
 
 
 @dataclass(frozen=True)
@@ -207,19 +205,12 @@ class Chapter:
 
 def load_chapter(root: Path, name: str, scale: str) -> Chapter:
     """A study at one scale, checked. Raises UserError with one sentence for each problem."""
-    study, folder = load(name), config_folder(root, name)
-    loaded, experiments = grid.load_scale(folder, scale, study)
-    paper = root / "paper" / name
+    study, paper = load(name), root / "paper" / name
+    loaded, experiments = grid.load_scale(grid.config_path(root, name), scale, study)
     contents, claims = load_contents(paper / "contents.yaml"), load_claims(paper / "claims.yaml")
     chapter = Chapter(study, loaded, experiments, contents, claims)
     chapter.check(Path("config", name, f"{scale}.yaml"), paper.relative_to(root))
     return chapter
-
-
-def config_folder(root: Path, study: str) -> Path:
-    """The scales of a study: in the working directory, where they are there, or else in the repository."""
-    own = Path.cwd() / "config" / study
-    return own if own.is_dir() else root / "config" / study
 
 
 def published_table(root: Path, study: str, scale: str) -> Path:
@@ -240,7 +231,7 @@ def load_chapters(root: Path, config: Config, study: str = "") -> dict[str, Chap
     if study not in ("", *names()):
         raise UserError(f"STUDY = '{study}': expected one of {', '.join(names())}")
     known = {
-        name: published_scales(root, name) if chosen else grid.scales(config_folder(root, name))
+        name: published_scales(root, name) if chosen else grid.scales(grid.config_path(root, name))
         for name in names()
         if study in ("", name)
     }

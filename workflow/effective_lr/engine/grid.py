@@ -3,7 +3,6 @@
 The Snakefile imports it: nothing here imports torch.
 """
 
-import hashlib
 import itertools
 import json
 import os
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from effective_lr.engine.resources import CPU_SPEED
-from effective_lr.engine.study import BaseRun, PositiveFloat, Study
+from effective_lr.engine.study import BaseRun, PositiveFloat, Study, sha256_of
 from effective_lr.engine.validation import checked, explain, read_yaml
 from effective_lr.errors import UserError
 
@@ -100,7 +99,7 @@ def expand(scale: Scale, model: type[BaseRun], where: object = "") -> Experiment
                     run = model(**dict(zip(settings, values, strict=True)))
                     runs[run.run_id] = run
                 except ValidationError as error:
-                    for text in explain(error, model.model_fields):
+                    for text in explain(error):
                         problems.setdefault(text, name)
         experiments[name] = list(runs.values())
     if problems:
@@ -113,11 +112,15 @@ def load_config(root: Path, chosen: dict[str, Any]) -> Config:
 
     A job of Snakemake finds in its environment what the user chose on the command line of that.
     """
-    own = Path.cwd() / "config" / "config.yaml"  # of a working directory elsewhere
-    path = own if own.exists() else root / "config" / "config.yaml"
+    of_file = read_yaml(config_path(root, "config.yaml"), "keys of the config")
     of_job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
-    content = {**read_yaml(path, "keys of the config"), **of_job, **chosen}
-    return checked(Config, content, "config", Config.model_fields)
+    return checked(Config, {**of_file, **of_job, **chosen}, "config")
+
+
+def config_path(root: Path, name: str) -> Path:
+    """A file or folder of config/: that of a working directory elsewhere, if it is there, or that of the repository."""
+    own = Path.cwd() / "config" / name
+    return own if own.exists() else root / "config" / name
 
 
 def scales(folder: Path) -> list[str]:
@@ -129,7 +132,7 @@ def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiment
     """The checked scale `folder/name.yaml` and its runs. Raises UserError with one sentence for each problem."""
     path = folder / f"{name}.yaml"
     try:
-        scale = checked(Scale, _read_scale(path), path, [*Scale.model_fields, *Experiment.model_fields])
+        scale = checked(Scale, _read_scale(path), path)
     except RecursionError:
         raise UserError(f"{path}: based_on leads back to itself; name a scale that is not based on this one") from None
     return scale, expand(scale, study.run, path)
@@ -210,5 +213,4 @@ def _parts(study: Study, runs: list[BaseRun]) -> list[list[BaseRun]]:
 
 def runs_hash(runs: list[BaseRun]) -> str:
     """A hash of the settings of runs: Snakemake plans a job again when it changes."""
-    text = json.dumps([run.model_dump() for run in runs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of([run.model_dump() for run in runs])[:16]

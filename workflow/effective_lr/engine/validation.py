@@ -1,8 +1,6 @@
 """Sentences about what pydantic and YAML find wrong: the key, what was found, what was expected."""
 
-import difflib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +12,7 @@ from effective_lr.errors import UserError, reason
 TYPES = {"float", "int", "str", "bool", "constrained-float", "constrained-int"}  # how pydantic names parts of a union
 
 
-def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
+def explain(error: ValidationError) -> list[str]:
     """One sentence for each problem that pydantic found; the parts of a union are one problem."""
     found: dict[str, list[str]] = {}  # messages by the key that they are about
     for problem in error.errors():
@@ -25,9 +23,7 @@ def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
         elif problem["type"] == "missing":
             message = "missing; set it"
         elif problem["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(place[-1], known, n=1)
-            advice = f"did you mean '{close[0]}'?" if close else "config/README.md lists the keys of each file"
-            message = f"unknown key; {advice}"
+            message = "unknown key; config/README.md and the other files of this kind have the keys"
         else:
             key = f"{key} = {problem['input']!r}" if key else f"found {problem['input']!r}"
         found.setdefault(key, []).append(message)
@@ -37,13 +33,12 @@ def explain(error: ValidationError, known: Iterable[str]) -> list[str]:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def checked(model: type[Model], content: Any, where: object, known: Iterable[str]) -> Model:
-    """The content as a model; `known` are its keys and those of its parts. Raises UserError with one sentence for each
-    problem, which begins with `where`."""
+def checked(model: type[Model], content: Any, where: object) -> Model:
+    """The content as a model. Raises UserError with one sentence for each problem, which begins with `where`."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError("\n".join(f"{where}: {text}" for text in explain(error, known))) from None
+        raise UserError("\n".join(f"{where}: {text}" for text in explain(error))) from None
 
 
 class _Loader(yaml.CSafeLoader):  # the fast one: each start of Snakemake reads some twenty files
