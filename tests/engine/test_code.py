@@ -36,16 +36,13 @@ class Run:
     drop: float = halve(RATE, change=0.25)
 '''
 KEEP = {
-    "# half": "# one half",
     "  # half": "",
     "RATE = 0.5": "RATE = (\n    0.50\n)",
     "\n\n\n": "\n",
     '"layer"': "'layer'",
     "Module.": "Edited.",
     '    """Function."""\n': "",
-    "Class.": "Edited.",
     "training steps": "steps of training",
-    "ours": "paper",
     "raise it": "lower it",
     "channels": "units",
     "less than 0": "below 0",

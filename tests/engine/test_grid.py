@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from effective_lr.engine import grid
 from effective_lr.engine.resources import CPU_SPEED
-from effective_lr.engine.study import setting
 from effective_lr.errors import UserError
 from effective_lr.studies.normalization.settings import Run
 from shared import ROOT, SMALL, STUDY, make_run
@@ -50,14 +49,6 @@ def test_an_experiment_is_every_combination_of_its_grid_with_every_case_once(exp
     assert len(runs) == len(expected) == len({run.run_id for run in runs})  # different runs have different names
     in_lists = expand({}, [{**axes, **{key: [value] for key, value in case.items()}} for case in reversed(cases)])
     assert set(in_lists) == expected  # a list in a case is expanded, too; the order does not matter
-
-
-def test_a_setting_added_later_with_a_default_keeps_every_name() -> None:
-    class LaterRun(Run):
-        warmup: int = setting("", "ours", default=0)
-
-    assert LaterRun(**SMALL).run_id == LaterRun(**SMALL, warmup=0).run_id == make_run().run_id
-    assert LaterRun(**SMALL, warmup=9).run_id != make_run().run_id
 
 
 @given(st.sampled_from(["lr", "l2", "affine_lr", "initial_norm"]), st.integers(1, 1000))
@@ -172,10 +163,8 @@ MISTAKES_OF_A_SCALE: list[tuple[dict[str, Any], list[str]]] = [
     ({"device": "cpu"}, ["experiments.plane: device: unknown key", "config/README.md"]),
     ({"experiment": {"cases": [{"sed": 1}]}}, ["experiments.plane: sed: unknown key"]),
     ({"experiment": {"gird": {}}}, ["experiments.plane.gird: unknown key"]),
-    ({"experiment": {"grid": [1]}}, ["experiments.plane.grid = [1]", "dictionary"]),
     ({"steps": "many"}, ["experiments.plane", "steps = 'many'", "integer"]),
     ({"l2": [0, -1]}, ["experiments.plane", "l2 = -1", "greater than or equal to 0"]),
-    ({"l2": math.inf}, ["experiments.plane", "l2 = inf", "finite"]),
     ({"l2": True}, ["experiments.plane", "l2 = true", "number"]),
     ({"optimizer": ["sgd", "sdg"]}, ["experiments.plane", "optimizer = 'sdg'", "'sgd'", "'adamw'"]),
     ({"affine_lr": "share"}, ["experiments.plane", "affine_lr = 'share'", "'shared'"]),

@@ -70,17 +70,6 @@ def test_the_speed_of_a_run_is_that_of_its_later_steps(monkeypatch: pytest.Monke
     assert plan.seconds_of(training, make_run(steps=1000), {}, None) == pytest.approx(1000 * 0.01)
 
 
-def test_limits_grow_with_the_work_and_with_each_attempt() -> None:
-    run = make_run(steps=10**7)
-    ask = resources.time_limit
-    assert resources.START_MINUTES < ask(STUDY, [run], is_gpu=True) < ask(STUDY, [run] * 8, is_gpu=False)
-    assert ask(STUDY, [run], 2, True) == 2 * ask(STUDY, [run], is_gpu=True)
-    assert ask(STUDY, [make_run(steps=10**12)]) == resources.LONGEST_MINUTES
-    assert (
-        resources.memory_limit(STUDY, [run], 2) == 2 * resources.memory_limit(STUDY, [run]) > 2 * STUDY.megabytes(run)
-    )
-
-
 def test_limits_follow_from_what_was_measured() -> None:
     """Each published run took less than a job of its own would ask for, and more than a hundredth of its arithmetic."""
     for study in map(load, names()):

@@ -27,7 +27,7 @@ def write(results: list[Result], folder: Path) -> list[Path]:
     """The tables of jobs of one run each."""
     paths = [folder / f"{number}.parquet" for number in range(len(results))]
     for (table, provenance), path in zip(results, paths, strict=True):
-        storage.write_table(storage.with_provenance(table, [provenance]), path)
+        storage.write_table(table, [provenance], path)
     return paths
 
 
@@ -52,7 +52,7 @@ def test_gathered_tables_hold_results_settings_and_the_effective_lr(trained: dic
 
 def test_runs_without_their_optional_data_leave_empty_tables(tmp_path: Path) -> None:
     path = tmp_path / "empty.parquet"
-    storage.write_table(storage.with_provenance(storage.SCHEMA.empty_table(), []), path)
+    storage.write_table(storage.SCHEMA.empty_table(), [], path)
     optional = replace(STUDY, optional_data=frozenset(["fashion-mnist-14"]))
     metrics, runs = gather(optional, [path], [RUNS[0].run_id])
     assert metrics.empty and runs.empty and {"seed", "torch", "test_error"} <= set(runs.columns)

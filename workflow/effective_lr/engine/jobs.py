@@ -112,7 +112,7 @@ class Job:
         """
         if unavailable := recorded(self.data, "missing"):
             print(f"{self.name}: skipped: {unavailable}", flush=True)
-            storage.write_table(storage.with_provenance(SCHEMA.empty_table(), []), output)
+            storage.write_table(SCHEMA.empty_table(), [], output)
             return 0
         finished = {} if self.config.retrain else {run: self.cache.finished(run) for run in self.runs}
         results = {run: result for run, result in finished.items() if result}
@@ -136,7 +136,7 @@ class Job:
                     print(f"{self.name}: stopped: {so_far}. Run the same command again to resume.", file=sys.stderr)
                     return 128 + self.stopped_by
         tables, provenances = zip(*(results[run] for run in self.runs), strict=True)
-        storage.write_table(storage.with_provenance(pa.concat_tables(tables), list(provenances)), output)
+        storage.write_table(pa.concat_tables(tables), list(provenances), output)
         return 0
 
     def train(self, run: BaseRun, tensors: "dict[str, torch.Tensor]", device: "torch.device") -> Result:
@@ -176,7 +176,7 @@ class Job:
         )
         columns = [[run.run_id] * len(training.rows), *map(list, zip(*training.rows, strict=True))]
         table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
-        storage.write_table(storage.with_provenance(table, [provenance]), self.cache.table_path(run))
+        storage.write_table(table, [provenance], self.cache.table_path(run))
         checkpoint.unlink(missing_ok=True)
         return table, provenance
 

@@ -86,10 +86,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file."""
+def write_table(table: pa.Table, provenance: list[Provenance], path: Path) -> None:
+    """Write a Parquet file with the provenance of its runs inside, so that the two never part, and their checksum."""
+    text = json.dumps([record.model_dump(by_alias=True) for record in provenance], sort_keys=True)
+    whole = table.replace_schema_metadata({"provenance": text, "sha256": _sha256(table, text)})
     with whole_file(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(whole, partial, compression="zstd")
 
 
 def write_json(content: Any, path: Path) -> None:
@@ -115,12 +117,6 @@ def read_checked(path: Path) -> bytes:
     if hashlib.sha256(content).digest() != digest:
         raise UserError(f"{path}: damaged ({len(stored)} bytes that do not have the sha256 they begin with)")
     return content
-
-
-def with_provenance(table: pa.Table, provenance: list[Provenance]) -> pa.Table:
-    """The table with the provenance of its runs inside, so that the two never part, and a checksum of both."""
-    text = json.dumps([record.model_dump(by_alias=True) for record in provenance], sort_keys=True)
-    return table.replace_schema_metadata({"provenance": text, "sha256": _sha256(table, text)})
 
 
 def read_table(path: Path) -> tuple[pa.Table, list[Provenance]]:
