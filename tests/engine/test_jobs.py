@@ -61,6 +61,7 @@ def test_finished_run_is_reused(cached: Callable[..., Result], tmp_path: Path) -
 
 
 def test_a_run_is_trained_again_when_anything_changes_that_its_result_rests_on(cached: Callable[..., Result]) -> None:
+    cached()
     cached(lr=0.1, l2=0.2)
     changes: list[dict[str, Any]] = [{"lr": 0.06}, {"l2": 0.02}, {"seed": 4}, {"initial_norm": 2}, {"code": "c"}]
     for change in [*changes, {"data": "d"}, {"lr": 0.2, "l2": 0.1}]:  # the last swaps values of two settings
