@@ -71,7 +71,7 @@ def test_the_speed_of_a_run_is_that_of_its_later_steps(monkeypatch: pytest.Monke
 
 
 def test_limits_follow_from_what_was_measured() -> None:
-    """The published runs of a study took less, as one job, than that asks for at the second attempt, which resumes it."""
+    """The published runs of a study took less, as one job, than that asks for at its second attempt."""
     for study in map(load, names()):
         records = storage.read_provenance(published_table(ROOT, study.name, "study"))
         runs = [study.run(**record.run) for record in records]
