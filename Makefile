@@ -116,9 +116,9 @@ publish: setup ## Write results/published from a finished scale (SCALE=study)
 	$(activate)
 	tool publish
 
-certify: setup ## Check that changed training code (STUDY=normalization) gives the same results, so that trained runs keep their key
+certify: setup ## Check that changed training code (STUDY=norms SCALE=smoke) gives the same results, so that trained runs keep their key
 	$(activate)
-	python -m effective_lr certify --study "$${STUDY:-normalization}"
+	tool certify
 
 bench: setup-dev ## Measure speed against usual scripts, and what the workflow adds (on an idle machine)
 	$(activate)

@@ -19,7 +19,7 @@ import torch
 from effective_lr.engine import grid
 from effective_lr.engine.contents import Chapter, Claim, Contents
 from effective_lr.engine.inputs import Layout, recorded
-from effective_lr.engine.jobs import RunCache, run_job, train
+from effective_lr.engine.jobs import Job, RunCache
 from effective_lr.engine.storage import SCHEMA, Result, read_table
 from effective_lr.engine.study import load
 from effective_lr.errors import UserError
@@ -76,8 +76,7 @@ def diverging_run(**changes: Any) -> Run:
 def chapter_of(experiments: dict[str, list[Run]], claims: dict[str, Claim] | None = None) -> Chapter:
     """A chapter that rests on these runs and shows nothing."""
     scale = grid.Scale(about="", defaults=SMALL, experiments={})
-    jobs = grid.jobs(STUDY, experiments, {name: [] for name in experiments})
-    return Chapter(STUDY, scale, experiments, jobs, Contents(order=1), claims or {})
+    return Chapter(STUDY, scale, experiments, Contents(order=1), claims or {})
 
 
 def layout_of(chapter: Chapter) -> Layout:
@@ -107,9 +106,8 @@ def train_or_reuse(
 ) -> Result:
     """What a job does for each of its runs."""
     cache = RunCache(folder, code, data)
-    return (cache.finished(run) if reuse else None) or train(
-        STUDY, run, tensors_of(splits), CPU, cache, lambda run, training: None, reuse
-    )
+    job = Job("job", STUDY, [run], cache, None, grid.Config(retrain=not reuse))
+    return (cache.finished(run) if reuse else None) or job.train(run, tensors_of(splits), CPU)
 
 
 class Trainer:
@@ -125,7 +123,8 @@ class Trainer:
         try:
             with redirect_stdout(out), redirect_stderr(err):
                 cache = RunCache(self.cache, "code", recorded(self.data, "sha256"))
-                code = run_job("job", STUDY, runs, cache, self.data, self.output, grid.Config(device="cpu", **options))
+                config = grid.Config(device="cpu", **options)
+                code = Job("job", STUDY, list(runs), cache, self.data, config).write(self.output)
         except UserError as error:
             code = 1
             err.write(f"{error}\n")

@@ -26,7 +26,7 @@ def write(results: list[Result], folder: Path) -> list[Path]:
     """The tables of jobs of one run each."""
     paths = [folder / f"{number}.parquet" for number in range(len(results))]
     for (table, provenance), path in zip(results, paths, strict=True):
-        storage.write_table(storage.with_provenance(table, [provenance]), path)
+        storage.write_table(table, [provenance], path)
     return paths
 
 

@@ -128,7 +128,7 @@ def test_targets(machine: Machine) -> None:
         "compare SCALE=study": f"{program} compare --scale study --metrics recompute --study ",
         "reuse-published": f"{program} reuse --scale  --metrics recompute --study ",
         "publish SCALE=study": f"{program} publish --scale study --metrics recompute --study ",
-        "certify": f"{program} certify --study normalization",
+        "certify SCALE=smoke": f"{program} certify --scale smoke --metrics recompute --study ",
         "docs": f"{program} docs",
         "test-slow": "pytest -m slow",
         "lab": "jupyter lab --LabApp.default_url=/lab/tree/notebooks",

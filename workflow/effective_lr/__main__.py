@@ -1,7 +1,7 @@
 """The command line: `python -m effective_lr COMMAND`. A mistake of the user ends in one sentence and exit code 1.
 
-A command is a function, and its options are the parameters of that. Its module is imported when it is called: a job
-that finds all its runs finished never imports torch.
+A command is a function, and its options are the parameters of that, where the parameter `layout` stands for those that
+choose one. Its module is imported when it is called: a job that finds all its runs finished never imports torch.
 """
 
 import os
@@ -25,9 +25,7 @@ if __name__ == "__main__":
 import importlib
 import inspect
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from effective_lr.engine.inputs import Layout
 from effective_lr.errors import UserError
@@ -56,43 +54,37 @@ COMMANDS = {
 }
 
 
-def function_of(command: str) -> Callable[..., Any]:
-    module, _, name = COMMANDS[command].rpartition(".")
-    function: Callable[..., Any] = getattr(importlib.import_module(f"effective_lr.{module}"), name)
-    return function
-
-
-def add_options(parser: ArgumentParser, parameters: Mapping[str, inspect.Parameter]) -> None:
-    """An option for each parameter; those that choose a layout for the parameter `layout`."""
-    if "layout" in parameters:
-        for name, what in (("scale", "that of config.yaml"), ("metrics", "that of config.yaml"), ("study", "all")):
-            parser.add_argument(f"--{name}", default="", help=f"without it, {what}")
-    for name, one in parameters.items():
-        option = f"--{name.replace('_', '-')}"
-        if one.annotation is bool:
-            parser.add_argument(option, action="store_true")
-        elif name not in ("layout", "study") or "layout" not in parameters:
-            parser.add_argument(option, type=one.annotation, default=one.default, required=one.default is one.empty)
-
-
 def call(words: list[str]) -> int:
     """Call a command for each study that is chosen, or once where it is about none; print what it returns as text."""
     about = (__doc__ or "").splitlines()[0]
     top = ArgumentParser("effective_lr", description=about, epilog="Each command has its own --help.")
     top.add_argument("command", choices=COMMANDS)
     command = top.parse_args(words[:1]).command
-    function = function_of(command)
+    module, _, name = COMMANDS[command].rpartition(".")
+    function = getattr(importlib.import_module(f"effective_lr.{module}"), name)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    parameters = inspect.signature(function).parameters
+
     parser = ArgumentParser(f"effective_lr {command}", description=inspect.getdoc(function))
-    add_options(parser, parameters)
+    parameters = dict(inspect.signature(function).parameters)
+    has_layout = parameters.pop("layout", None) is not None
+    has_study = has_layout and parameters.pop("study", None) is not None
+    if has_layout:
+        for name, what in (("scale", "that of config.yaml"), ("metrics", "that of config.yaml"), ("study", "all")):
+            parser.add_argument(f"--{name}", default="", help=f"without it, {what}")
+    for name, one in parameters.items():
+        option = f"--{name.replace('_', '-')}"
+        if one.annotation is bool:
+            parser.add_argument(option, action="store_true")
+        else:
+            parser.add_argument(option, type=one.annotation, default=one.default, required=one.default is one.empty)
+
     given = vars(parser.parse_args(words[1:]))
-    calls: list[dict[str, str]] = [{}]
-    if "layout" in parameters:
+    calls = [given]
+    if has_layout:
         layout = Layout.load(ROOT, given.pop("study"), scale=given.pop("scale"), metrics=given.pop("metrics"))
         given["layout"] = layout
-        calls = [{"study": study} for study in layout.chapters] if "study" in parameters else calls
-    found = [function(**given, **chosen) for chosen in calls]
+        calls = [{**given, "study": study} for study in layout.chapters] if has_study else calls
+    found = [function(**one) for one in calls]
     for text in found:
         if isinstance(text, str):
             print(text)

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT.resolve() / "workflow"))
 
 from effective_lr.document import manuscript
 from effective_lr.engine import code, contents, grid, machine, resources
-from effective_lr.engine.inputs import Layout
+from effective_lr.engine.inputs import Layout, data_of
 from effective_lr.errors import UserError
 
 try:

@@ -28,7 +28,9 @@ rule chapter:
         rules=lambda wildcards: RULES[wildcards.study],
         contents=ROOT / "paper/{study}/contents.yaml",
         published=lambda wildcards: LAYOUT.all_published_claims(wildcards.study).values(),
-        measured=lambda wildcards: LAYOUT.measured_files(wildcards.study),
+        measured=lambda wildcards: [
+            path for item in CHAPTERS[wildcards.study].contents.shown.values() for path in LAYOUT.measured(item)
+        ],
         templates=[ROOT / f"workflow/effective_lr/document/{name}.html" for name in ("report", "evidence")],
     output:
         claims=f"{RESULTS}/{{study}}/claims.json",

@@ -20,7 +20,7 @@ if workflow.resource_settings.nodes is None and "mem_mb" not in workflow.global_
 rule train:
     """Train the runs of one job, except those in the run cache, from their checkpoints where they have one."""
     input:
-        unpack(lambda wildcards: prepared(LAYOUT.data_of_job(wildcards.study, wildcards.job))),
+        unpack(lambda wildcards: prepared(data_of(job_of(wildcards)[0], job_of(wildcards)[1][0]))),
     output:
         f"{RESULTS}/{{study}}/jobs/{{job}}.parquet",
     log:

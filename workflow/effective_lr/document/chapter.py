@@ -60,7 +60,7 @@ def tables_of(layout: Layout, study: str, results: Results) -> Iterator[tuple[st
         make = chapter.study.find("tables", name) or getattr(common_tables, name, None)
         if make is None:
             raise UserError(f"{name}: no function of that name in the tables.py of {study}; add it")
-        own = list(chapter.experiments) if item.experiments == "all" else item.experiments
+        own = list(chapter.experiments) if item.experiments == ["all"] else item.experiments
         measured = [read_json(path) for path in layout.measured(item)]
         shown = results._replace(
             tables=results.tables.only(own),

@@ -33,56 +33,54 @@ def imports(path: Path) -> list[str]:
     return found
 
 
-def module_file(module: str, root: Path) -> Path | None:
-    """The file of a first-party module, or None where there is none of that name."""
-    package, *names = module.split(".")
-    if package != root.name:
-        return None
-    path = root.joinpath(*names)
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
-
-
-def closure(*starts: Path, root: Path = PACKAGE) -> list[Path]:
-    """The files and all first-party files that they import, directly or not, in functions too; sorted."""
-    found, waiting = set(starts), list(starts)
+def closure(modules: Iterable[str], root: Path = PACKAGE) -> list[Path]:
+    """The files of modules and of all first-party modules that they import, directly or not, in functions too; sorted.
+    Names that are no module of the package count for nothing."""
+    found: set[Path] = set()
+    seen, waiting = set(), list(modules)
     while waiting:
-        for module in imports(waiting.pop()):
-            file = module_file(module, root)
-            if file is not None and file not in found:
+        module = waiting.pop()
+        if module in seen or not module.startswith(f"{root.name}."):
+            continue
+        seen.add(module)
+        path = root.joinpath(*module.split(".")[1:])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file() and file not in found:
                 found.add(file)
-                waiting.append(file)
+                waiting += imports(file)
     return sorted(found)
 
 
 def sources(modules: Iterable[str], root: Path = PACKAGE) -> str:
-    """A hash of modules of the package, by their names in it, with all that they import. What is no such module counts
-    for nothing: a study need not have them all."""
-    starts = [file for name in modules if (file := module_file(f"{root.name}.{name}", root))]
+    """A hash of modules of the package, by their names in it, with all that they import. A study need not have all of
+    them."""
     digest = hashlib.sha256()
-    for path in closure(*starts, root=root):
+    for path in closure([f"{root.name}.{module}" for module in modules], root):
         digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def training_files(study: Study, studies: Path = STUDIES) -> list[Path]:
     """The files that decide the results of a study: its training module, and what that imports of its folder."""
-    folder = studies / study.name
-    return [path for path in closure(folder / "training.py", root=studies.parent) if path.is_relative_to(folder)]
+    files = closure([f"{studies.parent.name}.studies.{study.name}.training"], studies.parent)
+    return [path for path in files if path.is_relative_to(studies / study.name)]
+
+
+def training_tree(study: Study, studies: Path = STUDIES) -> str:
+    """A hash of the syntax trees of these files."""
+    return tree_hash(training_files(study, studies), studies / study.name)
 
 
 def training_key(study: Study, studies: Path = STUDIES) -> str:
     """The key of a study's training code: that of the first code that was found to give the same results."""
-    tree = tree_hash(training_files(study, studies), studies / study.name)
+    tree = training_tree(study, studies)
     return read_lock(studies / study.name / "code.lock").get(tree, tree)
 
 
 def read_lock(path: Path) -> dict[str, str]:
     """The keys of certified syntax trees by their hashes."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    entries = [line.split(maxsplit=2) for line in lines if line.strip() and not line.startswith("#")]
-    if any(len(entry) < 3 for entry in entries):
-        raise UserError(f"{path}: expected lines with a tree, its key and a remark; restore the file")
-    return {tree: key for tree, key, _ in entries}
+    return dict(line.split()[:2] for line in lines if line and not line.startswith("#"))
 
 
 def tree_hash(files: Iterable[Path], root: Path) -> str:

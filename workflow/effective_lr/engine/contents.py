@@ -5,11 +5,12 @@ The Snakefile imports it: nothing here imports torch or pandas.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, RootModel, model_validator
 
 from effective_lr.engine import grid
 from effective_lr.engine.grid import Config, Experiments, Scale
@@ -17,7 +18,7 @@ from effective_lr.engine.study import BaseRun, Study, load, names
 from effective_lr.engine.validation import checked, read_yaml
 from effective_lr.errors import UserError
 
-Names = list[str] | Literal["all"]
+Names = Annotated[list[str], BeforeValidator(lambda names: [names] if isinstance(names, str) else names)]  # or one
 COMMON_TABLES = ("verdicts", "verdicts_by_scale", "settings", "costs")  # of any study
 
 
@@ -29,14 +30,10 @@ class Item(_Strict):
     """A figure or a table: the function of its name in the study's figures.py or tables.py makes it."""
 
     title: str
-    experiments: Names = []  # whose runs it shows
-    claims: Names = []  # whose verdicts and numbers it shows
-    file: str | list[str] = []  # in JSON, which it shows: of several, the first found
+    experiments: Names = []  # whose runs it shows, or `all`
+    claims: Names = []  # whose verdicts and numbers it shows, or `all`
+    file: Names = []  # in JSON, which it shows: of several, the first found
     caption: str  # LaTeX; states the prediction
-
-    @property
-    def files(self) -> list[str]:
-        return [self.file] if isinstance(self.file, str) else self.file
 
 
 class Notebook(_Strict):
@@ -121,23 +118,17 @@ class Claim(_Strict):
     explored: list[Measurement] = []  # shown to explain, and no part of the verdict
 
 
+Claims = RootModel[dict[str, Claim]]
+
+
 def load_contents(path: Path) -> Contents:
     """The checked contents of a chapter. Raises UserError with one sentence for each problem."""
-    known = [*Contents.model_fields, *Item.model_fields, *Notebook.model_fields]
-    return checked(Contents, read_yaml(path, "the keys order, first_view, figures, tables and notebooks"), path, known)
+    return checked(Contents, read_yaml(path, "the keys order, first_view, figures, tables and notebooks"), path)
 
 
 def load_claims(path: Path) -> dict[str, Claim]:
     """The checked claims by their names. Raises UserError with one sentence for each problem."""
-    problems, claims, known = [], {}, [*Claim.model_fields, *Part.model_fields]
-    for name, content in read_yaml(path, "claims by their names").items():
-        try:
-            claims[name] = checked(Claim, content, f"{path}: {name}", known)
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
-    return claims
+    return checked(Claims, read_yaml(path, "claims by their names"), path).root
 
 
 @dataclass(frozen=True)
@@ -147,7 +138,6 @@ class Chapter:
     study: Study
     scale: Scale
     experiments: Experiments
-    jobs: dict[str, list[BaseRun]]
     contents: Contents
     claims: dict[str, Claim]
 
@@ -155,13 +145,20 @@ class Chapter:
     def name(self) -> str:
         return self.study.name
 
+    @cached_property
+    def jobs(self) -> dict[str, list[BaseRun]]:
+        """The runs of each training job."""
+        shown = {figure: self.experiments_of(item) for figure, item in self.contents.figures.items()}
+        figures = {one: [figure for figure, names in shown.items() if one in names] for one in self.experiments}
+        return grid.jobs(self.study, self.experiments, figures)
+
     def claims_of(self, item: Item) -> dict[str, Claim]:
         """The claims that an item shows."""
-        return self.claims if item.claims == "all" else {name: self.claims[name] for name in item.claims}
+        return self.claims if item.claims == ["all"] else {name: self.claims[name] for name in item.claims}
 
     def experiments_of(self, item: Item) -> list[str]:
         """The experiments that an item rests on: its own and those of its claims."""
-        own = list(self.experiments) if item.experiments == "all" else item.experiments
+        own = list(self.experiments) if item.experiments == ["all"] else item.experiments
         of_claims = [name for claim in self.claims_of(item).values() for name in claim.experiments]
         return list(dict.fromkeys([*own, *of_claims]))
 
@@ -188,45 +185,32 @@ class Chapter:
         """Raise UserError for contents and claims that name an unknown experiment, claim, figure or table."""
         contents, claims = paper / "contents.yaml", paper / "claims.yaml"
 
-        def require(name: str, known: Iterable[str], where: str) -> None:
-            if name not in known:
-                raise UserError(f"{where} = '{name}': expected one of {', '.join(known)}")
-
-        def require_experiments(names: Iterable[str], where: str) -> None:
+        def require(names: Iterable[str], known: Iterable[str], where: str) -> None:
             for name in names:
-                if name not in self.experiments:
-                    raise UserError(f"{config}: experiments.{name}: missing; {where} needs it")
+                if name not in ("all", *known):
+                    raise UserError(f"{where} = '{name}': expected one of {', '.join(known)}")
 
-        for name, stated in self.claims.items():  # first: tables rest on what their claims name
-            require(stated.shown, self.contents.shown, f"{claims}: {name}: shown")
-            require_experiments(stated.experiments, f"{name} in {claims}")
-        for name, item in self.contents.shown.items():
-            for claim in item.claims if item.claims != "all" else ():
-                require(claim, self.claims, f"{contents}: {name}: claims")
-            require_experiments(self.experiments_of(item), f"{name} in {contents}")
+        shown = self.contents.shown
+        of_config = f"experiments of {config}"
+        for name, claim in self.claims.items():
+            require([claim.shown], shown, f"{claims}: {name}: shown")
+            require(claim.experiments, self.experiments, f"{claims}: {name}: {of_config}")
+        for name, item in shown.items():
+            require(item.claims, self.claims, f"{contents}: {name}: claims")
+            require(item.experiments, self.experiments, f"{contents}: {name}: {of_config}")
         for name, notebook in self.contents.notebooks.items():
-            require_experiments(filter(None, [notebook.data_of]), f"{name} in {contents}")
-        if self.contents.first_view is not None:
-            require(self.contents.first_view, self.contents.figures, f"{contents}: first_view")
+            require(filter(None, [notebook.data_of]), self.experiments, f"{contents}: {name}: data_of, {of_config}")
+        require(filter(None, [self.contents.first_view]), self.contents.figures, f"{contents}: first_view")
 
 
 def load_chapter(root: Path, name: str, scale: str) -> Chapter:
     """A study at one scale, checked. Raises UserError with one sentence for each problem."""
-    study, folder = load(name), config_folder(root, name)
-    loaded, experiments = grid.load_scale(folder, scale, study)
-    paper = root / "paper" / name
+    study, paper = load(name), root / "paper" / name
+    loaded, experiments = grid.load_scale(grid.config_path(root, name), scale, study)
     contents, claims = load_contents(paper / "contents.yaml"), load_claims(paper / "claims.yaml")
-    chapter = Chapter(study, loaded, experiments, {}, contents, claims)
+    chapter = Chapter(study, loaded, experiments, contents, claims)
     chapter.check(Path("config", name, f"{scale}.yaml"), paper.relative_to(root))
-    shown = {figure: chapter.experiments_of(item) for figure, item in contents.figures.items()}
-    figures = {one: [figure for figure, names in shown.items() if one in names] for one in experiments}
-    return replace(chapter, jobs=grid.jobs(study, experiments, figures))
-
-
-def config_folder(root: Path, study: str) -> Path:
-    """The scales of a study: in the working directory, where they are there, or else in the repository."""
-    own = Path.cwd() / "config" / study
-    return own if own.is_dir() else root / "config" / study
+    return chapter
 
 
 def published_table(root: Path, study: str, scale: str) -> Path:
@@ -246,9 +230,11 @@ def load_chapters(root: Path, config: Config, study: str = "") -> dict[str, Chap
     scale, chosen = config.scale_name, "metrics = 'published', " if config.metrics == "published" else ""
     if study not in ("", *names()):
         raise UserError(f"STUDY = '{study}': expected one of {', '.join(names())}")
-    known = {name: grid.scales(config_folder(root, name)) for name in names() if study in ("", name)}
-    if chosen:
-        known = {name: [one for one in published_scales(root, name) if one in own] for name, own in known.items()}
+    known = {
+        name: published_scales(root, name) if chosen else grid.scales(grid.config_path(root, name))
+        for name in names()
+        if study in ("", name)
+    }
     chapters = [load_chapter(root, name, scale) for name, own in known.items() if scale in own]
     if not chapters:
         expected = ", ".join(sorted(set().union(*known.values()))) or "none: train first"

@@ -28,11 +28,6 @@ def visible_devices(count: int) -> list[str]:
     return [name.strip().replace("/", "-") for name in names][:count]  # CUDA stops at the first that does not exist
 
 
-def lease_folder() -> Path:
-    """Where the locks of this user lie: on the local disk, since network file systems may ignore locks."""
-    return Path(tempfile.gettempdir()) / f"effective-lr-gpus-{os.getuid()}"
-
-
 @contextmanager
 def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
     """Wait for a free slot of a device and hold it; gives the index of the device in `devices`.
@@ -63,33 +58,26 @@ def lease(devices: Sequence[str], slots: int, folder: Path) -> Iterator[int]:
         time.sleep(POLL)
 
 
-def choose_device(name: str) -> str:
-    """'cpu' or 'cuda' for what the config asks for."""
+@contextmanager
+def on_device(name: str, slots: int, job: str) -> Iterator["torch.device"]:
+    """The CPU or a GPU, as the config asks; of a GPU a slot is held meanwhile. Raises UserError when there is none, or
+    its memory is full."""
     import torch
 
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise UserError("config: device = 'cuda': no CUDA device is visible here; use device=auto or device=cpu")
-    return "cuda" if has_gpu and name != "cpu" else "cpu"
-
-
-@contextmanager
-def on_device(name: str, slots: int, job: str) -> Iterator["torch.device"]:
-    """The CPU, or a GPU of which a slot is held meanwhile. Raises UserError when its memory is full."""
-    import torch
-
-    if name == "cpu":
+    if name == "cpu" or not has_gpu:
         yield torch.device("cpu")
         return
     devices = visible_devices(torch.cuda.device_count())
-    with lease(devices, slots, lease_folder()) as index:
+    # On the local disk, since network file systems may ignore locks.
+    with lease(devices, slots, Path(tempfile.gettempdir()) / f"effective-lr-gpus-{os.getuid()}") as index:
         torch.cuda.set_device(index)
         try:
             yield torch.device("cuda", index)
         except torch.OutOfMemoryError:
-            advice = "train smaller networks or batches, or use device=cpu"
-            if slots > 1:
-                advice = f"try --config gpu_slots={slots - 1}"
+            advice = f"try --config gpu_slots={slots - 1}" if slots > 1 else "use --config device=cpu"
             raise UserError(
                 f"{job}: out of memory on GPU {devices[index]} with gpu_slots = {slots}; {advice}"
             ) from None

@@ -3,7 +3,6 @@
 The Snakefile imports it: nothing here imports torch.
 """
 
-import hashlib
 import itertools
 import json
 import os
@@ -14,26 +13,26 @@ from os.path import expanduser, expandvars
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from effective_lr.engine.resources import CPU_SPEED
-from effective_lr.engine.study import BaseRun, PositiveFloat, Study
-from effective_lr.engine.validation import checked, explain, nearest, read_yaml
+from effective_lr.engine.study import BaseRun, PositiveFloat, Study, sha256_of
+from effective_lr.engine.validation import checked, explain, read_yaml
 from effective_lr.errors import UserError
 
 JOB_CONFIG = "EFFECTIVE_LR_CONFIG"  # an environment variable: what changes no result, which Snakemake must not compare
 Experiments = dict[str, list[BaseRun]]  # the runs of each experiment, each once
 
-
-TAKEN = {"checks", "data", "published"}  # names that files and folders of results have
+SCALE_NAME = re.compile(r"(?!(checks|data|published)$|published-)[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def _names_a_scale(name: str | None) -> str | None:
-    """It becomes the name of files, folders and targets, and stands in commands and in LaTeX."""
-    if name is not None and (not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or name.startswith("published-")):
-        raise ValueError(f"scale = '{name}': expected letters, digits, _ and -; give its file another name")
-    if name in TAKEN:
-        raise ValueError(f"scale = '{name}': results have a folder or a file of that name; give its file another one")
+    """It becomes the name of files, folders and targets, beside others of results, and stands in commands and LaTeX."""
+    if name is not None and not SCALE_NAME.fullmatch(name):
+        taken = "none of checks, data, published and published-..."
+        raise ValueError(
+            f"scale = '{name}': expected letters, digits, _ and -, and {taken}; give its file another name"
+        )
     return name
 
 
@@ -67,7 +66,7 @@ class Experiment(BaseModel):
 
     about: str
     grid: dict[str, Any] = {}
-    cases: list[dict[str, Any]] = [{}]
+    cases: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}]
 
 
 class Scale(BaseModel):
@@ -80,43 +79,32 @@ class Scale(BaseModel):
     defaults: dict[str, Any]  # settings that all runs share unless an experiment overrides them
     experiments: dict[str, Experiment]
 
-    def runs(self, model: type[BaseRun]) -> Experiments:
-        """The runs of each experiment, without repetition within one; experiments may share runs.
 
-        Raises UserError with every problem of every experiment, one sentence each.
-        """
-        problems: dict[str, str] = {}  # what: where it was first met, so that a wrong default is reported once
-        experiments: Experiments = {}
-        for name, experiment in self.experiments.items():
-            where = f"experiments.{name}"
-            unknown = False
-            for key in {**self.defaults, **experiment.grid, **{key: None for case in experiment.cases for key in case}}:
-                if key not in model.model_fields:
-                    place = "defaults" if key in self.defaults else where
-                    problems.setdefault(f".{key}: unknown key{nearest(key, model.model_fields)}", place)
-                    unknown = True
-            if unknown:
-                continue
-            runs: dict[str, BaseRun] = {}
-            for case in experiment.cases:
-                settings = {**self.defaults, **experiment.grid, **case}
-                axes = [value if isinstance(value, list) else [value] for value in settings.values()]
-                if not all(axes):
-                    problems[": no runs: a list in its grid or cases is empty; fill it or leave it out"] = where
-                for values in itertools.product(*axes):
-                    try:
-                        run = model(**dict(zip(settings, values, strict=True)))
-                    except ValidationError as error:
-                        for text in explain(error, model.model_fields):
-                            problems.setdefault(f": {text}", where)
-                    else:
-                        runs[run.run_id] = run
-            if not experiment.cases:
-                problems[": no runs: cases is empty; fill it or leave it out"] = where
-            experiments[name] = list(runs.values())
-        if problems:
-            raise UserError("\n".join(where + what for what, where in problems.items()))
-        return experiments
+def expand(scale: Scale, model: type[BaseRun], where: object = "") -> Experiments:
+    """The runs of each experiment, without repetition within one; experiments may share runs.
+
+    Raises UserError with every problem of every experiment, one sentence each, which begins with `where`.
+    """
+    problems: dict[str, str] = {}  # where each was first met, so that a wrong default is reported once
+    experiments: Experiments = {}
+    for name, experiment in scale.experiments.items():
+        runs: dict[str, BaseRun] = {}
+        for case in experiment.cases:
+            settings = {**scale.defaults, **experiment.grid, **case}
+            axes = [value if isinstance(value, list) else [value] for value in settings.values()]
+            if not all(axes):
+                problems["no runs: a list in its grid or cases is empty; fill it or leave it out"] = name
+            for values in itertools.product(*axes):
+                try:
+                    run = model(**dict(zip(settings, values, strict=True)))
+                    runs[run.run_id] = run
+                except ValidationError as error:
+                    for text in explain(error):
+                        problems.setdefault(text, name)
+        experiments[name] = list(runs.values())
+    if problems:
+        raise UserError("\n".join(f"{where}: experiments.{name}: {text}" for text, name in problems.items()))
+    return experiments
 
 
 def load_config(root: Path, chosen: dict[str, Any]) -> Config:
@@ -124,11 +112,15 @@ def load_config(root: Path, chosen: dict[str, Any]) -> Config:
 
     A job of Snakemake finds in its environment what the user chose on the command line of that.
     """
-    own = Path.cwd() / "config" / "config.yaml"  # of a working directory elsewhere
-    path = own if own.exists() else root / "config" / "config.yaml"
+    of_file = read_yaml(config_path(root, "config.yaml"), "keys of the config")
     of_job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
-    content = {**read_yaml(path, "keys of the config"), **of_job, **chosen}
-    return checked(Config, content, "config", Config.model_fields)
+    return checked(Config, {**of_file, **of_job, **chosen}, "config")
+
+
+def config_path(root: Path, name: str) -> Path:
+    """A file or folder of config/: that of a working directory elsewhere, if it is there, or that of the repository."""
+    own = Path.cwd() / "config" / name
+    return own if own.exists() else root / "config" / name
 
 
 def scales(folder: Path) -> list[str]:
@@ -139,25 +131,18 @@ def scales(folder: Path) -> list[str]:
 def load_scale(folder: Path, name: str, study: Study) -> tuple[Scale, Experiments]:
     """The checked scale `folder/name.yaml` and its runs. Raises UserError with one sentence for each problem."""
     path = folder / f"{name}.yaml"
-    if name not in scales(folder):
-        raise UserError(f"config: scale = '{name}': expected one of {', '.join(scales(folder))}")
-    scale = checked(Scale, _read_scale(path), path, [*Scale.model_fields, *Experiment.model_fields])
     try:
-        return scale, scale.runs(study.run)
-    except UserError as error:
-        raise UserError("\n".join(f"{path}: {text}" for text in str(error).splitlines())) from None
+        scale = checked(Scale, _read_scale(path), path)
+    except RecursionError:
+        raise UserError(f"{path}: based_on leads back to itself; name a scale that is not based on this one") from None
+    return scale, expand(scale, study.run, path)
 
 
-def _read_scale(path: Path, based_on_it: tuple[str, ...] = ()) -> dict[str, Any]:
+def _read_scale(path: Path) -> dict[str, Any]:
     """The content of the file, over that of the scale on which it is based."""
     content = read_yaml(path, "the keys about, defaults and experiments")
     base = content.pop("based_on", None)
-    if base is None:
-        return content
-    chain = (*based_on_it, path.stem)
-    if base not in set(scales(path.parent)) - set(chain):
-        raise UserError(f"{path}: based_on = {base!r}: expected another scale that is not based on this one")
-    return _over(_read_scale(path.with_stem(base), chain), content)
+    return content if base is None else _over(_read_scale(path.with_stem(str(base))), content)
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -193,18 +178,16 @@ def jobs(study: Study, experiments: Experiments, figures: Mapping[str, Collectio
     for run in sorted(unique(experiments), key=lambda run: run.run_id):
         shown_by = frozenset(figure for name in members[run.run_id] for figure in figures[name])
         groups.setdefault((shown_by, study.data(run)), []).append(run)
-    packed: list[list[BaseRun]] = []
-    last: dict[str | None, list[BaseRun]] = {}  # of them, by data
-    for (_, data), runs in groups.items():
-        before = last.get(data)
-        if before and max(_seconds(study, before), _seconds(study, runs)) < TINY_SECONDS:
-            before += runs
+    last: dict[str | None, list[BaseRun]] = {}  # group, by data
+    for (shown_by, data), runs in list(groups.items()):
+        before = last.setdefault(data, runs)
+        if before is not runs and max(sum(_seconds(study, before)), sum(_seconds(study, runs))) < TINY_SECONDS:
+            before += groups.pop((shown_by, data))
         else:
-            packed.append(runs)
             last[data] = runs
     found: dict[str, list[BaseRun]] = {}
     count: Counter[str] = Counter()
-    for runs in packed:
+    for runs in groups.values():
         name = min(members[run.run_id][0] for run in runs)
         for part in _parts(study, runs):
             count[name] += 1
@@ -212,24 +195,22 @@ def jobs(study: Study, experiments: Experiments, figures: Mapping[str, Collectio
     return found
 
 
-def _seconds(study: Study, runs: list[BaseRun]) -> float:
+def _seconds(study: Study, runs: list[BaseRun]) -> list[float]:
     """Of arithmetic, at the speed that is assumed of a core."""
-    return sum(map(study.operations, runs)) / CPU_SPEED
+    return [study.operations(run) / CPU_SPEED for run in runs]
 
 
 def _parts(study: Study, runs: list[BaseRun]) -> list[list[BaseRun]]:
-    """The runs in parts of about equal work."""
-    seconds = [study.operations(run) / CPU_SPEED for run in runs]
-    number = min(max(round(sum(seconds) / JOB_SECONDS), 1), MOST_JOBS)
-    ends = itertools.accumulate(seconds)
+    """The runs in parts of about equal work: each is in that part in which the middle of its own work lies."""
+    seconds = _seconds(study, runs)
+    total = sum(seconds) or 1.0
+    number = min(max(round(total / JOB_SECONDS), 1), MOST_JOBS)
     parts: dict[int, list[BaseRun]] = {}
-    for run, own, end in zip(runs, seconds, ends, strict=True):
-        middle = (end - own / 2) / sum(seconds) if sum(seconds) else 0
-        parts.setdefault(int(number * middle), []).append(run)
+    for run, own, end in zip(runs, seconds, itertools.accumulate(seconds), strict=True):
+        parts.setdefault(int(number * (end - own / 2) / total), []).append(run)
     return list(parts.values())
 
 
 def runs_hash(runs: list[BaseRun]) -> str:
     """A hash of the settings of runs: Snakemake plans a job again when it changes."""
-    text = json.dumps([run.model_dump() for run in runs], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_of([run.model_dump() for run in runs])[:16]

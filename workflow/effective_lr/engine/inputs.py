@@ -119,26 +119,15 @@ class Layout:
     def measured(self, item: Item) -> list[Path]:
         """The first file of an item that exists: in the repository, published or beside the paper, or measured here, in
         the working directory, and left out of what is published."""
-        of_repository = ("results/published/", "paper/")
-        places = [
-            self.root / name if name.startswith(of_repository) else Path(name)
-            for name in item.files
-            if name.startswith(of_repository) or not self.is_published
-        ]
-        return [path for path in places if path.exists()][:1]
-
-    def measured_files(self, study: str) -> list[Path]:
-        """The files of all items of a study."""
-        items = self.chapters[study].contents.shown.values()
-        return list(dict.fromkeys(path for item in items for path in self.measured(item)))
+        for name in item.file:
+            is_own = not name.startswith(("results/published/", "paper/"))
+            path = Path(name) if is_own else self.root / name
+            if path.exists() and not (is_own and self.is_published):
+                return [path]
+        return []
 
     def all_tables(self) -> list[Path]:
         return [path for study in self.chapters for path in self.tables(study)]
-
-    def data_of_job(self, study: str, job: str) -> DataFiles | None:
-        """The prepared data of a training job."""
-        chapter = self.chapters[study]
-        return data_of(chapter.study, chapter.jobs[job][0])
 
     def notebook_data(self, study: str, name: str) -> DataFiles | None:
         """The prepared data that a notebook trains on."""

@@ -4,6 +4,7 @@ It trains only what is missing. Finished runs lie in the run cache, each under i
 a run that was interrupted. A signal saves and stops; a kill loses at most the time since the last checkpoint.
 """
 
+import math
 import platform
 import resource
 import signal
@@ -12,30 +13,22 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache as once_per_process
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from effective_lr.engine import grid
+from effective_lr.engine import grid, storage
 from effective_lr.engine.code import training_key
-from effective_lr.engine.devices import choose_device, on_device
+from effective_lr.engine.devices import on_device
 from effective_lr.engine.grid import Config
 from effective_lr.engine.inputs import Layout, data_of, recorded
-from effective_lr.engine.storage import (
-    SCHEMA,
-    Provenance,
-    Result,
-    read_checked,
-    read_table,
-    with_provenance,
-    write_checked,
-    write_table,
-)
+from effective_lr.engine.storage import SCHEMA, Provenance, Result
 from effective_lr.engine.study import BaseRun, Study
 from effective_lr.errors import UserError, reason
 
@@ -59,29 +52,11 @@ class Training(Protocol):
     @property
     def examples(self) -> int: ...  # seen so far
 
-    @property
-    def weights(self) -> "dict[str, torch.Tensor]": ...  # all that is trained, by name
-
     def save(self) -> bytes: ...  # all that a later process needs to continue exactly
 
 
 class Stopped(Exception):
-    """The user or the system asked the job to stop, and what could be saved was saved."""
-
-
-class StopSignal:
-    """SIGINT and SIGTERM: acted on at once, or after the present step where that is `deferred`."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.deferred = False
-        signal.signal(signal.SIGINT, self)
-        signal.signal(signal.SIGTERM, self)
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.number = number
-        if not self.deferred:
-            raise Stopped
+    """A signal asked the job to stop, and the state of its present run was saved."""
 
 
 @dataclass
@@ -100,72 +75,140 @@ class RunCache:
 
     def finished(self, run: BaseRun) -> Result | None:
         """The result of a run, if it is here and whole."""
-        path = self.table_path(run)
-        if not path.exists():
-            return None
-        try:
-            table, [provenance] = read_table(path)
+        if found := read_if_whole(storage.read_table, self.table_path(run)):
+            table, [provenance] = found
             return table, provenance.model_copy(update={"reused": True})
-        except UserError as error:
-            print(f"{error} — training it again", flush=True)
-            return None
+        return None
 
-    def checkpoint(self, run: BaseRun) -> bytes | None:
-        """The last checkpoint of a run, if it is here and whole."""
-        path = self.checkpoint_path(run)
-        try:
-            return read_checked(path) if path.exists() else None
-        except UserError as error:
-            print(f"{error} — starting {run.run_id} from its first step", flush=True)
-            return None
+
+def read_if_whole(read: Callable[[Path], Any], path: Path) -> Any:
+    """What a file holds; None where there is none, and where it is damaged, which it prints."""
+    try:
+        return read(path) if path.exists() else None
+    except UserError as error:
+        print(f"{error}; trained again", flush=True)
+        return None
 
 
 @dataclass
-class Progress:
-    """What happens between the steps of a job's runs: checkpoints, lines of progress, and the end on a signal."""
+class Job:
+    """Runs that are written as one table: those in the run cache are read, the others trained."""
 
-    job: str
-    stop: StopSignal
-    cache: RunCache
-    checkpoint_seconds: float
-    unit: str
+    name: str
+    study: Study
     runs: list[BaseRun]
-    missing: list[BaseRun]  # not trained yet, the present one first
+    cache: RunCache
+    data: tuple[Path, Path] | None  # the files of the prepared tensors and of their record, if the runs need any
+    config: Config
+    missing: list[BaseRun] = field(default_factory=list)  # runs to train
+    stopped_by: int = 0  # the signal that was received
     saved: float = field(default_factory=time.monotonic)
     printed: float = field(default_factory=time.monotonic)
 
-    def __call__(self, run: BaseRun, training: Training) -> None:
+    def write(self, output: Path) -> int:
+        """Write the table, and train what is missing for it; returns the exit code.
+
+        Where by the record optional data are missing, the table has no rows.
+        """
+        if unavailable := recorded(self.data, "missing"):
+            print(f"{self.name}: skipped: {unavailable}", flush=True)
+            storage.write_table(SCHEMA.empty_table(), [], output)
+            return 0
+        finished = {} if self.config.retrain else {run: self.cache.finished(run) for run in self.runs}
+        results = {run: result for run, result in finished.items() if result}
+        self.missing = [run for run in self.runs if run not in results]
+        print(f"{self.name}: {len(self.missing)} of {len(self.runs)} runs to train", flush=True)
+        if self.missing:
+            from effective_lr.prepare.dataset import load
+
+            tensors = load(*self.data) if self.data else {}
+            with on_device(self.config.device, self.config.gpu_slots, self.name) as device:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, self.receive)
+                try:
+                    for run in self.missing:
+                        results[run] = self.train(run, tensors, device)
+                        print(
+                            f"[{len(results)}/{len(self.runs)}] {describe(self.study, run, *results[run])}", flush=True
+                        )
+                except Stopped:
+                    so_far = f"{len(results)} of {len(self.runs)} runs finished"
+                    print(f"{self.name}: stopped: {so_far}. Run the same command again to resume.", file=sys.stderr)
+                    return 128 + self.stopped_by
+        tables, provenances = zip(*(results[run] for run in self.runs), strict=True)
+        storage.write_table(pa.concat_tables(tables), list(provenances), output)
+        return 0
+
+    def train(self, run: BaseRun, tensors: "dict[str, torch.Tensor]", device: "torch.device") -> Result:
+        """Train a run with the prepared data, from its checkpoint if there is one, and keep its result in the run
+        cache."""
+        import torch
+
+        is_gpu = device.type == "cuda"
+        if is_gpu:
+            torch.cuda.reset_peak_memory_stats(device)
+        checkpoint = self.cache.checkpoint_path(run)
+        saved = None if self.config.retrain else read_if_whole(storage.read_checked, checkpoint)
+        if saved:
+            print(f"{run.run_id}: resumed from its checkpoint", flush=True)
+        module = self.study.module("training")
+        data = module.load(tensors, run, device)
+        training: Training = module.train(run, data, saved=saved, after_step=partial(self.after_step, run))
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+        provenance = Provenance(
+            study=self.study.name,
+            run_id=run.run_id,
+            run=run.model_dump(),
+            run_key=self.cache.table_path(run).stem,
+            code_key=self.cache.code_key,
+            data_sha256=self.cache.data_sha256,
+            commit=commit(),
+            diverged=training.step if training.diverged else None,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            resumed=saved is not None,
+            seconds=round(training.seconds, 3),
+            gpu_seconds=round(training.seconds, 3) if is_gpu else 0.0,
+            examples_per_second=round(training.examples / training.seconds),
+            peak_memory_mb=round(torch.cuda.max_memory_allocated(device) / 2**20 if is_gpu else kilobytes / 2**10),
+            device=torch.cuda.get_device_name(device) if is_gpu else f"CPU {platform.machine()}",
+            host=platform.node(),
+            versions={"python": platform.python_version(), "torch": torch.__version__},
+        )
+        columns = [[run.run_id] * len(training.rows), *map(list, zip(*training.rows, strict=True))]
+        table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
+        storage.write_table(table, [provenance], self.cache.table_path(run))
+        checkpoint.unlink(missing_ok=True)
+        return table, provenance
+
+    def after_step(self, run: BaseRun, training: Training) -> None:
+        """Print a line of progress or save a checkpoint, where it is time for that, and stop where a signal came."""
         now = time.monotonic()
         if now - self.printed >= PROGRESS_SECONDS:
             self.printed = now
-            print(self.line(run, training), flush=True)
+            print(self.progress(run, training), flush=True)
         if training.diverged or training.step == training.steps:
             return
-        if self.stop.number or now - self.saved >= self.checkpoint_seconds:
+        if self.stopped_by or now - self.saved >= self.config.checkpoint_seconds:
             self.saved = now
             try:
-                write_checked(training.save(), self.cache.checkpoint_path(run))
+                storage.write_checked(training.save(), self.cache.checkpoint_path(run))
             except UserError as error:  # a checkpoint is an insurance: the training itself is not harmed
                 print(f"No checkpoint: {error}", flush=True)
-        if self.stop.number:
+        if self.stopped_by:
             raise Stopped
 
-    def line(self, run: BaseRun, training: Training) -> str:
+    def progress(self, run: BaseRun, training: Training) -> str:
         """How far the present run and the job are, and how long the rest takes at the speed of the present run."""
-        per_step = training.seconds / training.step
-        remaining = (training.steps - training.step + training.steps * (len(self.missing) - 1)) * per_step
-        return (
-            f"{self.job}: run {self.runs.index(run) + 1} of {len(self.runs)}, "
-            f"step {training.step:,} of {training.steps:,}, "
-            f"{training.examples / training.seconds:,.0f} {self.unit}/s, {duration(remaining)} left"
-        )
+        number = self.missing.index(run)
+        steps = training.steps * (len(self.missing) - number) - training.step
+        left = timedelta(seconds=round(steps * training.seconds / training.step))
+        speed = f"{training.examples / training.seconds:,.0f} {self.study.unit}/s"
+        step = f"step {training.step:,} of {training.steps:,}"
+        return f"{self.name}: run {number + 1} of {len(self.missing)}, {step}, {speed}, {left} left"
 
-
-def duration(seconds: float) -> str:
-    """For a person: 0:42, 12:05 or 3:10:00."""
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, rest = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal: the present step ends first."""
+        self.stopped_by = number
 
 
 @once_per_process
@@ -179,94 +222,23 @@ def commit() -> str:
     command = ["git", f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     command += ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
-        found, why = done.stdout.strip(), " ".join(done.stderr.split())
-    except OSError as error:
-        found, why = "", reason(error)
+        done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8", errors="replace")
+        return done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = " ".join(getattr(error, "stderr", "").split()) or reason(error)
     archived = (package / "commit.txt").read_text(encoding="utf-8").strip()  # git archive fills it in (.gitattributes)
-    if not found and "$" in archived:
-        print(f"{root}: git finds no commit ({why}), so runs record 'unknown'; a clone has one", flush=True)
-        return "unknown"
-    return found or archived[:12]
-
-
-def train(
-    study: Study,
-    run: BaseRun,
-    tensors: "dict[str, torch.Tensor]",
-    device: "torch.device",
-    cache: RunCache,
-    progress: Callable[[BaseRun, Training], None],
-    reuse: bool = True,
-) -> Result:
-    """Train a run, from its checkpoint if there is one and `reuse` allows, and keep its result in the run cache.
-
-    `tensors` are the prepared data.
-    """
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    saved = cache.checkpoint(run) if reuse else None
-    resumed_at: list[int] = []
-
-    def after_step(training: Training) -> None:
-        if saved is not None and not resumed_at:
-            resumed_at.append(training.step - 1)
-            print(f"{run.run_id}: resumed after step {training.step - 1}", flush=True)
-        progress(run, training)
-
-    module = study.module("training")
-    data = module.load(tensors, run, device)
-    training: Training = module.train(run, data, saved=saved, after_step=after_step)
-    provenance = Provenance(
-        study=study.name,
-        run_id=run.run_id,
-        run=run.model_dump(),
-        run_key=cache.table_path(run).stem,
-        code_key=cache.code_key,
-        data_sha256=cache.data_sha256,
-        commit=commit(),
-        diverged=training.step if training.diverged else None,
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        resumed=bool(resumed_at),
-        seconds=round(training.seconds, 3),
-        gpu_seconds=round(training.seconds, 3) if device.type == "cuda" else 0.0,
-        examples_per_second=round(training.examples / training.seconds),
-        peak_memory_mb=round(peak_memory_mb(device)),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {platform.machine()}",
-        host=platform.node(),
-        versions={"python": platform.python_version(), "torch": torch.__version__},
-    )
-    columns = [[run.run_id] * len(training.rows), *map(list, zip(*training.rows, strict=True))]
-    table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA)
-    write_table(with_provenance(table, [provenance]), cache.table_path(run))
-    cache.checkpoint_path(run).unlink(missing_ok=True)
-    return table, provenance
-
-
-def peak_memory_mb(device: "torch.device") -> float:
-    """The most memory held so far: on the GPU, or by this process."""
-    if device.type == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
+    if "$" not in archived:
+        return archived[:12]
+    print(f"{root}: git finds no commit ({why}), so runs record 'unknown'; a clone has one", flush=True)
+    return "unknown"
 
 
 def describe(study: Study, run: BaseRun, table: pa.Table, provenance: Provenance) -> str:
     """One line for a person who follows the training."""
-    if provenance.diverged:
-        result = f"diverged at step {provenance.diverged}"
-    else:
-        means = {}
-        for quantity in study.summarized:
-            values = table.filter(pc.and_(pc.equal(table["quantity"], quantity), pc.equal(table["layer"], "")))["value"]
-            means[quantity] = pc.mean(values).as_py() if len(values) else float("nan")
-        result = study.outcome(means)
-    if provenance.reused:
-        return f"{run.run_id}: {result} (reused, from {provenance.finished})"
+    means = table.filter(pc.equal(table["layer"], "")).group_by("quantity").aggregate([("value", "mean")])
+    found = {row["quantity"]: row["value_mean"] for row in means.to_pylist()}
+    outcome = study.outcome({**dict.fromkeys(study.summarized, math.nan), **found})
+    result = f"diverged at step {provenance.diverged}" if provenance.diverged else outcome
     return f"{run.run_id}: {result} ({provenance.seconds:.1f} s, {provenance.examples_per_second:,} {study.unit}/s)"
 
 
@@ -279,63 +251,5 @@ def train_job(layout: Layout, study: str, job: str, output: Path, runs_hash: str
     if runs_hash not in ("", grid.runs_hash(runs)):
         raise UserError(f"{job}: its runs changed since this job was planned; start the workflow again")
     data = data_of(chapter.study, runs[0])
-    folder = layout.results(study) / "runs"
-    cache = RunCache(folder, code or training_key(chapter.study), recorded(data, "sha256"))
-    return run_job(job, chapter.study, runs, cache, data, output, layout.config)
-
-
-def run_job(
-    name: str,
-    study: Study,
-    runs: list[BaseRun],
-    cache: RunCache,
-    data: tuple[Path, Path] | None,
-    output: Path,
-    config: Config,
-) -> int:
-    """Write the table of a job, and train what is missing for it; returns the exit code.
-
-    `data` are the files of the prepared tensors and of their record, None for runs that need none. Where by the
-    record optional data are missing, the table has no rows.
-    """
-    results: dict[BaseRun, Result] = {}
-    stop = StopSignal()
-    if unavailable := recorded(data, "missing"):
-        print(f"{name}: skipped: {unavailable}", flush=True)
-        write_table(with_provenance(SCHEMA.empty_table(), []), output)
-        return 0
-
-    def finish(run: BaseRun, result: Result) -> None:
-        results[run] = result
-        print(f"[{runs.index(run) + 1}/{len(runs)}] {describe(study, run, *result)}", flush=True)
-
-    try:
-        for run in runs:
-            if not config.retrain and (result := cache.finished(run)):
-                finish(run, result)
-        if missing := [run for run in runs if run not in results]:
-            from effective_lr.prepare.dataset import load
-
-            chosen = choose_device(config.device)
-            print(f"{name}: {len(missing)} of {len(runs)} runs to train, on {chosen}", flush=True)
-            tensors = load(*data) if data else {}
-            with on_device(chosen, config.gpu_slots, name) as device:
-                progress = Progress(name, stop, cache, config.checkpoint_seconds, study.unit, runs, missing)
-                while missing:
-                    stop.deferred = True
-                    result = train(study, missing[0], tensors, device, cache, progress, reuse=not config.retrain)
-                    stop.deferred = False
-                    finish(missing.pop(0), result)
-                    if stop.number:
-                        raise Stopped
-        tables, provenances = zip(*(results[run] for run in runs), strict=True)
-        write_table(with_provenance(pa.concat_tables(tables), list(provenances)), output)
-    except Stopped:
-        is_saved = any(cache.checkpoint_path(run).exists() for run in runs if run not in results)
-        print(
-            f"{name}: stopped: {len(results)} of {len(runs)} runs finished{', checkpoint saved' if is_saved else ''}. "
-            "Run the same command again to resume.",
-            file=sys.stderr,
-        )
-        return 128 + stop.number
-    return 0
+    cache = RunCache(layout.results(study) / "runs", code or training_key(chapter.study), recorded(data, "sha256"))
+    return Job(job, chapter.study, runs, cache, data, layout.config).write(output)

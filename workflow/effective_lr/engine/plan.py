@@ -1,16 +1,17 @@
 """What is left to train of a scale, and how long it takes."""
 
-import itertools
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from datetime import timedelta
+from itertools import pairwise
 from statistics import mean, median
 from typing import Any
 
 from effective_lr.engine.code import training_key
 from effective_lr.engine.inputs import Layout, data_of, recorded
-from effective_lr.engine.jobs import RunCache, duration
+from effective_lr.engine.jobs import RunCache
 from effective_lr.engine.resources import CPU_SPEED, PROCESS_MEGABYTES, available_megabytes
 from effective_lr.engine.study import BaseRun, load
 from effective_lr.errors import reason
@@ -38,21 +39,21 @@ def speed_kind(run: BaseRun) -> tuple[object, ...]:
 
 
 def measure(name: str, runs: list[BaseRun]) -> list[float]:
-    """Operations per second of each run, from its first steps here; CPU_SPEED where its data is not prepared."""
+    """Seconds that each run takes, from its first steps here; by CPU_SPEED where its data is not prepared."""
     import torch
 
     from effective_lr.prepare.dataset import load as load_tensors
 
     study = load(name)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    speeds = []
+    found = []
     for run in runs:
-        data, speed = data_of(study, run), CPU_SPEED
+        data = data_of(study, run)
         if data is None or data.tensors.exists():
-            tensors = load_tensors(*data) if data else {}
-            speed = study.operations(run) * runs_per_second(study.module("training"), run, tensors, device)
-        speeds.append(speed)
-    return speeds
+            found.append(seconds_of(study.module("training"), run, load_tensors(*data) if data else {}, device))
+        else:
+            found.append(study.operations(run) / CPU_SPEED)
+    return found
 
 
 def measure_at_once(name: str, runs: list[BaseRun], cores: int) -> list[list[float]]:
@@ -65,8 +66,8 @@ def measure_at_once(name: str, runs: list[BaseRun], cores: int) -> list[list[flo
         return [measure(name, runs)]
 
 
-def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
-    """How fast a run trains, by the median of the later half of its first steps, or by all of a run of few steps.
+def seconds_of(training: Any, run: BaseRun, tensors: Any, device: Any) -> float:
+    """How long a run trains, by the median of the later half of its first steps, or by all of a run of few steps.
 
     What is measured at some steps is left out: the first steps have more of it than any later ones.
     """
@@ -81,8 +82,8 @@ def runs_per_second(training: Any, run: BaseRun, tensors: Any, device: Any) -> f
     with suppress(_Enough):
         training.train(run, data, after_step=after_step)
     later = seen[len(seen) // 2 if len(seen) > 4 else 0 :]
-    seconds = median(after[1] - before[1] for before, after in itertools.pairwise(later))
-    return (later[-1][0] - later[0][0]) / (len(later) - 1) / seconds
+    seconds = median(after[1] - before[1] for before, after in pairwise(later))
+    return seconds * (len(later) - 1) / (later[-1][0] - later[0][0])
 
 
 class _Enough(Exception):
@@ -92,25 +93,20 @@ class _Enough(Exception):
 def plan(layout: Layout, cores: int = 1) -> str:
     """Print what is left to train, and how long it takes by the speed that is measured here with all cores at work."""
     cores = max(1, min(cores, available_megabytes() // PROCESS_MEGABYTES))
-    texts, seconds = zip(*(plan_study(layout, study, cores) for study in layout.chapters), strict=True)
-    total = f"{layout.config.scale_name}: about {duration(sum(seconds) / cores)} with {cores} jobs at a time"
-    return "\n\n".join([*texts, total])
-
-
-def plan_study(layout: Layout, study: str, cores: int) -> tuple[str, float]:
-    """The same of one study, and seconds of one core."""
-    chapter, missing = layout.chapters[study], unfinished(layout, study)
-    operations, left = chapter.study.operations, {run.run_id for run in missing}
-    jobs = [name for name, runs in chapter.jobs.items() if any(run.run_id in left for run in runs)]
-    text = f"{study}: {len(missing)} of {len(chapter.runs)} runs to train, in {len(jobs)} of {len(chapter.jobs)} jobs"
-    if not missing:
-        return text, 0.0
-    kinds = {speed_kind(run): run for run in missing}
-    measured = measure_at_once(study, list(kinds.values()), cores)
-    speeds = dict(zip(kinds, map(mean, zip(*measured, strict=True)), strict=True))
-    seconds = sum(operations(run) / speeds[speed_kind(run)] for run in missing) + START_SECONDS * len(jobs)
-    work = (
-        f"{sum(map(operations, missing)):.1e} floating point operations, {duration(seconds)} of one core at the speed "
-        f"measured now ({CPU_SPEED:.0e} a second are assumed if the data is not prepared)"
-    )
-    return f"{text}\n{work}", seconds
+    lines, total = [], 0.0
+    for study, chapter in layout.chapters.items():
+        missing = unfinished(layout, study)
+        jobs = [name for name, runs in chapter.jobs.items() if not set(runs).isdisjoint(missing)]
+        kinds = {speed_kind(run): run for run in missing}
+        measured = measure_at_once(study, list(kinds.values()), cores) if missing else []
+        seconds = dict(zip(kinds, map(mean, zip(*measured, strict=True)), strict=True))
+        work = sum(seconds[speed_kind(run)] for run in missing) + START_SECONDS * len(jobs)
+        total += work
+        operations = sum(map(chapter.study.operations, missing))
+        lines.append(
+            f"{study}: {len(missing)} of {len(chapter.runs)} runs to train, {len(jobs)} of {len(chapter.jobs)} jobs, "
+            f"{operations:.1e} floating point operations, {timedelta(seconds=round(work))} on one core"
+        )
+    time_left = timedelta(seconds=round(total / cores))
+    assumed = f"by the speed measured now, or {CPU_SPEED:.0e} operations a second where the data is not prepared"
+    return "\n".join([*lines, f"{layout.config.scale_name}: about {time_left} with {cores} jobs at a time, {assumed}"])

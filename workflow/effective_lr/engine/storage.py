@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from effective_lr.errors import UserError, reason
 
@@ -27,24 +27,25 @@ SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
-
-
-def _stored_as(name: str, former: str) -> Any:
-    """A field that files call by its former name."""
-    return Field(validation_alias=AliasChoices(name, former), serialization_alias=former)
+IN_FILES = {"run_key": "fingerprint", "code_key": "code", "data_sha256": "data"}  # former names, which files keep
 
 
 class Provenance(BaseModel):
     """Where the rows of one run come from; it lies in the file of their table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        alias_generator=lambda name: IN_FILES.get(name, name),
+    )
 
     study: str
     run_id: str
     run: dict[str, Any]  # its settings
-    run_key: str = _stored_as("run_key", "fingerprint")
-    code_key: str = _stored_as("code_key", "code")
-    data_sha256: str = _stored_as("data_sha256", "data")  # of the prepared data, if any
+    run_key: str
+    code_key: str
+    data_sha256: str  # of the prepared data, if any
     commit: str
     finished: str  # time, UTC
     diverged: int | None  # the step, or None
@@ -85,10 +86,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file."""
+def write_table(table: pa.Table, provenance: list[Provenance], path: Path) -> None:
+    """Write a Parquet file with the provenance of its runs inside, so that the two never part, and their checksum."""
+    text = json.dumps([record.model_dump(by_alias=True) for record in provenance], sort_keys=True)
+    whole = table.replace_schema_metadata({"provenance": text, "sha256": _sha256(table, text)})
     with whole_file(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(whole, partial, compression="zstd")
 
 
 def write_json(content: Any, path: Path) -> None:
@@ -116,22 +119,16 @@ def read_checked(path: Path) -> bytes:
     return content
 
 
-def with_provenance(table: pa.Table, provenance: list[Provenance]) -> pa.Table:
-    """The table with the provenance of its runs inside, so that the two never part, and a checksum of both."""
-    text = json.dumps([record.model_dump(by_alias=True) for record in provenance], sort_keys=True)
-    return table.replace_schema_metadata({"provenance": text, "sha256": _sha256(table, text)})
-
-
 def read_table(path: Path) -> tuple[pa.Table, list[Provenance]]:
     """A table and the provenance of its runs. Raises UserError where the file is damaged, or of another version of this
     package."""
-    with _damage_named(path):
+    with _named(path):
         table = pq.read_table(path)
         text = table.schema.metadata[b"provenance"].decode()
         found, expected = _sha256(table, text), table.schema.metadata[b"sha256"].decode()
         if found != expected:
             raise ValueError(f"its content has sha256 {found}, expected {expected}")
-        return table, _records(path, text)
+        return table, [Provenance(**record) for record in json.loads(text)]
 
 
 def read_provenance(path: Path) -> list[Provenance]:
@@ -139,29 +136,19 @@ def read_provenance(path: Path) -> list[Provenance]:
 
     Raises UserError where it cannot be read.
     """
-    with _damage_named(path):
-        return _records(path, pq.read_schema(path).metadata[b"provenance"].decode())
+    with _named(path):
+        return [Provenance(**record) for record in json.loads(pq.read_schema(path).metadata[b"provenance"])]
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _named(path: Path) -> Iterator[None]:
     """Make a UserError of whatever a damaged file makes its reader do."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
-        raise UserError(f"{path}: damaged ({reason(error)}); delete it and run again") from None
-
-
-def _records(path: Path, text: str) -> list[Provenance]:
-    try:
-        return [Provenance(**record) for record in json.loads(text)]
-    except ValidationError as error:
-        keys = ", ".join(dict.fromkeys(str(one["loc"][0]) for one in error.errors()))
         raise UserError(
-            f"{path}: whole, but written by another version of this package (its provenance differs in {keys}); read "
-            "it with that version, or move it away and train again"
+            f"{path}: damaged, or written by another version of this package ({reason(error)}); move it away and run "
+            "the same command again"
         ) from None
 
 
@@ -169,12 +156,10 @@ def _sha256(table: pa.Table, provenance: str) -> str:
     """Over the content, not the bytes of the file: Parquet's own checksums leave out its headers."""
     digest = hashlib.sha256(provenance.encode())
     for field, column in zip(table.schema, table.columns, strict=True):
-        content = _joined(column) if pa.types.is_string(field.type) else column.to_numpy().tobytes()
+        if pa.types.is_string(field.type):  # one a line
+            texts = pa.ListArray.from_arrays([0, len(column)], column.combine_chunks())
+            content = pc.binary_join(texts, "\n")[0].as_buffer().to_pybytes()
+        else:
+            content = column.to_numpy().tobytes()
         digest.update(f"{field.name} {field.type} {len(content)}".encode() + content)
     return digest.hexdigest()
-
-
-def _joined(column: pa.ChunkedArray) -> bytes:
-    """The texts of a column, one a line."""
-    texts = column.combine_chunks()
-    return pc.binary_join(pa.ListArray.from_arrays([0, len(texts)], texts), "\n")[0].as_buffer().to_pybytes()

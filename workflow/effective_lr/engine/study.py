@@ -64,19 +64,20 @@ class BaseRun(BaseModel):
     def run_id(self) -> str:
         """Readable and stable: only a setting that is changed, or added without a default, changes it."""
         axes = [f"{axis}_{short(getattr(self, axis))}" for axis in self.named_axes]
-        digest = _sha256(self.model_dump(exclude_defaults=True))[:6]
+        digest = sha256_of(self.model_dump(exclude_defaults=True))[:6]
         return "-".join([self.stem, *axes, f"seed_{self.seed}", digest])
 
     def key(self, code_key: str, data_sha256: str) -> str:
         """The key of the run: a hash of all that its result depends on."""
-        return _sha256([self.model_dump(exclude_defaults=True), code_key, data_sha256])[:16]
+        return sha256_of([self.model_dump(exclude_defaults=True), code_key, data_sha256])[:16]
 
     def changed(self, **settings: Any) -> Self:
         """The run with other settings, checked like any run."""
         return type(self)(**{**self.model_dump(), **settings})
 
 
-def _sha256(content: Any) -> str:
+def sha256_of(content: Any) -> str:
+    """Of settings and whatever JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

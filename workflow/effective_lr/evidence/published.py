@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from effective_lr.engine.inputs import Layout
 from effective_lr.engine.plan import caches
-from effective_lr.engine.storage import read_json, read_provenance, read_table, with_provenance, write_json, write_table
+from effective_lr.engine.storage import read_json, read_provenance, read_table, write_json, write_table
 from effective_lr.errors import UserError
 from effective_lr.evidence import tidy
 from effective_lr.evidence.estimates import CONFIDENCE
@@ -33,7 +33,7 @@ def publish(layout: Layout, study: str, partial: bool = False) -> str:
         )
     tables, provenances = zip(*found, strict=True)
     provenance = [record.model_copy(update={"reused": False, "host": ""}) for record in provenances]
-    write_table(with_provenance(pa.concat_tables(tables), provenance), output)
+    write_table(pa.concat_tables(tables), provenance, output)
     if layout.checks(study).exists():
         shutil.copy(layout.checks(study), output.with_name("checks.parquet"))
     write_claims(layout, study)
@@ -54,7 +54,7 @@ def reuse(layout: Layout, study: str) -> str:
         start += len(rows)
         path = folder / f"{record.run_key}.parquet"
         if not path.exists():
-            write_table(with_provenance(rows, [record]), path)
+            write_table(rows, [record], path)
             count += 1
     return f"{folder}: {count} published runs added, {len(provenance) - count} were there"
 
