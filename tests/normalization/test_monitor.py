@@ -50,7 +50,6 @@ def test_resnet18() -> None:
     convolutions = {f"{name}.weight": "unit" for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     first = {name for name, _ in model.named_modules() if name.startswith("layer") and name.endswith("bn1")}
     assert kinds(model, IMAGES) == convolutions | {f"{n}.weight + {n}.bias": "tensor" for n in first}
-    assert len(convolutions) == 20 and len(first) == 8
 
 
 def test_vgg11_bn() -> None:
@@ -70,7 +69,6 @@ def test_convnext() -> None:
     model = ConvNeXt([CNBlockConfig(8, 16, 2), CNBlockConfig(16, None, 2)], num_classes=10)
     first = ["features.0.0", *(name for name, _ in model.named_modules() if name.endswith("block.0"))]
     assert kinds(model, IMAGES) == {f"{name}.weight + {name}.bias": "tensor" for name in first}
-    assert len(first) == 5
 
 
 def test_vit() -> None:
@@ -92,11 +90,7 @@ def test_mobilenet_v3_small() -> None:
             name = f"features.{n}.block.{place}.1"
             expected[f"{name}.weight + {name}.bias"] = kind
     expected["features.1.block.2.1.weight"] = "tensor"
-    assert len(norms) == 34
     assert kinds(model, torch.randn(4, 3, 64, 64)) == expected
-
-
-HIDDEN = ("conv1", "conv2", "conv3")
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -106,20 +100,16 @@ def test_conv4(normalization: str) -> None:
     weight = {"batch": "unit", "weight": "unit", "layer": "tensor"}.get(normalization)
     expected = {f"{name}.weight": weight for name in LAYERS if weight}
     if normalization in ("batch", "layer"):
-        expected |= {f"{name}.gamma + {name}.beta": "tensor" for name in HIDDEN}
+        expected |= {f"{name}.gamma + {name}.beta": "tensor" for name in LAYERS[:-1]}
     assert kinds(network, torch.randn(16, 1, 14, 14)) == expected
-
-
-def gpt(rms_norm: str) -> GPT:
-    run = grid.load_scale(ROOT / "config/manifold", "smoke", load("manifold"))[1]["starts"][0]
-    return GPT(run.changed(rms_norm=rms_norm))
 
 
 @pytest.mark.parametrize("rms_norm", ["pre", "every", "none"])
 def test_gpt(rms_norm: str) -> None:
     """A stack is seen matrix by matrix. `pre`: queries and keys are normalized, 0, 1, 4 and 5 of query, key, value,
     output and so on. `every`: the outputs of all matrices. The embedding meets positions and residuals as it is."""
-    groups = scale_groups(gpt(rms_norm), TOKENS)
+    run = grid.load_scale(ROOT / "config/manifold", "smoke", load("manifold"))[1]["starts"][0]
+    groups = scale_groups(GPT(run.changed(rms_norm=rms_norm)), TOKENS)
     found = {group.parameters: (group.kind, group.rows) for group in groups if group.kind != "none"}
     every = {("attention",): ("unit", tuple(range(8))), ("up",): ("unit", (0, 1)), ("down",): ("unit", (0, 1))}
     every |= {("head",): ("tensor", (0,))}
@@ -128,14 +118,12 @@ def test_gpt(rms_norm: str) -> None:
         assert Group(("attention",), "none", 8, (2, 3, 6, 7)) in groups
 
 
-class Net(nn.Module):
-    """Small networks of one idea each; `forward` is given."""
+class Net(nn.ModuleDict):
+    """A small network of one idea."""
 
-    def __init__(self, forward: Any, **modules: nn.Module) -> None:
-        super().__init__()
-        for name, module in modules.items():
-            self.add_module(name, module)
-        self.function = forward
+    def __init__(self, function: Any, **modules: nn.Module) -> None:
+        super().__init__(modules)
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(self, x)
@@ -152,6 +140,11 @@ def norm(channels: int = 6) -> nn.BatchNorm2d:
 def qk_norm(net: Any, x: Tensor) -> Tensor:
     q, k, v = F.linear(x.flatten(2).mT[:, :9], net.qkv.weight).chunk(3, -1)
     return F.scaled_dot_product_attention(F.layer_norm(q, (6,)), F.layer_norm(k, (6,)), v)
+
+
+def shut(net: Any, x: Tensor) -> Tensor:
+    first, second = net.a(x).chunk(2, 1)
+    return torch.cat([net.bn(first) if x.abs().max() < 5 else torch.zeros_like(first), second], 1)
 
 
 torch.manual_seed(0)
@@ -173,11 +166,14 @@ CASES: dict[str, tuple[nn.Module, dict[str, str]]] = {
     "hidden path": (Net(lambda s, x: s.bn(y := s.a(x)) + F.relu(y.abs() - 9), a=conv(), bn=norm()), {}),
     # Flat around the given weights, and not beyond.
     "step": (Net(lambda s, x: s.bn(s.a(x)) + F.relu(s.a.weight.norm() - 1.7), a=conv(), bn=norm()), {}),
+    # Three units that have an effect on the given inputs alone: without a slope there, perhaps by chance.
+    "shut": (Net(shut, a=conv(), bn=norm(3)), {}),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_small_networks(case: str) -> None:
+    """What is found can be rescaled without a change of the outputs; the search itself changes nothing."""
     model, expected = CASES[case]
     x = torch.randn(5, 6, 8, 8, generator=torch.Generator().manual_seed(1))
     model(x)
@@ -185,6 +181,13 @@ def test_small_networks(case: str) -> None:
     assert kinds(model, (x,)) == expected
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
+    rescaled = copy.deepcopy(model)
+    for group in scale_groups(model, x):
+        for name in group.parameters if group.kind != "none" else ():
+            rows = rescaled.get_parameter(name).data.view(group.units, -1)
+            rows[list(group.rows)] *= torch.arange(2, 2 + len(group.rows))[:, None]
+    outputs = [torch.random.manual_seed(0) and net(x) for net in (model, rescaled)]
+    torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-3)
 
 
 BAD: dict[str, tuple[nn.Module, Any, str]] = {
@@ -205,7 +208,6 @@ def test_bad_input_is_one_sentence(case: str) -> None:
 # Predictions
 
 DIM, UNITS, GRAD, MOMENTUM = 400, 12, 2.0, 0.9
-WHOLE = Group(("w",), "unit", UNITS, tuple(range(UNITS)))
 SETTINGS = {  # (η, λ): angles of at most 0.03
     "sgd": (0.05, 2e-3),
     "momentum": (0.005, 2e-3),
@@ -214,21 +216,19 @@ SETTINGS = {  # (η, λ): angles of at most 0.03
     "rmsprop": (1e-3, 8e-3),
     "adamw": (2e-3, 0.125),
 }
-POWER = {"adam": 3, "rmsprop": 3, "adamw": 2}
 
 
 class Walk:
     """Weights (UNITS, DIM) of random tangent gradients of norm GRAD/‖w‖, and their monitor."""
 
-    def __init__(self, name: str, initial_norm: float, l2: float | None = None) -> None:
-        self.generator, (lr, penalty) = torch.Generator().manual_seed(0), SETTINGS[name]
+    def __init__(self, name: str, initial_norm: float, l2: float) -> None:
+        self.generator = torch.Generator().manual_seed(0)
         w = torch.randn(UNITS, DIM, generator=self.generator, dtype=torch.float64)
-        self.model = nn.ParameterDict({"w": w * (initial_norm / w.norm(dim=1, keepdim=True))})
-        self.w = self.model["w"]
-        decay = 2 * (penalty if l2 is None else l2)
-        groups = [{"params": [self.w], "lr": lr, "weight_decay": decay}]
-        self.optimizer = plain_pytorch.optimizer(name, groups, MOMENTUM)
-        self.monitor = Monitor(self.model, self.optimizer, [WHOLE], every=10)
+        model = nn.ParameterDict({"w": w * (initial_norm / w.norm(dim=1, keepdim=True))})
+        self.w = model["w"]
+        settings = [{"params": [self.w], "lr": SETTINGS[name][0], "weight_decay": 2 * l2}]
+        self.optimizer = plain_pytorch.optimizer(name, settings, MOMENTUM)
+        self.monitor = Monitor(model, self.optimizer, [Group(("w",), "unit", UNITS, tuple(range(UNITS)))], every=10)
 
     def __call__(self, steps: int) -> dict[str, Any]:
         for _ in range(steps):
@@ -245,17 +245,15 @@ class Walk:
 @pytest.mark.parametrize("name", theory.NORM_EXPONENT)
 def test_random_gradients_settle_where_the_monitor_says_from_the_start(name: str) -> None:
     """3 %, at the equilibrium; 6 % seen from 1.5 times its norm, where ŝ lags behind gradients that grow."""
-    lr, l2 = SETTINGS[name]
-    point = (name, lr, l2, GRAD, DIM, MOMENTUM)
+    point = (name, *SETTINGS[name], GRAD, DIM, MOMENTUM)
     expected = {
         "norm": theory.equilibrium_norm(*point),
         "angle": theory.equilibrium_angle(*point),
         "effective_lr": theory.equilibrium_effective_lr(*point),
     }
-    walk = Walk(name, 1.5 * float(theory.equilibrium_norm(*point)))
+    walk = Walk(name, 1.5 * float(expected["norm"]), SETTINGS[name][1])
     walk(600)  # of RMSprop's squares, which start at 0, and of Adam's, which are few
     early = walk(100)
-    assert early["weight_decay"] == 2 * l2 and (early["units"], early["size"]) == (UNITS, DIM)
     walk(round(early["half_way"] - 100))
     left = (walk(100)["norm"] - early["equilibrium_norm"]) / (early["norm"] - early["equilibrium_norm"])
     assert left == pytest.approx(0.5, abs=0.04)
@@ -265,28 +263,14 @@ def test_random_gradients_settle_where_the_monitor_says_from_the_start(name: str
         assert early[f"equilibrium_{what}"] == pytest.approx(value, rel=0.06 if name in HAS_SQUARES else 0.03), what
         assert late[f"equilibrium_{what}"] == pytest.approx(value, rel=0.03), what
         assert late[what] == pytest.approx(value, rel=0.03), what
-    assert abs(late["radial"]) < 1e-9 and abs(late["memory"]) < 0.1
-    assert f"weight_decay = {2 * l2:g} sets its learning rate" in late["sentence"]
-
-
-def exact(name: str, run: Any, rows: list[Any], layer: str) -> dict[str, float]:
-    """The equilibrium of a layer from the study's recorded balance, by theory.equilibrium_growth."""
-    of = {what: value for step, where, what, value in rows if where == layer and step == run.steps}
-    growth = theory.equilibrium_growth(name, run.lr, of["balance_gradient"], of.get("balance_memory", 0.0))
-    shrinking = 4 * run.l2 * of["balance_rooted_norm" if name == "adamw" else "balance_norm"]
-    return {
-        "norm": of["late_norm_squared"] ** 0.5,
-        "angle": of["late_angle_squared"] ** 0.5,
-        "equilibrium_norm": of["balance_norm"] ** 0.5 * (growth / shrinking) ** (1 / POWER.get(name, 4)),
-    }
+    assert f"weight_decay = {2 * SETTINGS[name][1]:g} sets its learning rate" in late["sentence"]
 
 
 def monitored(run: Any, splits: Splits, every: int) -> dict[str, dict[str, Any]]:
-    """The same run in plain PyTorch under a monitor: its report on the late part, by layer."""
+    """A run of the study in plain PyTorch under a monitor: its report on the late part, by layer."""
     plain = Plain(run)
     names = {id(parameter): name for name, parameter in plain.network.named_parameters()}
-    rows = [(weight, 1 if run.normalization == "layer" else len(weight)) for weight in plain.weights.values()]
-    groups = [Group((names[id(weight)],), "unit", units, tuple(range(units))) for weight, units in rows]
+    groups = [Group((names[id(weight)],), "tensor", 1, (0,)) for weight in plain.weights.values()]
     monitor = Monitor(plain.network, plain.optimizer, groups, every)
     for step, batch in enumerate(batches(run, CPU), start=1):
         plain.step(splits, batch)
@@ -297,19 +281,27 @@ def monitored(run: Any, splits: Splits, every: int) -> dict[str, dict[str, Any]]
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_conv4_has_the_late_numbers_and_the_balance_of_the_study(name: str, small_splits: Splits) -> None:
+    """Its recorded balance and theory.equilibrium_growth give the norm at equilibrium."""
     lr = 3e-3 if name in HAS_SQUARES else 0.02
     run = make_run(optimizer=name, normalization="layer", lr=lr, l2=0.05, steps=100, width=3, norm_eps=1e-12)
-    rows, sampled, every = (
-        train_rows(run, small_splits, torch.float64), monitored(run, small_splits, 10), monitored(run, small_splits, 1)
-    )  # fmt: skip
+    rows = train_rows(run, small_splits, torch.float64)
+    sampled, every = monitored(run, small_splits, 10), monitored(run, small_splits, 1)
     for layer in LAYERS:
-        expected = exact(name, run, rows, layer)
-        assert sampled[layer]["norm"] == pytest.approx(expected["norm"], rel=1e-6)
-        assert sampled[layer]["angle"] == pytest.approx(expected["angle"], rel=1e-4)
-        assert every[layer]["equilibrium_norm"] == pytest.approx(expected["equilibrium_norm"], rel=1e-4), layer
+        of = {what: value for step, where, what, value in rows if where == layer and step == run.steps}
+        growth = theory.equilibrium_growth(name, lr, of["balance_gradient"], of.get("balance_memory", 0.0))
+        shrinking = 4 * run.l2 * of["balance_rooted_norm" if name == "adamw" else "balance_norm"]
+        power = {"adam": 3, "rmsprop": 3, "adamw": 2}.get(name, 4)
+        equilibrium = of["balance_norm"] ** 0.5 * (growth / shrinking) ** (1 / power)
+        assert sampled[layer]["norm"] == pytest.approx(of["late_norm_squared"] ** 0.5, rel=1e-6)
+        assert sampled[layer]["angle"] == pytest.approx(of["late_angle_squared"] ** 0.5, rel=1e-4)
+        assert every[layer]["equilibrium_norm"] == pytest.approx(equilibrium, rel=1e-3), layer  # Adam corrects memory
 
 
 # How it is used
+
+
+def network() -> nn.Module:
+    return nn.Sequential(conv(4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
 
 
 def train(model: nn.Module, monitor: Monitor | None, optimizer: Any, steps: int = 8, parts: int = 1) -> None:
@@ -323,10 +315,6 @@ def train(model: nn.Module, monitor: Monitor | None, optimizer: Any, steps: int 
         if monitor:
             monitor.step()
         optimizer.zero_grad()
-
-
-def network() -> nn.Module:
-    return nn.Sequential(conv(4), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
 
 
 def test_it_changes_nothing_and_takes_compiled_models_autocast_accumulation_and_a_scheduler() -> None:
@@ -349,9 +337,8 @@ def test_it_changes_nothing_and_takes_compiled_models_autocast_accumulation_and_
 
 def test_without_decay_and_by_an_unknown_optimizer() -> None:
     row = Walk("sgd", 1.0, l2=0.0)(20)
-    assert (
-        row["equilibrium_norm"] == math.inf and row["equilibrium_effective_lr"] == 0 and "inf steps" in row["sentence"]
-    )
+    assert row["equilibrium_norm"] == math.inf and row["equilibrium_effective_lr"] == 0
+    assert "inf steps" in row["sentence"]
     model = network()
     unknown = torch.optim.Adagrad(model.parameters(), lr=0.1)
     groups = scale_groups(model, torch.randn(3, 6, 8, 8))
@@ -368,13 +355,13 @@ def test_wrong_use_is_one_sentence() -> None:
     groups = scale_groups(model, torch.randn(3, 6, 8, 8))
     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
     monitor = Monitor(model, sgd, groups, every=1)
-    with pytest.raises(ValueError, match="No step was measured"):
+    for _ in range(3):
+        monitor.step()  # without gradients
+    with pytest.raises(ValueError, match=r"No step was measured: call step\(\) before zero_grad\(\)"):
         monitor.report()
     train(model, monitor, sgd, steps=2)
-    with pytest.raises(ValueError, match="No parameter has a gradient"):
-        monitor.step()
     model[0].weight.data[0] = math.nan
-    with pytest.raises(ValueError, match=r"0\.weight is not finite after 3 steps"):
+    with pytest.raises(ValueError, match=r"0\.weight is not finite after 5 steps"):
         monitor.report()
     model[0].weight.requires_grad_(False)
     with pytest.raises(ValueError, match=r"0\.weight is frozen"):
