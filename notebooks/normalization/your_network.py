@@ -16,11 +16,9 @@
 # PyTorch alone: copy it beside your script. Here it watches a ResNet-18 and a small GPT. `scale_groups` finds by trial
 # which weights can be rescaled without a change of the function. `Monitor` measures their norms and angles in training,
 # and predicts where both settle. `weight_decay` is PyTorch's, $2\lambda$ for the penalty $\lambda\lVert w\rVert^2$.
-#
-# It needs the prepared images, `snakemake results/data/fashion-mnist-14.pt --cores 1`.
 
 # %% tags=["parameters"]
-tensors = "results/data/fashion-mnist-14.pt"  # the prepared images
+tensors = "results/data/fashion-mnist-14.pt"  # `snakemake results/data/fashion-mnist-14.pt --cores 1` prepares it
 record = "results/data/fashion-mnist-14.json"  # their checksum
 steps = 250  # of each training
 
@@ -75,14 +73,12 @@ resnet = resnet18(num_classes=10)
 sgd = torch.optim.SGD(resnet.parameters(), lr=0.05, momentum=0.9, weight_decay=0.05)
 batches = torch.randint(len(images), (steps, 16))
 of_resnet = watch(resnet, sgd, images[:4], (F.cross_entropy(resnet(images[b]), labels[b]) for b in batches))
-
 text = torch.tensor(list(b"".join(path.read_bytes() for path in sorted(Path("paper").glob("*/*.tex")))))
 run = grid.load_scale(Path("config/manifold"), "laptop", load("manifold"))[1]["starts"][0]
 gpt = GPT(run.changed(rms_norm="pre", vocabulary=256, initial_norm=1.0))
 adamw = torch.optim.AdamW(gpt.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=1.0)
 windows = text[torch.randint(len(text) - run.context, (steps, 8, 1)) + torch.arange(run.context + 1)]
 of_gpt = watch(gpt, adamw, windows[0, :, :-1], (loss(gpt, window) for window in windows))
-
 tables = pd.concat({"ResNet-18": of_resnet, "GPT": of_gpt})
 tables.drop(columns="sentence")
 

@@ -137,10 +137,12 @@ CASES: dict[str, tuple[Any, nn.Module, dict[str, str]]] = {
     "shared": (lambda s, x: s.bn(s.a(s.bn(s.a(x)))), conv(), {"a.weight": "unit"}),
     "shared, one bare": (lambda s, x: s.a(s.bn(s.a(x))), conv(), {}),
     "queries and keys": (qk_norm, nn.Linear(6, 18), {"a.weight[2 of 3]": "block", "a.bias": "idle"}),
-    # A path that opens only where the convolution's output is large, which on the given inputs it is not.
-    "hidden path": (lambda s, x: s.bn(y := s.a(x)) + F.relu(y.abs() - 9), conv(), {}),
-    # Flat around the given weights, and not beyond.
-    "step": (lambda s, x: s.bn(s.a(x)) + F.relu(s.a.weight.norm() - 1.7), conv(), {}),
+    "a path that opens for large inputs": (lambda s, x: s.bn(y := s.a(x)) + F.relu(y.abs() - 9), conv(), {}),
+    "flat around the given weights, not beyond": (
+        lambda s, x: s.bn(s.a(x)) + F.relu(s.a.weight.norm() - 1.7),
+        conv(),
+        {},
+    ),
     # Three units have an effect on the given inputs alone: without a slope there, perhaps by chance.
     "shut": (lambda s, x: torch.cat([s.bn(y := s.a(x))[:, :3] * (x.abs().max() < 5), y[:, 3:]], 1), conv(), {}),
 }
@@ -184,11 +186,10 @@ HAS_SQUARES = ("adam", "adamw", "rmsprop")
 def walk(name: str, initial_norm: float) -> Any:
     """Takes steps of random tangent gradients of norm GRAD/‖w‖, at angles of at most 0.03; gives the monitor's row."""
     generator = torch.Generator().manual_seed(0)
-    directions = F.normalize(torch.randn(UNITS, DIM, generator=generator, dtype=torch.float64), dim=1)
-    w = nn.Parameter(initial_norm * directions)
+    w = nn.Parameter(initial_norm * F.normalize(torch.randn(UNITS, DIM, generator=generator, dtype=torch.float64)))
     optimizer = plain_pytorch.optimizer(name, [{"params": [w], "lr": LR[name], "weight_decay": 2 * L2[name]}], MOMENTUM)
-    group = Group(("w",), "unit", UNITS, tuple(range(UNITS)))
-    monitor = Monitor(nn.ParameterDict({"w": w}), optimizer, [group], every=10)
+    groups = [Group(("w",), "unit", UNITS, tuple(range(UNITS)))]
+    monitor = Monitor(nn.ParameterDict({"w": w}), optimizer, groups, every=10)
 
     def take(steps: int) -> dict[str, Any]:
         for _ in range(steps):
@@ -217,7 +218,6 @@ def test_random_gradients_settle_where_the_monitor_says_from_the_start(name: str
     for what in ("norm", "angle", "effective_lr"):
         value = getattr(theory, f"equilibrium_{what}")(*point)
         assert early[f"equilibrium_{what}"] == pytest.approx(value, rel=0.06 if name in HAS_SQUARES else 0.03), what
-        assert late[f"equilibrium_{what}"] == pytest.approx(value, rel=0.03), what
         assert late[what] == pytest.approx(value, rel=0.03), what
     assert f"weight_decay = {2 * L2[name]:g} sets its learning rate" in late["sentence"]
 
@@ -230,8 +230,7 @@ def test_conv4_has_the_late_numbers_and_the_balance_of_the_study(name: str, smal
     rows = train_rows(run, small_splits, torch.float64)
     for every in (10, 1):
         plain = Plain(run)
-        weights = [name for name, parameter in plain.network.named_parameters() if parameter.dim() > 1]
-        groups = [Group((name,), "tensor", 1, (0,)) for name in weights]
+        groups = [Group((name,), "tensor", 1, (0,)) for name, p in plain.network.named_parameters() if p.dim() > 1]
         monitor = Monitor(plain.network, plain.optimizer, groups, every)
         for step, batch in enumerate(batches(run, CPU), start=1):
             plain.step(small_splits, batch)

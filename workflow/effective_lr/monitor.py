@@ -20,7 +20,8 @@ step: 2·wd·S + 2⟨w, g⟩ = a⟨g, Pg⟩ + b⟨g, Pm⟩, with
 
 wd is the weight_decay of torch.optim: 2λ for a penalty λ‖w‖². g is the gradient without it, P = 1 or 1/(√ŝ + ε), m what
 the optimizer remembers before the step. If w were x times as long, right over left would be x⁻ᵏ times as large, so the
-norm at equilibrium is ‖w‖(right/left)^(1/k).
+norm at equilibrium is ‖w‖(right/left)^(1/k). The angle is then √(2c·a·wd·S/⟨w, P⁻¹w⟩), c = (1 − β)/(1 + β) with β = μ or
+β₁; Nesterov's c is 1 + 2μ − 2μ³ times that, for small memory.
 """
 
 import copy
@@ -59,11 +60,10 @@ class Group(NamedTuple):
 def scale_groups(model: nn.Module, inputs: Any) -> list[Group]:
     """Which weights can be rescaled by a positive factor without a change of the function, f(αw) = f(w).
 
-    `inputs` is what the model is called with: a tensor, a tuple of arguments or a dict of keywords, for a small batch.
-    Every parameter that requires a gradient is in a group, alone or with the others of its module (weight and bias).
+    `inputs` is what the model is called with, for a small batch: a tensor, a tuple of arguments or a dict of keywords.
     By trial: a float64 copy in training mode runs on the given inputs and on noisy ones, each time with other weights
-    and with every row rescaled by a random factor in [¼, 4], and ∂f/∂α must vanish each time. Raises ValueError for
-    eval mode, no parameters, inputs that do not fit, and outputs that are not finite.
+    and with every row rescaled by a random factor in [¼, 4], and ∂f/∂α must vanish each time. Parameters are alone, or
+    one group by module. Raises ValueError for eval mode, no parameters, inputs that do not fit and infinite outputs.
     """
     if not model.training:
         raise ValueError("The model is in eval mode, where batch norm is another function: call model.train() first.")
@@ -154,17 +154,18 @@ class Monitor:
         if not all(self._balance(group)[1] for group in groups):
             warnings.warn(f"{type(optimizer).__name__} gives no predictions for some of the groups.", stacklevel=2)
 
-    def _balance(self, group: Group) -> tuple[dict[str, Any], int, float, float]:
-        """Its settings in the optimizer, and k, a and b of the balance at present; k = 0 where it is not known."""
+    def _balance(self, group: Group) -> tuple[dict[str, Any], int, float, float, float]:
+        """Its settings in the optimizer, and k, a, b and c of the balance at present; k = 0 where it is not known."""
         place, *others = {self.places[p] for p in self.parameters[group]}
         absent: dict[str, Any] = {"momentum": 0, "nesterov": False, "betas": (0, 0), "weight_decay": 0}
         settings, kind = absent | self.optimizer.param_groups[place], type(self.optimizer)
         lr, momentum, beta = float(settings["lr"]), settings["momentum"], settings["momentum"] or settings["betas"][0]
         is_other = any(settings.get(option) for option in ("maximize", "dampening", "centered", "amsgrad"))
         if others or is_other or kind not in (SGD, RMSprop, Adam, AdamW) or (kind is RMSprop and momentum):
-            return settings, 0, 0.0, 0.0
+            return settings, 0, 0.0, 0.0, 0.0
         k = 4 if kind is SGD else 2 if settings.get("decoupled_weight_decay", kind is AdamW) else 3
-        return settings, k, lr / (1 - momentum), 2 * lr * beta / (1 - beta) * (beta if settings["nesterov"] else 1)
+        ahead, turned = (beta, 1 + 2 * beta - 2 * beta**3) if settings["nesterov"] else (1, 1)
+        return settings, k, lr / (1 - momentum), 2 * lr * beta / (1 - beta) * ahead, (1 - beta) / (1 + beta) * turned
 
     def _kept(self, group: Group, *names: str) -> Tensor:
         """What the optimizer keeps under one of these names, (rows, size); 0 where it keeps nothing."""
@@ -185,7 +186,7 @@ class Monitor:
                 self.before[group] = group.of(parameters), self._kept(group, "exp_avg", "momentum_buffer")
 
     def _values(self, group: Group) -> Tensor:
-        """Of the step just made, (7, rows): 1, ⟨w,w⟩, (angle/η)², ⟨w,P⁻¹w⟩, ⟨w,g⟩, ⟨g,Pg⟩ and ⟨g,Pm⟩."""
+        """Of the step just made, (7, rows): 1, ⟨w,w⟩, angle², ⟨w,P⁻¹w⟩, ⟨w,g⟩, ⟨g,Pg⟩ and ⟨g,Pm⟩."""
         parameters, (w, memory), (settings, k, *_) = self.parameters[group], self.before[group], self._balance(group)
         g, change, inverse = group.of([p.grad for p in parameters]), group.of(parameters) - w, torch.ones_like(w)
         if k in (2, 3):
@@ -195,15 +196,15 @@ class Monitor:
         dot, scaled = torch.linalg.vecdot, g / inverse
         square, along = dot(w, w), dot(w, change)
         across = (dot(change, change) - along**2 / square).clamp(min=0).sqrt()  # what turns w
-        turn = torch.atan2(across, (square + along) / square.sqrt()) / settings["lr"]
+        angle = torch.atan2(across, (square + along) / square.sqrt())
         pushes = dot(w, inverse * w), dot(w, g), dot(g, scaled), dot(memory, scaled)
-        return torch.stack([torch.ones_like(turn), square, turn**2, *pushes]).double()
+        return torch.stack([torch.ones_like(angle), square, angle**2, *pushes]).double()
 
     def report(self) -> list[dict[str, Any]]:
         """A row for each group: medians over its units of means over the steps measured since the last report.
 
         Keys: name, kind, units, lr and weight_decay of torch.optim; norm, angle (root mean square, radians per step),
-        effective_lr (η/(1 − μ)/‖w‖² for SGD, η/‖w‖ for the others) at the present lr; these with `equilibrium_` before;
+        effective_lr (a/‖w‖² for SGD, a/‖w‖ for the others); these with `equilibrium_` before, at the present lr;
         half_way, steps until half of the distance between both norms is gone; sentence. What is not known is missing.
         Raises ValueError where no step was measured, and for weights that are not finite.
         """
@@ -213,26 +214,26 @@ class Monitor:
         return rows
 
     def _row(self, group: Group) -> dict[str, Any]:
-        settings, k, a, b = self._balance(group)
+        settings, k, a, b, c = self._balance(group)
         if not all(parameter.isfinite().all() for parameter in self.parameters[group]):
             raise ValueError(f"{group.name} is not finite after {self.count} steps: the training has diverged.")
         row: dict[str, Any] = {"name": group.name, "kind": group.kind, "units": len(group.rows)}
         row |= {"lr": float(settings["lr"]), "weight_decay": float(settings["weight_decay"])}
         if group in self.sums:
             square, turn, inverse, radial, gradient, memory = self.sums[group][1:] / self.sums[group][0]
-            found = {"norm": square.sqrt(), "angle": settings["lr"] * turn.sqrt()}
+            found = {"norm": square.sqrt(), "angle": turn.sqrt()}
             if k and group.kind not in ("none", "idle"):
                 growth = (a * gradient + b * memory - 2 * radial).clamp(min=0)
                 shrinking = settings["weight_decay"] * (inverse if k == 2 else square)
                 longer = (growth / (2 * shrinking)) ** (1 / k)  # ‖w*‖/‖w‖
-                degree = 2 if k == 4 else 1
-                found["effective_lr"] = a / found["norm"] ** degree
-                powers = {"norm": 1, "angle": -degree, "effective_lr": -degree}  # of ‖w‖
-                found |= {f"equilibrium_{what}": found[what] * longer**power for what, power in powers.items()}
+                for when, norm in (("", found["norm"]), ("equilibrium_", found["norm"] * longer)):
+                    found |= {f"{when}norm": norm, f"{when}effective_lr": a / norm ** (2 if k == 4 else 1)}
+                shrinkage = a * shrinking / inverse * (longer if k == 3 else 1)  # relative, at equilibrium
+                found["equilibrium_angle"] = (2 * c * shrinkage).sqrt()
                 # ‖w‖ᵏ approaches its end exponentially; Adam's P goes as ‖w‖: we take that of the middle of the way.
                 start, middle = 1 / longer, (1 + 1 / longer) / 2
-                rate = k * a * shrinking / inverse * (longer * middle if k == 3 else 1)
-                found["half_way"] = ((start**k - 1) / (middle**k - 1)).log() / rate
+                rate = k * shrinkage * (middle if k == 3 else 1)
+                found["half_way"] = (((start**k - 1) / (middle**k - 1)).log() / rate).nan_to_num(math.inf, math.inf)
             row |= {what: statistics.median(v.nan_to_num(posinf=math.inf).tolist()) for what, v in found.items()}
         return {**row, "sentence": _sentence(row)}
 
