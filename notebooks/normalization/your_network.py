@@ -85,8 +85,7 @@ tables.drop(columns="sentence")
 # %% [markdown]
 # ## The angle per step, layer by layer
 #
-# At equilibrium $w$ turns in each step by an angle that $\eta$, $\lambda$ and the memory of the optimizer fix. A layer
-# below its line has further to go, or units without a gradient.
+# $\eta$, $\lambda$ and momentum fix it at equilibrium. A layer below has further to go, or units without a gradient.
 
 # %%
 is_scaled = tables["kind"] != "none"

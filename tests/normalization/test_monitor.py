@@ -107,16 +107,12 @@ def test_gpt(rms_norm: str) -> None:
     assert (Group(("attention",), "none", 8, (2, 3, 6, 7)) in groups) == (rms_norm == "pre")
 
 
-def conv(**options: Any) -> nn.Conv2d:
-    return nn.Conv2d(6, 6, 3, **{"bias": False, **options})
-
-
 class Net(nn.Module):
-    """A layer a, a batch norm, and what `function` does with them."""
+    """A layer a, by default a convolution, a batch norm, and what `function` does with them."""
 
-    def __init__(self, function: Any, a: nn.Module) -> None:
+    def __init__(self, function: Any, a: nn.Module | None) -> None:
         super().__init__()
-        self.function, self.a, self.bn = function, a, nn.BatchNorm2d(6, affine=False)
+        self.function, self.a, self.bn = function, a or CONV, nn.BatchNorm2d(6, affine=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(self, x)
@@ -128,23 +124,24 @@ def qk_norm(s: Any, x: Tensor) -> Tensor:
 
 
 torch.manual_seed(0)
-CASES: dict[str, tuple[Any, nn.Module, dict[str, str]]] = {
-    "bias inside": (lambda s, x: s.bn(F.relu(s.a(x))), conv(bias=True), {"a.weight + a.bias": "unit"}),
-    "dropout": (lambda s, x: s.bn(F.dropout2d(s.a(F.dropout(x)), 0.2)), conv(), {"a.weight": "unit"}),
-    "grouped": (lambda s, x: F.group_norm(s.a(x), 1, eps=1e-12), conv(groups=2), {"a.weight": "tensor"}),
-    "weight norm": (lambda s, x: s.a(x), weight_norm(conv()), {"a.parametrizations.weight.original1": "unit"}),
-    "sum before": (lambda s, x: s.bn(x[..., 1:-1, 1:-1] + s.a(x)), conv(), {}),
-    "shared": (lambda s, x: s.bn(s.a(s.bn(s.a(x)))), conv(), {"a.weight": "unit"}),
-    "shared, one bare": (lambda s, x: s.a(s.bn(s.a(x))), conv(), {}),
-    "queries and keys": (qk_norm, nn.Linear(6, 18), {"a.weight[2 of 3]": "block", "a.bias": "idle"}),
-    "a path that opens for large inputs": (lambda s, x: s.bn(y := s.a(x)) + F.relu(y.abs() - 9), conv(), {}),
-    "flat around the given weights, not beyond": (
-        lambda s, x: s.bn(s.a(x)) + F.relu(s.a.weight.norm() - 1.7),
-        conv(),
-        {},
+CONV = nn.Conv2d(6, 6, 3, bias=False)
+CASES: dict[str, tuple[Any, nn.Module | None, dict[str, str]]] = {
+    "bias inside": (lambda s, x: s.bn(F.relu(s.a(x))), nn.Conv2d(6, 6, 3), {"a.weight + a.bias": "unit"}),
+    "dropout": (lambda s, x: s.bn(F.dropout2d(s.a(F.dropout(x)), 0.2)), None, {"a.weight": "unit"}),
+    "grouped": (
+        lambda s, x: F.group_norm(s.a(x), 1, eps=1e-12),
+        nn.Conv2d(6, 6, 3, groups=2, bias=False),
+        {"a.weight": "tensor"},
     ),
+    "weight norm": (lambda s, x: s.a(x), weight_norm(nn.Linear(8, 5)), {"a.parametrizations.weight.original1": "unit"}),
+    "sum before": (lambda s, x: s.bn(x[..., 1:-1, 1:-1] + s.a(x)), None, {}),
+    "shared": (lambda s, x: s.bn(s.a(s.bn(s.a(x)))), None, {"a.weight": "unit"}),
+    "shared, one bare": (lambda s, x: s.a(s.bn(s.a(x))), None, {}),
+    "queries and keys": (qk_norm, nn.Linear(6, 18), {"a.weight[2 of 3]": "block", "a.bias": "idle"}),
+    "a path that opens for large inputs": (lambda s, x: s.bn(y := s.a(x)) + F.relu(y.abs() - 9), None, {}),
+    "flat, not beyond": (lambda s, x: s.bn(s.a(x)) + F.relu(s.a.weight.norm() - 1.7), None, {}),
     # Three units have an effect on the given inputs alone: without a slope there, perhaps by chance.
-    "shut": (lambda s, x: torch.cat([s.bn(y := s.a(x))[:, :3] * (x.abs().max() < 5), y[:, 3:]], 1), conv(), {}),
+    "shut": (lambda s, x: torch.cat([s.bn(y := s.a(x))[:, :3] * (x.abs().max() < 5), y[:, 3:]], 1), None, {}),
 }
 
 
@@ -248,7 +245,7 @@ def test_conv4_has_the_late_numbers_and_the_balance_of_the_study(name: str, smal
                 assert row["equilibrium_norm"] == pytest.approx(equilibrium, rel=1e-3), layer
 
 
-NETWORK = nn.Sequential(conv(), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
+NETWORK = nn.Sequential(nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 3))
 
 
 def train(model: nn.Module, optimizer: Any, monitor: Monitor | None = None) -> None:
@@ -293,11 +290,13 @@ def test_an_unknown_optimizer_and_wrong_use_are_one_sentence_each() -> None:
         with pytest.raises(ValueError, match=r"No step was measured: call step\(\) before zero_grad\(\)"):
             monitor.report()
         train(model, unknown, monitor)
+        model[0].weight.grad = torch.full_like(model[0].weight, math.inf)
+        monitor.step()  # of which GradScaler makes none
     row = monitor.report()[0]
     assert len(said) == 1 and row["angle"] > 0 and "effective_lr" not in row
     train(model, unknown, monitor)
     model[0].weight.data[0] = math.nan
-    with pytest.raises(ValueError, match=r"0\.weight is not finite after 18 steps"):
+    with pytest.raises(ValueError, match=r"0\.weight is not finite after 19 steps"):
         monitor.report()
     model[0].weight.requires_grad_(False)
     with pytest.raises(ValueError, match=r"0\.weight is frozen"):

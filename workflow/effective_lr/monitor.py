@@ -20,8 +20,8 @@ step: 2·wd·S + 2⟨w, g⟩ = a⟨g, Pg⟩ + b⟨g, Pm⟩, with
 
 wd is the weight_decay of torch.optim: 2λ for a penalty λ‖w‖². g is the gradient without it, P = 1 or 1/(√ŝ + ε), m what
 the optimizer remembers before the step. If w were x times as long, right over left would be x⁻ᵏ times as large, so the
-norm at equilibrium is ‖w‖(right/left)^(1/k). The angle is then √(2c·a·wd·S/⟨w, P⁻¹w⟩), c = (1 − β)/(1 + β) with β = μ or
-β₁; Nesterov's c is 1 + 2μ − 2μ³ times that, for small memory.
+norm at equilibrium is ‖w‖(right/left)^(1/k). There the angle is √(2c·a·wd·S/⟨w, P⁻¹w⟩) by the P of there, where β is μ
+or β₁ and c = (1 − β)/(1 + β); Nesterov's c is 1 + 2μ − 2μ³ times that where memory is small.
 """
 
 import copy
@@ -135,10 +135,9 @@ def _free(names: tuple[str, ...], looks: dict[str, Tensor]) -> list[Group]:
 class Monitor:
     """What weight decay does to `groups`, those of `scale_groups`, while `optimizer` trains `model`.
 
-    Every `every` steps it copies weights and the optimizer's memory and, a step later, sums a few products; it changes
-    nothing. Steps with a gradient that is not finite do not count; a GradScaler with a fused optimizer needs
-    `scaler.unscale_(optimizer)` before its step. Groups with an unknown optimizer, or in several of its parameter
-    groups, get no predictions. Raises ValueError for parameters that are frozen, or not in model and optimizer.
+    Every `every` steps it copies weights and memory and, a step later, sums a few products; it changes nothing. Steps
+    with infinite gradients do not count; a GradScaler with a fused optimizer needs `scaler.unscale_(optimizer)` first.
+    Raises ValueError for parameters that are frozen, or not in the model or not in the optimizer.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, groups: list[Group], every: int = 50) -> None:
@@ -155,7 +154,7 @@ class Monitor:
             warnings.warn(f"{type(optimizer).__name__} gives no predictions for some of the groups.", stacklevel=2)
 
     def _balance(self, group: Group) -> tuple[dict[str, Any], int, float, float, float]:
-        """Its settings in the optimizer, and k, a, b and c of the balance at present; k = 0 where it is not known."""
+        """Its settings in the optimizer, and k, a, b and c at present; k = 0 if unknown, or if it has several."""
         place, *others = {self.places[p] for p in self.parameters[group]}
         absent: dict[str, Any] = {"momentum": 0, "nesterov": False, "betas": (0, 0), "weight_decay": 0}
         settings, kind = absent | self.optimizer.param_groups[place], type(self.optimizer)
