@@ -293,7 +293,7 @@ def test_an_unknown_optimizer_and_wrong_use_are_one_sentence_each() -> None:
         model[0].weight.grad = torch.full_like(model[0].weight, math.inf)
         monitor.step()  # of which GradScaler makes none
     row = monitor.report()[0]
-    assert len(said) == 1 and row["angle"] > 0 and "effective_lr" not in row
+    assert len(said) == 1 and row["norm"] > 0 and row["angle"] > 0 and "effective_lr" not in row
     train(model, unknown, monitor)
     model[0].weight.data[0] = math.nan
     with pytest.raises(ValueError, match=r"0\.weight is not finite after 19 steps"):

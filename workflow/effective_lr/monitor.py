@@ -187,7 +187,7 @@ class Monitor:
     def _values(self, group: Group) -> Tensor:
         """Of the step just made, (7, rows): 1, ⟨w,w⟩, angle², ⟨w,P⁻¹w⟩, ⟨w,g⟩, ⟨g,Pg⟩ and ⟨g,Pm⟩."""
         parameters, (w, memory), (settings, k, *_) = self.parameters[group], self.before[group], self._balance(group)
-        g, change, inverse = group.of([p.grad for p in parameters]), group.of(parameters) - w, torch.ones_like(w)
+        g, change, inverse = group.of([p.grad for p in parameters]), group.of(parameters) - w, w.new_ones(1)
         if k in (2, 3):
             step = float(self.optimizer.state.get(parameters[0], {}).get("step", 0))  # 0 if AMP skipped all
             squares = self._kept(group, "exp_avg_sq", "square_avg") / (1 - settings["betas"][1] ** step)
