@@ -25,10 +25,10 @@ or β₁ and c = (1 − β)/(1 + β); Nesterov's c is 1 + 2μ − 2μ³ times th
 """
 
 import copy
-import itertools
 import math
 import statistics
 import warnings
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -51,8 +51,9 @@ class Group(NamedTuple):
         return " + ".join(self.parameters) + part
 
     def of(self, tensors: list[Tensor]) -> Tensor:
-        """A copy of its rows of tensors shaped as its parameters, side by side: (rows, size), float32 or wider."""
-        seen = torch.cat([tensor.detach().reshape(self.units, -1) for tensor in tensors], 1)
+        """Its rows of tensors shaped as its parameters, side by side: (rows, size), float32 or wider."""
+        parts = [tensor.detach().reshape(self.units, -1) for tensor in tensors]
+        seen = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         seen = seen if len(self.rows) == self.units else seen[list(self.rows)]
         return seen.to(torch.promote_types(seen.dtype, torch.float32))
 
@@ -70,11 +71,10 @@ def scale_groups(model: nn.Module, inputs: Any) -> list[Group]:
     groups: list[Group] = []
     with torch.random.fork_rng(devices={p.device.index for p in model.parameters() if p.is_cuda}):
         looks = _looks(model, inputs)
-    for _, names in itertools.groupby(looks, lambda name: name.rpartition(".")[0]):
+    for _, names in groupby(looks, lambda name: name.rpartition(".")[0]):
         alone = {name: _free((name,), looks) for name in names}
         rest = tuple(name for name, found in alone.items() if not found)
-        together = _free(rest, looks) or [Group((name,), "none", 1, (0,)) for name in rest]
-        groups += itertools.chain(*alone.values(), together)
+        groups += chain(*alone.values(), _free(rest, looks) or (Group((name,), "none", 1, (0,)) for name in rest))
     return groups
 
 
@@ -144,7 +144,7 @@ class Monitor:
         self.optimizer, self.every, self.count = optimizer, every, 0
         known: dict[str, Any] = dict(getattr(model, "_orig_mod", model).named_parameters())
         self.places = {p: n for n, settings in enumerate(optimizer.param_groups) for p in settings["params"]}
-        for name in itertools.chain(*(group.parameters for group in groups)):
+        for name in chain(*(group.parameters for group in groups)):
             if known.get(name) not in self.places or not known[name].requires_grad:
                 raise ValueError(f"{name} is frozen, or not in the model or the optimizer: leave its group out.")
         self.parameters = {group: [known[name] for name in group.parameters] for group in groups}
@@ -181,8 +181,8 @@ class Monitor:
                 self.sums[group] = self.sums.get(group, 0) + torch.where(values.isfinite().all(0), values, 0)
         self.before = {}
         if (self.count + 1) % self.every == 0:
-            for group, parameters in self.parameters.items():
-                self.before[group] = group.of(parameters), self._kept(group, "exp_avg", "momentum_buffer")
+            for group, now in self.parameters.items():
+                self.before[group] = group.of(now).clone(), self._kept(group, "exp_avg", "momentum_buffer").clone()
 
     def _values(self, group: Group) -> Tensor:
         """Of the step just made, (7, rows): 1, ⟨w,w⟩, angle², ⟨w,P⁻¹w⟩, ⟨w,g⟩, ⟨g,Pg⟩ and ⟨g,Pm⟩."""
@@ -191,7 +191,7 @@ class Monitor:
         if k in (2, 3):
             step = float(self.optimizer.state.get(parameters[0], {}).get("step", 0))  # 0 if AMP skipped all
             squares = self._kept(group, "exp_avg_sq", "square_avg") / (1 - settings["betas"][1] ** step)
-            inverse = squares.sqrt() + settings["eps"]
+            inverse = squares.sqrt_().add_(settings["eps"])
         dot, scaled = torch.linalg.vecdot, g / inverse
         square, along = dot(w, w), dot(w, change)
         across = (dot(change, change) - along**2 / square).clamp(min=0).sqrt()  # what turns w
