@@ -13,16 +13,12 @@
 # # Your own network
 #
 # What does weight decay do in *your* network? The file `workflow/effective_lr/monitor.py` answers that. It needs
-# PyTorch alone: copy it beside your script. Here it watches two networks, a ResNet-18 and a small GPT.
-#
-# `scale_groups` finds by trial which weights can be rescaled without a change of the function. `Monitor` measures their
-# norms and angles while they train, and predicts where both settle. Its `weight_decay` is PyTorch's, $2\lambda$ for the
-# penalty $\lambda\lVert w\rVert^2$ of the other notebooks.
-#
-# It needs the prepared images, `snakemake results/data/fashion-mnist-14.pt --cores 1`.
+# PyTorch alone: copy it beside your script. Here it watches a ResNet-18 and a small GPT. `scale_groups` finds by trial
+# which weights can be rescaled without a change of the function. `Monitor` measures their norms and angles in training,
+# and predicts where both settle. `weight_decay` is PyTorch's, $2\lambda$ for the penalty $\lambda\lVert w\rVert^2$.
 
 # %% tags=["parameters"]
-tensors = "results/data/fashion-mnist-14.pt"  # the prepared images
+tensors = "results/data/fashion-mnist-14.pt"  # `snakemake results/data/fashion-mnist-14.pt --cores 1` prepares it
 record = "results/data/fashion-mnist-14.json"  # their checksum
 steps = 250  # of each training
 
@@ -48,10 +44,25 @@ start()
 # %config InlineBackend.figure_format = "retina"
 torch.set_num_threads(1)
 torch.manual_seed(0)
-every = 2  # for so few steps; 50 is the default
+
+
+def watch(model, optimizer, inputs, losses):
+    """The monitor's report on the last third of a training."""
+    monitor = Monitor(model, optimizer, scale_groups(model, inputs), every=2)  # for so few steps; 50 is the default
+    for step, value in enumerate(losses):
+        if step == 2 * steps // 3:
+            monitor.report()  # the next one is of what follows
+        value.backward()
+        optimizer.step()
+        monitor.step()
+        optimizer.zero_grad()
+    return pd.DataFrame(monitor.report()).set_index("name")
+
 
 # %% [markdown]
-# ## A ResNet-18, by SGD with momentum
+# ## A ResNet-18 by SGD with momentum, and a small GPT by AdamW
+#
+# The GPT learns the text of this repository's paper by bytes. Queries, keys and what enters a matrix are normalized.
 
 # %%
 data = load_tensors(Path(tensors), Path(record))
@@ -59,57 +70,23 @@ images, labels = data["train_images"][:2048].float(), data["train_labels"][:2048
 images = F.interpolate(images, size=33).expand(-1, 3, -1, -1)  # four pixels are left behind the strides of ResNet
 resnet = resnet18(num_classes=10)
 sgd = torch.optim.SGD(resnet.parameters(), lr=0.05, momentum=0.9, weight_decay=0.05)
-groups = scale_groups(resnet, images[:4])
-monitor = Monitor(resnet, sgd, groups, every)
-for step in range(steps):
-    if step == 2 * steps // 3:
-        monitor.report()  # the next one is of what follows
-    chosen = torch.randint(len(images), (16,))
-    F.cross_entropy(resnet(images[chosen]), labels[chosen]).backward()
-    sgd.step()
-    monitor.step()
-    sgd.zero_grad()
-of_resnet = pd.DataFrame(monitor.report()).set_index("name")
-of_resnet[of_resnet.index.str.contains("conv|down|fc")].drop(columns="sentence")
-
-# %% [markdown]
-# ## A small GPT, by AdamW
-#
-# It learns the text of this repository's paper, byte by byte. Queries and keys are
-# normalized, and what enters a matrix.
-
-# %%
+batches = torch.randint(len(images), (steps, 16))
+of_resnet = watch(resnet, sgd, images[:4], (F.cross_entropy(resnet(images[b]), labels[b]) for b in batches))
 text = torch.tensor(list(b"".join(path.read_bytes() for path in sorted(Path("paper").glob("*/*.tex")))))
 run = grid.load_scale(Path("config/manifold"), "laptop", load("manifold"))[1]["starts"][0]
 gpt = GPT(run.changed(rms_norm="pre", vocabulary=256, initial_norm=1.0))
 adamw = torch.optim.AdamW(gpt.parameters(), lr=0.01, betas=(0.9, 0.95), weight_decay=1.0)
-
-
-def windows():
-    starts = torch.randint(len(text) - run.context - 1, (8,))
-    return torch.stack([text[start : start + run.context + 1] for start in starts])
-
-
-groups = scale_groups(gpt, windows()[:, :-1])
-monitor = Monitor(gpt, adamw, groups, every)
-for step in range(steps):
-    if step == 2 * steps // 3:
-        monitor.report()
-    loss(gpt, windows()).backward()
-    adamw.step()
-    monitor.step()
-    adamw.zero_grad()
-of_gpt = pd.DataFrame(monitor.report()).set_index("name")
-of_gpt.drop(columns="sentence")
+windows = text[torch.randint(len(text) - run.context, (steps, 8, 1)) + torch.arange(run.context + 1)]
+of_gpt = watch(gpt, adamw, windows[0, :, :-1], (loss(gpt, window) for window in windows))
+tables = pd.concat({"ResNet-18": of_resnet, "GPT": of_gpt})
+tables.drop(columns="sentence")
 
 # %% [markdown]
 # ## The angle per step, layer by layer
 #
-# At equilibrium $w$ turns in each step by an angle that $\eta$, $\lambda$ and the memory of the optimizer fix. A layer
-# below its line has further to go, or units without a gradient.
+# $\eta$, $\lambda$ and momentum fix it at equilibrium. A layer below has further to go, or units without a gradient.
 
 # %%
-tables = pd.concat({"ResNet-18": of_resnet, "GPT": of_gpt})
 is_scaled = tables["kind"] != "none"
 shown = tables[is_scaled & ~tables.index.get_level_values(1).str.contains(r"\+")]
 names = [name.replace(".weight", "").replace("downsample.0", "down") for _, name in shown.index]
@@ -125,16 +102,11 @@ plt.show()
 # %% [markdown]
 # ## Three answers
 #
-# **Which layers does weight decay regularize?** Those that are not scale invariant:
+# **Which layers does weight decay regularize?** Those that are not scale invariant. **Which does it only speed up?**
+# The scale invariant ones: it sets their learning rate, and nothing else.
 
 # %%
-tables.loc[~is_scaled, ["norm", "weight_decay"]]
-
-# %% [markdown]
-# **Which does it only speed up?** The scale invariant ones: it sets their learning rate, and nothing else.
-
-# %%
-for (network, name), sentence in tables.loc[is_scaled, "sentence"].items():
+for (network, name), sentence in pd.concat([tables[~is_scaled], tables[is_scaled]])["sentence"].items():
     print(f"{network} {name}: {sentence}")
 
 # %% [markdown]
