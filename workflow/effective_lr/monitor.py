@@ -63,8 +63,8 @@ def scale_groups(model: nn.Module, inputs: Any) -> list[Group]:
 
     `inputs` is what the model is called with, for a small batch: a tensor, a tuple of arguments or a dict of keywords.
     By trial: a float64 copy in training mode runs on the given inputs and on noisy ones, each time with other weights
-    and with every row rescaled by a random factor in [¼, 4], and ∂f/∂α must vanish each time. Parameters are alone, or
-    one group by module. Raises ValueError for eval mode, no parameters, inputs that do not fit and infinite outputs.
+    and with every row rescaled by a random factor in [¼, 4], and ∂f/∂α must vanish each time. Rounding, which has none,
+    is not seen. Raises ValueError for eval mode, no parameters, inputs that do not fit and infinite outputs.
     """
     if not model.training:
         raise ValueError("The model is in eval mode, where batch norm is another function: call model.train() first.")
