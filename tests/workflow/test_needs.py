@@ -48,7 +48,7 @@ def _skip_without_the_resource(request: pytest.FixtureRequest) -> None:
 
 
 def require_same(device: str, splits: Splits, normalization: str, optimizer: str) -> None:
-    """A run on a device has the losses of one on the CPU, in float64, also where it goes on from a checkpoint."""
+    """A run on a device has the losses of one on the CPU, in float64, resumed from a checkpoint, too."""
     run = make_run(normalization=normalization, optimizer=optimizer, lr=0.01, steps=40)
     saved: list[bytes] = []
 

@@ -222,7 +222,7 @@ def test_an_unknown_number_ends_the_paper_with_its_place(smoke: Checkout, tmp_pa
     checkout.append(text, "\\num{contour_slope/nobody}\n")
     result = checkout.command("paper")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(f"{text}:{line}: \\num{{contour_slope/nobody}}: ")
+    assert result.stdout.splitlines()[-1].startswith(f"{text}:{line}: \\num{{contour_slope/nobody}}: ")
 
 
 @pytest.mark.slow
