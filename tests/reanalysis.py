@@ -43,11 +43,6 @@ def over_seeds(values: pd.Series) -> Ends:
     return values.mean(skipna=False) + margin * np.array([0, -1, 1])
 
 
-def geometric(values: pd.Series) -> Ends:
-    """The geometric mean over the seeds that have a number, with the interval of the logarithms."""
-    return np.exp(over_seeds(np.log(values.dropna())))
-
-
 def farthest(values: pd.Series, by: Any, distance: Callable[[Ends], Any]) -> Ends:
     """Of the groups, each with a number for each seed, the interval of which an end is farthest."""
     intervals = [over_seeds(group) for _, group in values.groupby(by)]
@@ -214,96 +209,6 @@ class Normalization(Study):
         return over_seeds(table[table["group_size"] == 288].groupby("seed")["late_without_gradient"].mean())
 
 
-def settled(runs: pd.DataFrame) -> pd.DataFrame:
-    require(len(runs) and runs["is_settled"].all(), "no run with this λ, or one that has not settled")
-    return runs
-
-
-class Stability(Study):
-    """With the edge, the late means and the state of each run: settled, and if at the edge."""
-
-    CLAIMS: ClassVar = {
-        "S1": ("edge_delay", "MLP"),
-        "S2": ("plateau_law", "MLP"),
-        "S3": ("balance", "MLP at 0.002"),
-        "S4": ("decay_rate", "BN"),
-        "S5": ("kernel_drift_ratio", "at the edge"),
-    }
-    PLAIN: ClassVar = {"network": "mlp", "normalization": "none", "loss": "mse"}
-
-    def __init__(self, *what: Any) -> None:
-        super().__init__(*what)
-        self.probes = self.rows.pivot(index=["run_id", "step"], columns="quantity", values="value")
-        found = [self.summary(self.probes.loc[str(name)], run) for name, run in self.runs.iterrows()]
-        self.runs = self.runs.join(pd.DataFrame(found, self.runs.index))
-
-    def summary(self, table: pd.DataFrame, run: pd.Series) -> dict[str, Any]:
-        """The edge is the first probe with R > 1, NaN for never. Late: after two thirds of the steps and 1,000 steps
-        after the edge, if ten probes are. At the edge: late x_rms/|w| above 1e-5. Settled: at the edge, or ⟨α_eff⟩ all
-        through the late part would change S by less than 5 % of 2/η − 2λ."""
-        probes = table.dropna(subset="sharpness")
-        edge = probes.index[probes["sharpness_total"] * run["lr"] / 2 > 1].min()
-        after = np.nanmax([2 / 3 * run["steps"], edge + 1000])
-        late = probes[probes.index > after]
-        if run["diverged"] or len(late) < 10:
-            return {"edge": edge, "is_at_edge": False, "is_settled": False}
-        means = table[table.index > after].mean()
-        is_at_edge = np.sqrt((late["displacement"] ** 2).mean() / means["weight_norm_squared"]) > 1e-5
-        change = abs(means["alpha_eff"]) * run["lr"] * (late.index[-1] - late.index[0])
-        is_settled = is_at_edge or change < 0.05 * (2 / run["lr"] - 2 * run["l2"])
-        return {**means, "edge": edge, "is_at_edge": is_at_edge, "is_settled": is_settled}
-
-    def network(self, **settings: Any) -> pd.DataFrame:
-        """The runs of a network with new seeds, at the learning rate that has the most λ."""
-        runs = self.select(is_new=True, **settings)
-        require(not runs["diverged"].any(), "a run diverged")
-        return runs[runs["lr"] == runs.groupby("lr")["l2"].nunique().idxmax()]
-
-    def edge_delay(self) -> Ends:
-        """S1: the step of the edge at λ = 4e-3, or 8e-3 where there is no 4e-3, over that at 0; steps + 1 for never."""
-        runs = self.network()
-        runs = runs.assign(edge=runs["edge"].fillna(runs["steps"] + 1))
-        edges = runs.pivot(index="seed", columns="l2", values="edge")
-        l2 = 0.004 if 0.004 in edges else 0.008
-        require((edges[[0.0, l2]].min(axis="columns") <= runs["steps"].max()).all(), "neither reaches the edge")
-        return geometric(edges[l2] / edges[0.0])
-
-    def plateau_law(self) -> Ends:
-        """S2: 2λAS/α₀ of late means, at the λ from 8e-3 on where it is farthest from 1."""
-        runs = settled(self.network().query("l2 >= 0.008"))
-        logs = np.log(2 * runs["l2"] * runs["degree"] * runs["sharpness"] / runs["alpha0"])
-        return np.exp(farthest(logs, runs["l2"], lambda ends: np.abs(ends[0])))
-
-    def balance(self) -> Ends:
-        """S3: at λ = 0.002 the late pressure of all directions at the edge over the late force that it holds."""
-        runs = settled(self.network().query("l2 == 0.002"))
-        require(runs["is_at_edge"].all(), "a run is not at the edge")
-        return geometric(runs["edge_pressure"] / runs["edge_force"])
-
-    def decay_rate(self) -> Ends:
-        """S4: after step 150 and before the edge Σ(ΔS − Δt·α₀) over Σ4ηλ|u_w|²S, in one run; mean over λ > 0."""
-        runs = self.network(normalization="batch")
-        rates = {}
-        for name, run in runs[runs["l2"] > 0].iterrows():
-            table = self.probes.loc[name].dropna(subset="sharpness")
-            table = table[(table.index > 150) & ~(table.index >= run["edge"])]
-            require(len(table) >= 3, "fewer than three probes before the edge")
-            time, sharpness = run["lr"] * table.index, table["sharpness"]
-            change = sharpness.iloc[-1] - sharpness.iloc[0] - np.trapezoid(table["alpha0"], time)
-            rates[name] = change / np.trapezoid(4 * run["l2"] * table["u_weight_share"] * sharpness, time)
-        return over_seeds(pd.Series(rates).groupby(runs["seed"]).mean())
-
-    def kernel_drift_ratio(self) -> Ends:
-        """S5: the late drift of the kernel at the largest λ whose runs are all at the edge, over that at 0."""
-        runs = self.network()
-        at_edge = runs.groupby("l2")["is_at_edge"].all().drop(0.0)
-        require(at_edge.any(), "no run with decay is at the edge")
-        l2 = at_edge[at_edge].index.max()
-        runs = settled(runs[runs["l2"].isin([0.0, l2])])
-        drifts = runs.pivot(index="seed", columns="l2", values="ntk_drift")
-        return geometric(drifts[l2] / drifts[0.0])
-
-
 class Manifold(Study):
     """With e over that of the study (slowness), the late loss of each run, and whether it is lost; and late values of
     the matrices of the blocks, which alone have a point in their name."""
@@ -409,7 +314,7 @@ def reanalyze(paths: list[Path], checks: pd.DataFrame) -> dict[str, dict[str, An
     """By claim: what was found, or why nothing was. Of a float64 check the mean and range over its seeds."""
     tables = [pq.read_table(path) for path in paths]
     records = [record for table in tables for record in json.loads(table.schema.metadata[b"provenance"])]
-    kinds = {"normalization": Normalization, "stability": Stability, "manifold": Manifold}
+    kinds = {"normalization": Normalization, "manifold": Manifold}
     study = kinds[records[0]["study"]](records, pd.concat([table.to_pandas() for table in tables]))
     answers: dict[str, dict[str, Any]] = {}
     for claim, (statistic, subject) in study.CLAIMS.items():

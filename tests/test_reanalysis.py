@@ -12,9 +12,7 @@ from shared import ROOT
 
 SCRIPT = Path(__file__).with_name("reanalysis.py")
 PUBLISHED = [
-    (study, scale)
-    for study in ("normalization", "stability", "manifold")
-    for scale in contents.published_scales(ROOT, study)
+    (study, scale) for study in ("normalization", "manifold") for scale in contents.published_scales(ROOT, study)
 ]
 
 

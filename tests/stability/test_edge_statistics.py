@@ -114,6 +114,16 @@ def norm_rate(experiment: Experiment) -> pd.Series:
     return pd.Series({key: slope / (-4 * key[1] * key[2]) for key, slope in slopes.items()}).groupby(level=0).mean()
 
 
+def decay_rate(experiment: Experiment) -> pd.Series:
+    """Σ(ΔS − Δt·α₀) over Σ4ηλ|u_w|²S, mean over λ > 0."""
+    rates = {}
+    for key, table in before_the_edge(experiment).query("l2 > 0").groupby(["seed", "l2"]):
+        time, sharpness = table["lr"] * table["step"], table["sharpness"]
+        change = sharpness.iloc[-1] - sharpness.iloc[0] - np.trapezoid(table["alpha0"], time)
+        rates[key] = change / np.trapezoid(4 * table["l2"] * table["u_weight_share"] * sharpness, time)
+    return pd.Series(rates).groupby(level=0).mean()
+
+
 def sharpness_at_equal_times(given: Tables, *names: str) -> list[pd.Series]:
     """The mean S at λ = 0.008 by seed, over the late part that both experiments have in common, in units of ηt."""
     found = []
@@ -153,6 +163,7 @@ def means_by_seed(given: Tables) -> tuple[dict[tuple[str, str], pd.Series], dict
         ("plateau_slope", "MLP"): slopes,
         ("edge_directions", "MLP at 0.004"): late("mlp", "late_edge_directions")[0.004],
         ("norm_rate", "WN"): norm_rate(given["weight"]),
+        ("decay_rate", "BN"): decay_rate(given["batch"]),
     }
     ratios = {
         ("edge_delay", "MLP"): over("mlp", "edge_step", 0.004),
@@ -186,7 +197,7 @@ def test_every_statistic_is_found_again_in_the_published_rows(published: Tables)
         evidence = since(Evidence(published, CHECKS), 0 if statistic == "plateau_across_lr" else 200)
         found = STATISTICS[statistic](evidence, subject)
         assert found[:3] == pytest.approx(expected, rel=1e-8), (statistic, subject)
-    assert {name for name, _ in means | ratios} == set(STATISTICS) - {"decay_rate"}  # which tests/reanalysis.py has
+    assert {name for name, _ in means | ratios} == set(STATISTICS)
 
 
 EARLY = {"edge_delay", "drift_slope", "norm_rate", "decay_rate", "early_spread_ratio", "invariant_degree"}
