@@ -15,7 +15,7 @@ from effective_lr.evidence.estimates import geometric_mean
 from effective_lr.evidence.tidy import Tables
 from effective_lr.studies.stability import theory
 from effective_lr.studies.stability.analysis import critical, is_steady, probes
-from effective_lr.studies.stability.statistics import EXPERIMENTS, drift_pairs
+from effective_lr.studies.stability.statistics import EXPERIMENTS, drift_before_the_edge
 
 KINDS = {name: (PALETTE[k], "os^vD"[k]) for k, name in enumerate(EXPERIMENTS)}  # colour and marker
 SHOWN = ("MLP", "CNN", "BN", "WN")  # over training
@@ -106,7 +106,7 @@ def mechanism(tables: Tables) -> Figure:
     for name in EXPERIMENTS:
         color, marker = KINDS[name]
         experiment = tables[EXPERIMENTS[name]]
-        pairs = drift_pairs(experiment, experiment.runs)
+        pairs = drift_before_the_edge(experiment, experiment.runs)
         style: dict[str, Any] = {"color": color, "linestyle": "", "marker": marker, "label": name}
         axes[0].plot(pairs["predicted"], pairs["measured"], **style | {"markersize": 1.5, "alpha": 0.5})
         late = experiment.runs[experiment.runs["settled"].astype(bool)]

@@ -86,15 +86,19 @@ def before_the_edge(experiment: Experiment, runs: pd.DataFrame) -> list[tuple[pd
     return found
 
 
-def drift_pairs(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
-    """For every two adjacent probes before the edge: predicted α0 − 2λAS, their mean; measured dS/dt; and the seed."""
+def drift_pairs(table: pd.DataFrame, lr: float, l2: float) -> pd.DataFrame:
+    """For every two adjacent probes of a run: predicted α0 − 2λAS, their mean, and measured dS/dt."""
+    force = pd.Series(theory.drift(table["alpha0"], table["degree"], table["sharpness"], l2))
+    change = table["sharpness"].diff() / (lr * table.index.to_series().diff())
+    return pd.DataFrame({"predicted": (force + force.shift()) / 2, "measured": change}).dropna()
+
+
+def drift_before_the_edge(experiment: Experiment, runs: pd.DataFrame) -> pd.DataFrame:
+    """These pairs of all the runs, with their seeds."""
     pairs = [pd.DataFrame({"predicted": [], "measured": [], "seed": []})]
     for run, table in before_the_edge(experiment, runs):
         if len(table) > 1:
-            force = pd.Series(theory.drift(table["alpha0"], table["degree"], table["sharpness"], run["l2"]))
-            change = table["sharpness"].diff() / (run["lr"] * table.index.to_series().diff())
-            predicted = (force + force.shift()) / 2
-            pairs.append(pd.DataFrame({"predicted": predicted, "measured": change, "seed": run["seed"]}).dropna())
+            pairs.append(drift_pairs(table, run["lr"], run["l2"]).assign(seed=run["seed"]))
     return pd.concat(pairs)
 
 
@@ -117,7 +121,7 @@ def edge_delay(evidence: Evidence, subject: str) -> Estimate:
 def drift_slope(evidence: Evidence, subject: str) -> Estimate:
     """Through 0, over all runs of a seed."""
     experiment = EXPERIMENTS[subject]
-    pairs = drift_pairs(evidence.tables[experiment], finished(evidence.runs(experiment)))
+    pairs = drift_before_the_edge(evidence.tables[experiment], finished(evidence.runs(experiment)))
     if pairs.empty:
         raise Undecidable(f"no two probes between step {FIRST_STEP} and the edge")
     products = pairs.assign(product=pairs["predicted"] * pairs["measured"], square=pairs["predicted"] ** 2)
